@@ -1,0 +1,1 @@
+"""The ViT classifier of skin lesions."""

@@ -1,0 +1,1 @@
+"""Image sets: reading, splitting, mixing and loading them."""

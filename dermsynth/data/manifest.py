@@ -1,0 +1,244 @@
+"""One record an image; read, validate and write an image set.
+
+An image set is a folder with `metadata.csv`, `dataset.json` and the image files. `metadata.csv` is written last and
+atomically: a folder that has it is complete.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dermsynth.errors import InputError
+from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT
+
+METADATA = "metadata.csv"
+DATASET = "dataset.json"
+SPLITS = ("train", "val", "test", "unused")
+ORIGINS = ("real", "synthetic")
+REQUIRED = ("file_name", "image_id", "sha256", "width", "height", "group", "split", "origin", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image of a set; the columns of `metadata.csv` in their order, blank where unknown.
+
+    Args:
+        file_name: path relative to the set's folder, with `/`.
+        image_id: unique in the set.
+        sha256: of the image file's bytes.
+        width: pixels.
+        height: pixels.
+        diagnosis: a code of `lesions.DIAGNOSES`, or blank.
+        malignant: 0, 1 or None.
+        patient_id: as the source gives it.
+        lesion_id: as the source gives it.
+        group: what must stay in one split: a patient, else a lesion, joined with near-duplicates.
+        split: one of `SPLITS`.
+        origin: `real` or `synthetic`.
+        image_manipulation: the ISIC archive's own word.
+        source: the set it comes from, such as `isic2017`.
+        license: SPDX-like name of the image's licence.
+        attribution: whom to credit.
+        sex: `male`, `female` or blank.
+        age_approx: years, as the source rounds them, or None.
+        anatom_site_general: the archive's word for the body site.
+        skin_tone: as the source gives it.
+        extra: every other column, kept as text.
+    """
+
+    file_name: str
+    image_id: str
+    sha256: str
+    width: int
+    height: int
+    diagnosis: str = ""
+    malignant: int | None = None
+    patient_id: str = ""
+    lesion_id: str = ""
+    group: str = ""
+    split: str = "unused"
+    origin: str = "real"
+    image_manipulation: str = ""
+    source: str = ""
+    license: str = ""
+    attribution: str = ""
+    sex: str = ""
+    age_approx: float | None = None
+    anatom_site_general: str = ""
+    skin_tone: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def class_name(self, label_by: str) -> str:
+        """The record's class when labels are taken by `diagnosis` or by `malignant`; blank if unknown."""
+        if label_by == "diagnosis":
+            return self.diagnosis
+        return "" if self.malignant is None else (BENIGN, MALIGNANT)[self.malignant]
+
+
+COLUMNS = tuple(f.name for f in fields(Record) if f.name != "extra")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A folder of images with their records and the account of how it was made."""
+
+    root: Path
+    records: tuple[Record, ...]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def split(self, name: str) -> tuple[Record, ...]:
+        """The records of one split, in the order of `metadata.csv`."""
+        return tuple(r for r in self.records if r.split == name)
+
+    def path(self, record: Record) -> Path:
+        """Where the record's image lies."""
+        return self.root / record.file_name
+
+
+def train_split_sha256(records: Iterable[Record]) -> str:
+    """Identity of the train split: a hash of the sorted `source/image_id` of its records.
+
+    Ids and not file bytes, so that the same split prepared at 64 and at 512 pixels has one identity.
+    """
+    names = sorted(f"{r.source}/{r.image_id}" for r in records if r.split == "train")
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read(root: Path) -> ImageSet:
+    """Read and validate an image set.
+
+    Args:
+        root: the set's folder.
+
+    Raises:
+        InputError: the folder or its `metadata.csv` is missing, empty or inconsistent; the message names the row.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder. Make an image set with `python -m dermsynth prepare`.")
+    table = root / METADATA
+    if not table.is_file():
+        raise InputError(
+            f"{root}: no {METADATA} in it, so it is not a complete image set. "
+            "Run `python -m dermsynth prepare` (again) with it as --out."
+        )
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(f"{table}: column {', '.join(missing)} is missing; found {reader.fieldnames}.")
+        records = tuple(_parse(row, f"{table}, line {reader.line_num}") for row in reader)
+    if not records:
+        raise InputError(f"{table}: no rows. Prepare the set again.")
+    _check_unique(records, table)
+    _check_groups(records, table)
+    info_file = root / DATASET
+    info = json.loads(info_file.read_text(encoding="utf-8")) if info_file.is_file() else {}
+    return ImageSet(root, records, info)
+
+
+def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
+    """Write `dataset.json`, then `metadata.csv`; each appears whole or not at all.
+
+    Args:
+        root: the set's folder, which already holds the images.
+        records: at least one.
+        info: how the set was made; `train_split_sha256` is added.
+
+    Raises:
+        InputError: an id occurs twice or a group lies in two splits.
+    """
+    table = root / METADATA
+    _check_unique(records, table)
+    _check_groups(records, table)
+    extra = sorted({name for r in records for name in r.extra})
+    full_info = {**info, "train_split_sha256": train_split_sha256(records)}
+    write_atomically(root / DATASET, json.dumps(full_info, indent=2, ensure_ascii=False) + "\n")
+    lines: list[dict[str, Any]] = [
+        {**{name: getattr(r, name) for name in COLUMNS}, **r.extra} for r in records
+    ]
+    temporary = table.with_name(f".{METADATA}.{os.getpid()}")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *extra], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(table)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a kill at any moment leaves the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _parse(row: dict[str, str], where: str) -> Record:
+    blank = [name for name in REQUIRED if not row.get(name)]
+    if blank:
+        raise InputError(f"{where}: {', '.join(blank)} is blank.")
+    name = PurePosixPath(row["file_name"])
+    if name.is_absolute() or ".." in name.parts or "\\" in row["file_name"]:
+        raise InputError(f"{where}: file_name {row['file_name']!r} leaves the set's folder; use a relative path.")
+    if row["split"] not in SPLITS:
+        raise InputError(f"{where}: split {row['split']!r}; expected one of {', '.join(SPLITS)}.")
+    if row["origin"] not in ORIGINS:
+        raise InputError(f"{where}: origin {row['origin']!r}; expected one of {', '.join(ORIGINS)}.")
+    diagnosis = row.get("diagnosis") or ""
+    if diagnosis and diagnosis not in DIAGNOSES:
+        raise InputError(f"{where}: diagnosis {diagnosis!r}; expected blank or one of {', '.join(DIAGNOSES)}.")
+    malignant = row.get("malignant") or ""
+    if malignant not in ("", "0", "1"):
+        raise InputError(f"{where}: malignant {malignant!r}; expected 0, 1 or blank.")
+    try:
+        numbers: dict[str, Any] = {
+            "width": int(row["width"]),
+            "height": int(row["height"]),
+            "malignant": int(malignant) if malignant else None,
+            "age_approx": float(row["age_approx"]) if row.get("age_approx") else None,
+        }
+    except ValueError as error:
+        raise InputError(f"{where}: width, height and age_approx must be numbers ({error}).") from error
+    text = {name: row.get(name) or "" for name in COLUMNS if name not in numbers}
+    # A None key holds the cells beyond the header; such a row is not trusted.
+    if None in row:
+        raise InputError(f"{where}: more cells than columns.")
+    extra = {name: value or "" for name, value in row.items() if name not in COLUMNS}
+    return Record(**text, **numbers, extra=extra)
+
+
+def _check_unique(records: Sequence[Record], table: Path) -> None:
+    for name in ("image_id", "file_name"):
+        seen: set[str] = set()
+        for record in records:
+            value = getattr(record, name)
+            if value in seen:
+                raise InputError(f"{table}: {name} {value!r} occurs twice; ids and files must be unique.")
+            seen.add(value)
+
+
+def _check_groups(records: Sequence[Record], table: Path) -> None:
+    split_of: dict[str, Record] = {}
+    for record in records:
+        if record.split == "unused":
+            continue
+        first = split_of.setdefault(record.group, record)
+        if first.split != record.split:
+            raise InputError(
+                f"{table}: images {first.image_id} ({first.split}) and {record.image_id} ({record.split}) belong to "
+                "one patient, lesion or near-duplicate group but to different splits. Prepare the set again."
+            )

@@ -1,0 +1,1 @@
+"""Stable Diffusion: parts, the DreamBooth objective, sampling and their LightningModules."""

@@ -1,0 +1,8 @@
+"""The one exception that means: the user's input is wrong, and this is how to mend it."""
+
+
+class InputError(ValueError):
+    """A mistake in a file, row or flag; the command line prints its message without a traceback.
+
+    The message names the file, row or flag, what was found, and what to do.
+    """

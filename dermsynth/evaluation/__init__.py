@@ -1,0 +1,1 @@
+"""What the runs show: statistics, tables and plots. No torch."""
