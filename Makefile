@@ -1,0 +1,36 @@
+# Each target sets up what it needs: a virtual environment in .venv with the tested versions.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install test lint types quickstart clean
+
+help:
+	@echo "make quickstart   the whole way on drawn lesions, about 5 minutes on 2 cores"
+	@echo "make test         the tests"
+	@echo "make lint types   ruff and mypy"
+	@echo "make clean        remove .venv and the quickstart's folder"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not real_data"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+quickstart: $(INSTALLED)
+	PYTHON=$(BIN)/python bash configs/quickstart/run.sh quickstart
+
+clean:
+	rm -rf $(VENV) quickstart

@@ -1,0 +1,27 @@
+"""An exponential moving average of the trained weights, which validation, samples and exports use."""
+
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+
+class EMA(EMAWeightAveraging):
+    """Lightning's EMA for checkpoints that leave the frozen parts out.
+
+    Args:
+        decay: of the average per optimizer step.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__(decay=decay)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Fill the frozen parts in from the live model, which has them already, and go on as Lightning does."""
+        live = pl_module.state_dict()
+        for name in ("state_dict", "current_model_state"):
+            if name in checkpoint:
+                checkpoint[name] = {**live, **checkpoint[name]}
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)

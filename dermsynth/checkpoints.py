@@ -1,0 +1,39 @@
+"""What all LightningModules agree on: how an optimizer is handed over, and whose checkpoint a file is."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from dermsynth.errors import InputError
+
+ScheduleCallable = Callable[[Optimizer], LRScheduler]
+
+
+def optimizer_config(optimizer: Optimizer, lr_scheduler: ScheduleCallable | None) -> Any:
+    """For `configure_optimizers`: the optimizer, and its schedule stepped after every batch."""
+    if lr_scheduler is None:
+        return optimizer
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler(optimizer), "interval": "step"}}
+
+
+def check_kind(checkpoint: dict[str, Any], expected: str, **facts: Any) -> None:
+    """Refuse a checkpoint that another model wrote.
+
+    Args:
+        checkpoint: as loaded.
+        expected: the kind of model that loads it.
+        facts: what must be the same in it, such as the base or the classes.
+
+    Raises:
+        InputError: saying what the checkpoint is and what was expected.
+    """
+    found = checkpoint.get("dermsynth")
+    if found is None:
+        raise InputError(f"the checkpoint was not written by dermsynth; expected one of a {expected}.")
+    if found["kind"] != expected:
+        raise InputError(f"the checkpoint is one of a {found['kind']}; expected one of a {expected}.")
+    for name, value in facts.items():
+        if found.get(name) != value:
+            raise InputError(f"the checkpoint was made with {name} {found.get(name)!r}, the configuration has {value!r}.")

@@ -1,0 +1,195 @@
+"""The classifier as a LightningModule."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import AdamW
+from torchmetrics import MeanMetric, MetricCollection
+
+from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config
+from dermsynth.classification import vit
+from dermsynth.classification.metrics import metrics
+from dermsynth.errors import InputError
+
+KIND = "classifier"
+
+
+class Outputs(TypedDict):
+    """What validation, test and predict steps return, for callbacks."""
+
+    probabilities: Tensor
+    label: Tensor
+    image_id: list[str]
+    group: list[str]
+
+
+def balanced_weights(counts: Sequence[int]) -> list[float]:
+    """Loss weights n / (C · n_c) that give every class the same say (King & Zeng 2001).
+
+    Args:
+        counts: training images of each of the C classes, all above 0.
+    """
+    return [sum(counts) / (len(counts) * count) for count in counts]
+
+
+class Classifier(L.LightningModule):
+    """A vision transformer fine-tuned, or trained from random weights, on labelled images.
+
+    Args:
+        classes: names in the order of the labels, at least two; with two, the second is the positive one.
+        model: hub id or folder of a transformers image-classification model with safetensors weights, or a
+            mapping with `model_type` and configuration fields for random weights.
+        image_size: side of the square input in pixels; None takes the network's own. Position embeddings of a
+            pretrained network are interpolated.
+        class_weights: `balanced` for n / (C · n_c) of the training mix, one positive number a class, or None.
+        label_smoothing: part of the target spread over all classes, in `[0, 1)`.
+        optimizer: makes the optimizer of parameter groups; biases, norms, tokens and position embeddings are
+            exempt from its weight decay.
+        lr_scheduler: makes the optimizer's schedule, stepped after every optimizer step.
+
+    Raises:
+        InputError: too few classes, weights that do not fit them, or a model that cannot be loaded or built.
+    """
+
+    class_weight: Tensor
+
+    def __init__(
+        self,
+        classes: list[str],
+        model: str | dict[str, Any] = "google/vit-base-patch16-224-in21k",
+        image_size: int | None = None,
+        class_weights: Literal["balanced"] | list[float] | None = "balanced",
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        lr_scheduler: ScheduleCallable | None = None,
+    ) -> None:
+        super().__init__()
+        if len(classes) < 2:
+            raise InputError(f"classes: {classes}; a classifier needs at least two.")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing: {label_smoothing}; expected a number in [0, 1).")
+        self.classes = list(classes)
+        self.balance = class_weights == "balanced"
+        weights = class_weights if isinstance(class_weights, list) else [1.0] * len(classes)
+        if len(weights) != len(classes) or min(weights) <= 0:
+            raise InputError(
+                f"class_weights: {weights}; expected {len(classes)} positive numbers, one a class."
+            )
+        self.label_smoothing = label_smoothing
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.model = vit.build(model, classes, image_size)
+        self.register_buffer("class_weight", torch.tensor(weights, dtype=torch.float32))
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        self.val_metrics, self.test_metrics = metrics(classes).clone("val/"), metrics(classes).clone("test/")
+
+    def setup(self, stage: str) -> None:
+        """Take balanced class weights from the training mix; later stages find them in the checkpoint."""
+        if stage != "fit" or not self.balance:
+            return
+        counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
+        if counts is None:
+            raise InputError(
+                "class_weights: balanced needs a data module with class_counts. Use "
+                "dermsynth.data.modules.ClassificationData, or give one number a class."
+            )
+        if len(counts) != len(self.classes) or min(counts) < 1:
+            raise InputError(
+                f"class_weights: balanced needs training images of every class of {self.classes}; "
+                f"the training mix holds {list(counts)}."
+            )
+        self.class_weight.copy_(torch.tensor(balanced_weights(counts)))
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Logits `[B, C]` of images `[B, 3, H, W]` in [-1, 1]."""
+        size = getattr(self.model.config, "image_size", None)
+        if isinstance(size, int) and pixel_values.shape[-2:] != (size, size):
+            raise InputError(
+                f"data.size: images are {pixel_values.shape[-1]} x {pixel_values.shape[-2]} pixels, but the "
+                f"network takes {size} x {size}. Set model.init_args.image_size to data.init_args.size."
+            )
+        return self.model(pixel_values=pixel_values).logits
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Weighted cross-entropy of a batch, normalised by the sum of its weights as torch does."""
+        _, losses, weights = self._shared_step(batch)
+        loss = losses.sum() / weights.sum()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(weights))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
+        """Update loss and metrics of validation; return what callbacks consume."""
+        return self._evaluate(batch, "val", self.val_loss, self.val_metrics)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
+        """Update loss and metrics of the test; return what callbacks consume."""
+        return self._evaluate(batch, "test", self.test_loss, self.test_metrics)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
+        """The same outputs as in the test, without metrics."""
+        return self._outputs(batch, self(batch["pixel_values"]))
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer on two parameter groups, and its schedule per step."""
+        return optimizer_config(self.optimizer(vit.parameter_groups(self.model)), self.lr_scheduler)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the file is: its kind, the classes and the network's configuration."""
+        checkpoint["dermsynth"] = {
+            "kind": KIND,
+            "classes": self.classes,
+            "model": self.model.config.to_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another kind, other classes or another network, before any weight is copied.
+
+        Raises:
+            InputError: naming what the file holds and what was expected.
+        """
+        check_kind(checkpoint, KIND, classes=self.classes)
+        saved, own = checkpoint["state_dict"], self.state_dict()
+        differing = [k for k in sorted(saved.keys() | own.keys()) if _shape(saved, k) != _shape(own, k)]
+        if differing:
+            key = differing[0]
+            raise InputError(
+                f"the checkpoint is one of another network: {len(differing)} weights differ, such as {key}, "
+                f"{_shape(saved, key)} in the file and {_shape(own, key)} in the configuration. Use the "
+                "configuration of the run that wrote it (fit.yaml)."
+            )
+
+    def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits `[B, C]`, weighted losses `[B]` and the weights `[B]` that normalise them."""
+        logits = self(batch["pixel_values"]).float()
+        losses = F.cross_entropy(
+            logits, batch["label"], self.class_weight, reduction="none", label_smoothing=self.label_smoothing
+        )
+        return logits, losses, self.class_weight[batch["label"]]
+
+    def _evaluate(
+        self, batch: dict[str, Any], stage: str, mean_loss: MeanMetric, collection: MetricCollection
+    ) -> Outputs:
+        logits, losses, weights = self._shared_step(batch)
+        outputs = self._outputs(batch, logits)
+        mean_loss.update(losses / weights, weights)
+        collection.update(outputs["probabilities"], outputs["label"])
+        self.log(f"{stage}/loss", mean_loss, batch_size=len(weights))
+        self.log_dict(collection, batch_size=len(weights))
+        return outputs
+
+    def _outputs(self, batch: dict[str, Any], logits: Tensor) -> Outputs:
+        return {
+            "probabilities": logits.float().softmax(dim=1),
+            "label": batch["label"],
+            "image_id": list(batch["image_id"]),
+            "group": list(batch["group"]),
+        }
+
+
+def _shape(state: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
+    return tuple(state[key].shape) if key in state else None

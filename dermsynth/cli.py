@@ -1,0 +1,109 @@
+"""The command line: one table of commands, each imported only when it is called.
+
+Only the standard library is imported here, so that `--help` and a mistyped command answer at once.
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dermsynth.errors import InputError
+
+PROGRAM = "python -m dermsynth"
+
+#: Name: (module:function, what it does), in the order in which they are usually called.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "phantoms": ("dermsynth.tools.phantoms:phantoms", "draw lesions in the ISIC 2020 layout, to try things out"),
+    "prepare": ("dermsynth.tools.prepare:prepare", "ISIC downloads to an image set, split by patient"),
+    "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
+    "fit": ("dermsynth.training:fit", "train what a configuration describes, or go on with it"),
+    "validate": ("dermsynth.training:validate", "measure a model on the validation split"),
+    "test": ("dermsynth.training:test", "measure a checkpoint on the test split; writes predictions.csv"),
+    "predict": ("dermsynth.training:predict", "generate images"),
+    "export": ("dermsynth.tools.export:export", "a checkpoint to a format that other programs read"),
+    "compare": ("dermsynth.tools.compare:compare", "runs of two or more arms to a table with intervals and tests"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the command and its arguments; None takes them from `sys.argv`.
+
+    Returns:
+        The exit status: 0, 2 for a mistake in the input, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(_help(), file=sys.stdout if arguments else sys.stderr)
+            return 0 if arguments else 2
+        command = _load(arguments[0])
+        command(arguments)
+    except InputError as error:
+        print(f"dermsynth: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _load(name: str) -> Callable[[list[str]], None]:
+    """The command as a function of the whole argument list."""
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"See {PROGRAM} --help."
+        raise InputError(f"no command {name!r}. {hint}")
+    module, function = COMMANDS[name][0].split(":")
+    command = getattr(importlib.import_module(module), function)
+    return command if module == "dermsynth.training" else functools.partial(_run_tool, command)
+
+
+def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
+    """Call a tool with what its signature and docstring make of the arguments.
+
+    The first parameter is positional, the tool's input, unless it is `out` or has a default; all others are flags.
+    """
+    import docstring_parser
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    from dermsynth.config_errors import explain
+
+    documented = docstring_parser.parse(function.__doc__ or "")
+    name, *rest = arguments
+    parser = ArgumentParser(
+        prog=f"{PROGRAM} {name}",
+        description=documented.description,
+        # argparse completes abbreviations: a flag added later would then change what a script means.
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    first, parameter = next(iter(inspect.signature(function, eval_str=True).parameters.items()))
+    positional = first != "out" and parameter.default is parameter.empty
+    if positional:
+        several = parameter.annotation == list[Path]
+        about = next((p.description for p in documented.params if p.arg_name == first), None)
+        metavar = (first.removesuffix("s") if several else first).upper()
+        parser.add_argument(first, type=Path, nargs="+" if several else None, metavar=metavar, help=about)
+    parser.add_function_arguments(function, skip={first} if positional else None)
+    try:
+        values = parser.parse_args(rest)
+    except ArgumentError as error:
+        raise InputError(explain(str(error), list(parser.get_defaults().keys()), arguments)) from error
+    function(**parser.instantiate(values))
+
+
+def _help() -> str:
+    lines = "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
+    return (
+        f"usage: {PROGRAM} COMMAND ...\n\n"
+        "Do synthetic images help a skin-lesion classifier? Train a generator on some patients' images, generate,\n"
+        "and find out honestly on other patients' images.\n\n"
+        f"commands:\n{lines}\n\n"
+        f"{PROGRAM} COMMAND --help explains a command; LightningCLI.md teaches them."
+    )

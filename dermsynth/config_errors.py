@@ -1,0 +1,89 @@
+"""What is wrong with a command line or a configuration file, said in one message.
+
+jsonargparse reports a misspelt key from the outside in, level by level, and names neither the file nor the right key.
+"""
+
+import difflib
+import pydoc
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+_IN_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s+Option '([^']+)' is not accepted")
+_NO_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s+(.* has no attribute .*|No module named .*)")
+_AT_TOP = re.compile(r"does not accept option '([^']+)'|unrecognized arguments: --([^\s=]+)")
+_REQUIRED = re.compile(r"(?:Problem with given class_path '([^']+)':\s+)?the following arguments are required: (.+)")
+# What jsonargparse says of its own workings, and the alternative that nothing is given.
+_NOISE = re.compile(r"\s*(Does not validate|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value type:)")
+
+
+def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
+    """Say what jsonargparse found, where it stands, and the nearest right name.
+
+    Args:
+        message: of jsonargparse's error.
+        keys: dotted names that the parser knows.
+        arguments: the command and all that was given to it.
+    """
+    if found := _IN_CLASS.search(message):
+        owner, key = found.group(1), found.group(2).split(".")[0]
+        return f"{_place(key, arguments)}{owner} has no parameter {key!r}. {_nearest(key, _parameters(owner))}"
+    if found := _NO_CLASS.search(message):
+        path, reason = found.groups()
+        module, _, name = path.rpartition(".")
+        names = [n for n in dir(pydoc.locate(module)) if not n.startswith("_")]
+        near = _nearest(name, names) if len(names) and module else ""
+        return f"{_place(path, arguments)}no class {path!r} ({reason}). {near}".rstrip()
+    if found := _AT_TOP.search(message):
+        owner, key, choices = _first_unknown(found.group(1) or found.group(2), keys)
+        return f"{_place(key, arguments)}{owner} has no key {key!r}. {_nearest(key, choices)}"
+    if found := _REQUIRED.search(message):
+        owner, names = found.group(1), found.group(2).split(", ")
+        if owner:
+            return f"{owner} needs {', '.join(names)}; give it in the configuration or as a flag."
+        flags = ", ".join(f"--{name.removeprefix(f'{arguments[0]}.')}" if name != name.upper() else name for name in names)
+        return f"{arguments[0]}: {flags} is missing. See `python -m dermsynth {arguments[0]} --help`."
+    lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
+    return "\n".join([f"{arguments[0]}: {lines[0]}", *lines[1:]])
+
+
+def _first_unknown(dotted: str, keys: Iterable[str]) -> tuple[str, str, list[str]]:
+    """Who refuses which part of a dotted key, and what could stand there."""
+    owner = ""
+    for part in dotted.split("."):
+        choices = {key.removeprefix(owner).split(".")[0] for key in keys if key.startswith(owner)}
+        if part not in choices:
+            break
+        owner += f"{part}."
+    return owner.rstrip(".") or "the command", part, sorted(choices)
+
+
+def _parameters(class_path: str) -> list[str]:
+    """Names that a class takes, with those that it hands on as `**kwargs`."""
+    parser = ArgumentParser(exit_on_error=False)
+    return parser.add_class_arguments(pydoc.locate(class_path), fail_untyped=False)  # type: ignore[arg-type]
+
+
+def _nearest(name: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, choices, 1)
+    return f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(choices)}."
+
+
+def _place(word: str, arguments: Sequence[str]) -> str:
+    """The flag, or the file and line, where a key or class is given; blank if it is not found."""
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if flag.startswith("--") and (flag.endswith((f".{word}", f"-{word}")) or value == word):
+            return f"{flag}: "
+    pairs = zip(arguments, arguments[1:], strict=False)
+    files = [value for flag, value in pairs if flag in ("-c", "--config")]
+    files += [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
+    for file in reversed(files):
+        if not Path(file).is_file():
+            continue
+        for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
+            if re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", line.partition("#")[0]):
+                return f"{file}, line {number}: "
+    return ""

@@ -1,0 +1,282 @@
+"""The LightningDataModules: one base that owns sets, leak checks, the mix and the loaders; thin leaves on it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dermsynth import lesions
+from dermsynth.data import leaks, manifest
+from dermsynth.data.images import read_rgb
+from dermsynth.data.manifest import Record
+from dermsynth.data.mixing import PriorPreservation, Policy, Ratio
+from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
+from dermsynth.data.transforms import Augmentation, Transform
+from dermsynth.errors import InputError
+
+
+class Sample(NamedTuple):
+    """One image that can be loaded: where it lies, what is known of it, its class."""
+
+    path: Path
+    record: Record
+    label: int
+
+
+class LesionImages(Dataset[dict[str, Any]]):
+    """Samples as batch items; `describe` adds what a model needs beside pixels and label."""
+
+    def __init__(
+        self, samples: Sequence[Sample], transform: Transform, describe: Callable[[Sample], dict[str, Any]]
+    ) -> None:
+        self.samples, self.transform, self.describe = samples, transform, describe
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        sample = self.samples[draw.record]
+        pixels: Tensor = self.transform(read_rgb(sample.path), draw.seed)
+        return {
+            "pixel_values": pixels,
+            "label": sample.label,
+            "synthetic": sample.record.origin == "synthetic",
+            "image_id": sample.record.image_id,
+            **self.describe(sample),
+        }
+
+
+class LesionData(LightningDataModule):
+    """Real images, and generated ones mixed into their train split.
+
+    Args:
+        real: folder of the image set that is trained, validated and tested on.
+        classes: `[benign, malignant]`, or diagnosis codes; an image's label is its class's place in this list, and
+            images of other classes are left out.
+        size: pixels of the square that the model sees.
+        batch_size: images a process takes at once.
+        synthetic: folders of generated sets.
+        mix: which of the real and generated images an epoch shows.
+        augmentation: of training images.
+        allow_foreign: generated sets, by folder name, whose generator may have been fitted on another train split.
+        seed: of order and augmentation.
+        num_workers: loader processes; 0 loads in the training process.
+    """
+
+    def __init__(
+        self,
+        real: Path,
+        classes: list[str],
+        size: int,
+        batch_size: int,
+        synthetic: Sequence[Path] = (),
+        mix: Policy | None = None,
+        augmentation: Augmentation = "dihedral",
+        allow_foreign: Sequence[str] = (),
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.label_by = lesions.label_by(classes)
+        self.real, self.classes, self.size, self.batch_size = Path(real), classes, size, batch_size
+        self.synthetic = [Path(folder) for folder in synthetic]
+        self.mix = mix or Ratio()
+        if batch_size < 1 or batch_size % self.mix.batch_multiple:
+            raise InputError(
+                f"data.batch_size: {batch_size} must be a positive multiple of {self.mix.batch_multiple} "
+                f"for {type(self.mix).__name__}."
+            )
+        self.augmentation, self.allow_foreign = augmentation, allow_foreign
+        self.seed, self.num_workers = seed, num_workers
+
+    def setup(self, stage: str) -> None:
+        """Read the sets and check that nothing leaks between them."""
+        real = manifest.read(self.real)
+        synthetic = [manifest.read(folder) for folder in self.synthetic]
+        leaks.check(real, synthetic, self.allow_foreign, for_prior=isinstance(self.mix, PriorPreservation))
+        self.train_split_sha256 = manifest.train_split_sha256(real.records)
+        train = real.split("train")
+        #: What a model fitted on this says of its data, carried into its checkpoints and into what it generates.
+        self.provenance = {
+            "train_split_sha256": self.train_split_sha256,
+            "classes": list(self.classes),
+            "license": "; ".join(sorted({r.license for r in train if r.license})),
+            "attribution": "; ".join(sorted({r.attribution for r in train if r.attribution})),
+        }
+        self.samples = {name: self._samples(real, real.split(name)) for name in ("train", "val", "test")}
+        self.generated = [s for generated in synthetic for s in self._samples(generated, generated.records)]
+        stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for name in stages.get(stage, ()):
+            if not self.samples[name]:
+                raise InputError(
+                    f"{self.real}: no image of the classes {', '.join(self.classes)} in its {name} split."
+                )
+        if stage == "fit":
+            self._labels = (_labels(self.samples["train"]), _labels(self.generated))
+            self._epoch_length = sum(self.mix.counts(*map(len, self._labels)))
+
+    @property
+    def class_counts(self) -> list[int]:
+        """How often each class is shown in the first epoch, in the order of `classes`."""
+        real, generated = self._labels
+        labels = np.concatenate([real, generated])[self._order(0)]
+        return np.bincount(labels, minlength=len(self.classes)).tolist()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The mix, dealt to this rank."""
+        sampler = TrainSampler(
+            self._order, self._epoch_length, self.batch_size, *self._rank_and_ranks(), seed=self.seed
+        )
+        images = LesionImages(
+            [*self.samples["train"], *self.generated], Transform(self.size, self.augmentation), self.describe
+        )
+        return ResumableLoader(images, batch_sampler=sampler, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The real validation images, each once over all ranks."""
+        return self._eval_loader(self.samples["val"])
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The real test images, each once over all ranks."""
+        return self._eval_loader(self.samples["test"])
+
+    def describe(self, sample: Sample) -> dict[str, Any]:
+        """What the leaf adds to a batch item."""
+        raise NotImplementedError
+
+    def _eval_loader(self, samples: Sequence[Sample]) -> DataLoader[Any]:
+        images = LesionImages(samples, Transform(self.size, "none"), self.describe)
+        sampler = ShardSampler(len(images), *self._rank_and_ranks())
+        return DataLoader(images, self.batch_size, sampler=sampler, **self._loading())
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return self.mix.order(*self._labels, seed=self.seed, epoch=epoch)
+
+    def _samples(self, images: manifest.ImageSet, records: Sequence[Record]) -> list[Sample]:
+        number = {name: index for index, name in enumerate(self.classes)}
+        return [
+            Sample(images.path(record), record, number[name])
+            for record in records
+            if (name := record.class_name(self.label_by)) in number
+        ]
+
+    def _rank_and_ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),
+        }
+
+
+class ClassificationData(LesionData):
+    """Batches for the classifier: adds `group`, the patient or lesion that predictions are clustered by."""
+
+    def describe(self, sample: Sample) -> dict[str, Any]:
+        """See `LesionData.describe`."""
+        return {"group": sample.record.group}
+
+
+class DreamBoothData(LesionData):
+    """Batches for text-to-image training: adds `prompt` and `prior`.
+
+    With `mix: dermsynth.data.mixing.PriorPreservation`, `synthetic` holds the class images that the untouched base
+    made, and half of every batch is theirs.
+
+    Args:
+        token: the rare word that the instance prompt binds the data set's look to.
+        instance_prompt: of real images; `{token}` and `{lesion}` are filled in.
+        class_prompt: of class images; `{lesion}` is filled in.
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        token: str = "sks",
+        instance_prompt: str = "a dermoscopic image of {token} {lesion}",
+        class_prompt: str = "a dermoscopic image of {lesion}",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(classes=classes, **kwargs)
+        self.prompts = {
+            "real": [fill_prompt(instance_prompt, name, token) for name in classes],
+            "synthetic": [fill_prompt(class_prompt, name, token) for name in classes],
+        }
+
+    def describe(self, sample: Sample) -> dict[str, Any]:
+        """See `LesionData.describe`."""
+        origin = sample.record.origin
+        return {"prompt": self.prompts[origin][sample.label], "prior": origin == "synthetic"}
+
+
+class GenerationData(LightningDataModule):
+    """What to generate: so many images of each class, each with its own seed.
+
+    Args:
+        classes: `[benign, malignant]` or diagnosis codes.
+        count: images of each class, one number for all or one for each class.
+        batch_size: images a process makes at once.
+        prompt: `{token}` and `{lesion}` are filled in.
+        token: the rare word that the model was taught; unused if the prompt does not ask for it.
+        seed: of the run; with an image's global index it decides that image's noise.
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        count: int | dict[str, int],
+        batch_size: int,
+        prompt: str = "a dermoscopic image of {token} {lesion}",
+        token: str = "sks",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        lesions.label_by(classes)
+        counts: Mapping[str, int] = count if isinstance(count, dict) else dict.fromkeys(classes, count)
+        if set(counts) != set(classes) or min(counts.values()) < 0 or not sum(counts.values()):
+            raise InputError(
+                f"data.count: {count} must give each of the classes {', '.join(classes)} a number from 0, not all 0."
+            )
+        self.classes, self.batch_size = classes, batch_size
+        names = [name for name in classes for _ in range(counts[name])]
+        self.items = [
+            {
+                "index": index,
+                "seed": image_seed(seed, index),
+                "class_name": name,
+                "prompt": fill_prompt(prompt, name, token),
+            }
+            for index, name in enumerate(names)
+        ]
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The images of this rank: every `world_size`-th."""
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return DataLoader(self.items[rank::ranks], self.batch_size)  # type: ignore[arg-type]
+
+
+def image_seed(run_seed: int, index: int) -> int:
+    """The seed of the generated image with this global index; a function of nothing else."""
+    return int(np.random.SeedSequence((run_seed, index)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def fill_prompt(template: str, class_name: str, token: str) -> str:
+    """The prompt of a class.
+
+    Raises:
+        InputError: the template has a field that is neither `{token}` nor `{lesion}`.
+    """
+    try:
+        return template.format(token=token, lesion=lesions.phrase(class_name))
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(f"prompt {template!r}: only {{token}} and {{lesion}} can be filled in ({error}).") from error
+
+
+def _labels(samples: Sequence[Sample]) -> np.ndarray:
+    return np.array([s.label for s in samples], dtype=np.int64)

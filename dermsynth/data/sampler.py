@@ -1,0 +1,104 @@
+"""An epoch's order dealt to ranks and batches, and a loader that remembers its place."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+from dermsynth.data.mixing import Indices
+from dermsynth.errors import InputError
+
+
+class Draw(NamedTuple):
+    """One showing of one record.
+
+    Args:
+        record: its number.
+        seed: for the augmentation; a function of (run seed, epoch, position), so that workers and ranks do not matter.
+    """
+
+    record: int
+    seed: int
+
+
+class TrainSampler(Sampler[list[Draw]]):
+    """Batches of one rank, epoch by epoch.
+
+    Global batch b is the order's slice `[b·G, (b + 1)·G)` with G = batch size × ranks; each rank takes its `batch_size`
+    records of it in turn. The records of an incomplete last global batch are left out of that epoch.
+
+    Args:
+        order: epoch -> the records of the epoch in order.
+        length: how many records that is.
+        batch_size: records a rank takes in one batch.
+        rank: of this process.
+        ranks: how many processes there are.
+        seed: of the run.
+    """
+
+    def __init__(
+        self, order: Callable[[int], Indices], length: int, batch_size: int, rank: int, ranks: int, seed: int
+    ) -> None:
+        self.order, self.batch_size, self.rank, self.ranks, self.seed = order, batch_size, rank, ranks, seed
+        self.batches = length // (batch_size * ranks)
+        if not self.batches:
+            raise InputError(
+                f"data.batch_size: {batch_size} × {ranks} processes is more than the {length} images of an epoch. "
+                "Make it smaller."
+            )
+        self.epoch = 0
+        self.start = 0
+        # Lightning calls set_epoch on `loader.batch_sampler.sampler`.
+        self.sampler = self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order = self.order(self.epoch)
+        seeds = np.random.default_rng((self.seed, self.epoch)).integers(2**31, size=len(order))
+        for batch in range(self.start, self.batches):
+            first = (batch * self.ranks + self.rank) * self.batch_size
+            here = slice(first, first + self.batch_size)
+            yield [Draw(int(r), int(s)) for r, s in zip(order[here], seeds[here], strict=True)]
+
+
+class ShardSampler(Sampler[Draw]):
+    """Every record exactly once over all ranks, in order; ranks may differ by one record."""
+
+    def __init__(self, length: int, rank: int, ranks: int) -> None:
+        self.numbers = range(rank, length, ranks)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Draw]:
+        return (Draw(number, 0) for number in self.numbers)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A DataLoader over a `TrainSampler` whose place in the epoch is saved in Lightning's checkpoints."""
+
+    batch_sampler: TrainSampler
+    _given = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._given = self.batch_sampler.start
+        for batch in super().__iter__():
+            # Lightning counts batches and need not run this loop to its end, so the place is given up here.
+            self.batch_sampler.start = 0
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of batches of the current epoch that have been handed out."""
+        return {"batches": self._given % len(self.batch_sampler)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after that many batches in the next iteration."""
+        self.batch_sampler.start = state["batches"]

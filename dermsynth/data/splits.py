@@ -1,0 +1,175 @@
+"""Groups that must stay together, and the stratified split that keeps each of them whole."""
+
+import warnings
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from dermsynth.data.manifest import Record
+from dermsynth.errors import InputError
+
+SPLIT_NAMES = ("train", "val", "test")
+IntArray = NDArray[np.int64]
+_WAYS = 100
+
+
+class UnionFind:
+    """Sets that merge; each is known by one of its members, its root."""
+
+    def __init__(self) -> None:
+        self._parent: dict[Hashable, Hashable] = {}
+
+    def find(self, item: Hashable) -> Hashable:
+        """The root of the item's set; an unseen item is a set of its own."""
+        root = item
+        while (above := self._parent.get(root, root)) != root:
+            root = above
+        while item != root:
+            self._parent[item], item = root, self._parent[item]
+        return root
+
+    def union(self, first: Hashable, second: Hashable) -> None:
+        """Merge two sets; the first one's root stays a root."""
+        self._parent[self.find(second)] = self.find(first)
+
+
+def groups(records: Sequence[Record], links: Iterable[tuple[str, str]] = ()) -> list[str]:
+    """The group of each record: images of one patient or lesion, or linked, belong together, transitively.
+
+    Args:
+        records: their `group` is not read.
+        links: pairs of image ids that belong together for another reason, such as being near-duplicates.
+
+    Returns:
+        One name a record, in order: a patient id, else a lesion id, else an image id of the group.
+    """
+    sets = UnionFind()
+    for record in records:
+        if record.patient_id:
+            sets.union(("patient", record.patient_id), ("image", record.image_id))
+        if record.lesion_id:
+            sets.union(("lesion", record.lesion_id), ("image", record.image_id))
+    for first, second in links:
+        sets.union(("image", first), ("image", second))
+    roots = [sets.find(("image", record.image_id)) for record in records]
+    # The least name of the best kind, so that it does not depend on the order of the rows.
+    names: dict[Hashable, tuple[int, str]] = {}
+    for record, root in zip(records, roots, strict=True):
+        kinds = (record.patient_id, record.lesion_id, record.image_id)
+        name = next((rank, value) for rank, value in enumerate(kinds) if value)
+        names[root] = min(name, names.get(root, name))
+    return [names[root][1] for root in roots]
+
+
+def stratum(record: Record) -> str:
+    """What the split keeps in proportion: diagnosis and malignancy together."""
+    return f"{record.diagnosis or 'unknown'}/{'?' if record.malignant is None else record.malignant}"
+
+
+def grouped_split(
+    records: Sequence[Record], group_names: Sequence[str], fractions: Sequence[float], seed: int
+) -> list[str]:
+    """Deal whole groups to train, val and test, each with about the same share of every stratum.
+
+    The groups are dealt to stratified folds, and folds to splits in a hundred random ways; taken is the way
+    with the fewest strata missing from a split, then with the most groups in the smallest split. The result
+    depends on the image ids and the seed, not on the order of the records; different seeds may split a small set
+    alike.
+
+    Args:
+        records: what to split.
+        group_names: the group of each record.
+        fractions: of the images in train, val and test; they sum to 1, and val or test may be 0.
+        seed: of the draw.
+
+    Returns:
+        The split's name for each record, in order.
+
+    Raises:
+        InputError: wrong fractions, or fewer groups than splits.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise InputError(
+            f"--fractions: {list(fractions)}; expected shares of train, val and test that sum to 1, "
+            "such as [0.7,0.15,0.15]; none below 0, and train above 0."
+        )
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed {seed}: expected 0 to 4294967295.")
+    wanted = [name for name, fraction in zip(SPLIT_NAMES, fractions, strict=True) if fraction > 0]
+    distinct = len(set(group_names))
+    if distinct < len(wanted):
+        raise InputError(
+            f"{distinct} patients or groups cannot be dealt to {len(wanted)} splits ({', '.join(wanted)}). "
+            "Add images of other patients, or set a share of --fractions to 0."
+        )
+    if wanted == ["train"]:
+        return ["train"] * len(records)
+    order = np.array(sorted(range(len(records)), key=lambda i: records[i].image_id))
+    _, strata = np.unique([stratum(records[i]) for i in order], return_inverse=True)
+    _, members = np.unique([group_names[i] for i in order], return_inverse=True)
+    random = np.random.RandomState(seed)
+    counts = _folds(fractions, distinct)
+    fold_of = _stratified_folds(strata, members, sum(counts), random)
+    result = np.empty(len(records), dtype=object)
+    result[order] = _deal(fold_of, strata, members, counts, random)
+    return result.tolist()
+
+
+def _folds(fractions: Sequence[float], groups: int) -> list[int]:
+    """How many folds go to train, val and test: as few as give each share within a tenth.
+
+    For 0.7, 0.15, 0.15 that is 5, 1, 1. There are never more folds than groups, so that none is empty, nor than
+    50, as the time grows with their square.
+    """
+    most = min(groups, 50)
+    for total in range(2, most + 1):
+        val, test = (round(total * share) for share in fractions[1:])
+        close = all(abs(n / total - f) <= f / 10 for n, f in zip((val, test), fractions[1:], strict=True))
+        if close and val + test < total:
+            return [total - val - test, val, test]
+    val, test = (max(1, round(most * share)) if share else 0 for share in fractions[1:])
+    while val + test >= most:  # of groups so few, train gets at least one
+        val, test = (val - 1, test) if val > test else (val, test - 1)
+    return [most - val - test, val, test]
+
+
+def _stratified_folds(
+    strata: IntArray, members: IntArray, folds: int, random: np.random.RandomState
+) -> IntArray:
+    fold_of = np.zeros(len(strata), dtype=np.int64)
+    # scikit-learn refuses when every stratum is smaller than the number of folds; nothing to stratify then.
+    if np.bincount(strata).max() < folds:
+        strata = np.zeros_like(strata)
+    # Rare strata are smaller than the number of folds, which is nothing to warn of: the best way is searched for.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        folder = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=random)
+        for fold, (_, chosen) in enumerate(folder.split(strata, strata, members)):
+            fold_of[chosen] = fold
+    return fold_of
+
+
+def _deal(
+    fold_of: IntArray,
+    strata: IntArray,
+    members: IntArray,
+    counts: Sequence[int],
+    random: np.random.RandomState,
+) -> NDArray[np.str_]:
+    """Give folds to splits, in the best of a hundred random ways."""
+    folds = sum(counts)
+    # Images of each stratum, and groups, in each fold: all that a way is judged by.
+    images = np.zeros((folds, strata.max() + 1), dtype=np.int64)
+    np.add.at(images, (fold_of, strata), 1)
+    sizes = np.array([len(np.unique(members[fold_of == fold])) for fold in range(folds)])
+    split_of_place = np.repeat(np.arange(len(SPLIT_NAMES)), counts)
+    used = [split for split, count in enumerate(counts) if count]
+    best, best_score = split_of_place, (np.inf, np.inf)
+    for _ in range(_WAYS):
+        way = random.permutation(split_of_place)
+        gaps = sum(int((images[way == split].sum(axis=0) == 0).sum()) for split in used)
+        smallest = min(int(sizes[way == split].sum()) for split in used)
+        if (gaps, -smallest) < best_score:
+            best, best_score = way, (gaps, -smallest)
+    return np.array(SPLIT_NAMES)[best[fold_of]]

@@ -1,0 +1,176 @@
+"""The LightningModule for text-to-image training: DreamBooth, and a tiny base from scratch."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config
+from dermsynth.diffusion import objective
+from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora
+from dermsynth.diffusion.objective import PredictionType
+from dermsynth.diffusion.parts import Parts, load_parts, weights_sha256
+from dermsynth.diffusion.sampling import Sampling, sample
+
+KIND = "dreambooth"
+
+
+class DreamBooth(LightningModule):
+    """Fine-tunes Stable Diffusion on images with a prompt each (Ruiz et al. 2023).
+
+    With prior preservation the data module marks half of every batch as `prior`; without, it is plain text-to-image
+    training, which is also how a base is trained from scratch. `predict` generates images.
+
+    Args:
+        base: hub id or folder of a Stable Diffusion pipeline.
+        train_text_encoder: train it too.
+        lora: train low-rank adapters of these dimensions instead of all weights.
+        prior_loss_weight: of the class images' loss.
+        prediction_type: what the UNet predicts; the base's own if not given.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a quarter more time.
+        caption_dropout: share of training prompts that are emptied, which classifier-free guidance builds on; 0.1 to
+            train a base (Ho & Salimans 2022), 0 in DreamBooth.
+        sampling: how images are generated.
+        seed: of noise and timesteps, with epoch, batch and rank.
+        optimizer: what updates the weights.
+        lr_scheduler: stepped after every optimizer step.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        train_text_encoder: bool = False,
+        lora: LoRA | None = None,
+        prior_loss_weight: float = 1.0,
+        prediction_type: PredictionType | None = None,
+        gradient_checkpointing: bool = False,
+        caption_dropout: float = 0.0,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        seed: int = 0,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: ScheduleCallable | None = None,
+    ) -> None:
+        super().__init__()
+        self.parts = load_parts(base)
+        if prediction_type:
+            self.parts.scheduler.register_to_config(prediction_type=prediction_type)
+        self.unet, self.vae, self.text_encoder = self.parts.unet, self.parts.vae, self.parts.text_encoder
+        self.lora, self.train_text_encoder = lora, train_text_encoder
+        self.vae.requires_grad_(False)
+        self.text_encoder.requires_grad_(train_text_encoder)
+        if lora:
+            add_lora(self.parts, lora, text_encoder=train_text_encoder)
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            if train_text_encoder:
+                self.text_encoder.gradient_checkpointing_enable()
+        self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        # The frozen weights are not in the checkpoint; names and state dict keys are the same for parameters.
+        self.strict_loading = False
+        self.prior_loss_weight, self.caption_dropout = prior_loss_weight, caption_dropout
+        self.sampling, self.seed = sampling, seed
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.register_buffer("alphas_cumprod", self.parts.scheduler.alphas_cumprod, persistent=False)
+        self.provenance: dict[str, Any] = self.parts.provenance
+
+    def on_fit_start(self) -> None:
+        """Set the trained parts to training mode and leave the frozen ones as they are."""
+        self.unet.train()
+        self.text_encoder.train(self.train_text_encoder)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Denoising loss of one batch at random noise and timesteps."""
+        generator = self._generator(self.current_epoch, batch_idx, self.global_rank)
+        prompts = batch["prompt"]
+        if self.caption_dropout:
+            kept = torch.rand(len(prompts), generator=generator) >= self.caption_dropout
+            prompts = [prompt if keep else "" for prompt, keep in zip(prompts, kept.tolist(), strict=True)]
+        prediction, wanted = self._denoise(batch["pixel_values"], prompts, generator)
+        loss = objective.dreambooth_loss(prediction, wanted, batch["prior"], self.prior_loss_weight)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(prompts))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Denoising loss on held-out images; noise and timestep of an image are the same at every validation."""
+        generator = self._generator(batch_idx, self.global_rank)
+        prediction, wanted = self._denoise(batch["pixel_values"], batch["prompt"], generator)
+        loss = F.mse_loss(prediction.float(), wanted)
+        self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(batch["prompt"]))
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Generate one image for each prompt and seed of the batch; adds `images`, uint8 `[B, H, W, 3]`."""
+        return {**batch, "images": self.sample(batch["prompt"], batch["seed"].tolist())}
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Images of the current weights, uint8 `[B, H, W, 3]`."""
+        return sample(self.parts, prompts, seeds, self.sampling)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over everything trained, its schedule stepped per optimizer step."""
+        return optimizer_config(self.optimizer([p for p in self.parameters() if p.requires_grad]), self.lr_scheduler)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen parts out, naming them by base and hash, and say what the model was fitted on."""
+        # `current_model_state` is where weight averaging keeps the weights that are being trained.
+        for key in ("state_dict", "current_model_state"):
+            if key in checkpoint:
+                checkpoint[key] = {name: checkpoint[key][name] for name in self.trained}
+        checkpoint["dermsynth"] = {
+            "kind": KIND,
+            **self._facts(),
+            "data": getattr(self.trainer.datamodule, "provenance", {}),  # type: ignore[attr-defined]
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another model or of another base; remember what it was fitted on."""
+        check_kind(checkpoint, KIND, **self._facts())
+        self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
+
+    def export_parts(self) -> Parts:
+        """The pipeline with the trained weights, adapters merged."""
+        merge_lora(self.parts)
+        return self.parts
+
+    def _facts(self) -> dict[str, Any]:
+        if not hasattr(self, "_frozen_sha256"):
+            frozen: Iterable[nn.Module] = [self.vae]
+            if not self.train_text_encoder:
+                frozen = [*frozen, self.text_encoder]
+            self._frozen_sha256 = weights_sha256(*frozen)
+        lora = {"rank": self.lora.rank, "alpha": self.lora.alpha} if self.lora else None
+        return {
+            "base": self.parts.base,
+            "frozen_sha256": self._frozen_sha256,
+            "train_text_encoder": self.train_text_encoder,
+            "lora": lora,
+        }
+
+    def _denoise(
+        self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            posterior = self.vae.encode(pixels).latent_dist
+        # Random numbers are drawn on the CPU in the reference's order: latents, noise, timesteps.
+        latents = posterior.mean + posterior.std * self._randn_like(posterior.mean, generator)
+        latents = latents.float() * self.vae.config.scaling_factor
+        noise = self._randn_like(latents, generator)
+        timesteps = torch.randint(len(self.alphas_cumprod), (len(latents),), generator=generator).to(self.device)
+        noisy = objective.add_noise(self.alphas_cumprod, latents, noise, timesteps)
+        embeddings = self.text_encoder(self.parts.tokenize(prompts).to(self.device))[0]
+        prediction = self.unet(noisy, timesteps, embeddings).sample
+        kind = self.parts.scheduler.config.prediction_type
+        return prediction, objective.target(kind, self.alphas_cumprod, latents, noise, timesteps)
+
+    def _randn_like(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.randn(like.shape, generator=generator).to(like.device)
+
+    def _generator(self, *place: int) -> torch.Generator:
+        # Own generators: after seed_everything the global one draws the same numbers on every rank.
+        seed = np.random.SeedSequence((self.seed, *place)).generate_state(1, np.uint64)[0] >> 1
+        return torch.Generator().manual_seed(int(seed))

@@ -1,0 +1,89 @@
+"""LoRA adapters through peft: added, merged and exported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
+from torch import nn
+
+from dermsynth.diffusion.parts import Parts
+from dermsynth.errors import InputError
+
+_TEXT_ENCODER_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adaptation (Hu et al. 2022).
+
+    Args:
+        rank: of the update.
+        alpha: the update is scaled by alpha / rank.
+        targets: names of the UNet's linear layers that get one.
+    """
+
+    rank: int = 4
+    alpha: float = 4
+    targets: Sequence[str] = ("to_k", "to_q", "to_v", "to_out.0")
+
+
+def add_lora(parts: Parts, lora: LoRA, text_encoder: bool) -> None:
+    """Freeze the weights and add adapters, to the UNet and on request to the text encoder.
+
+    Raises:
+        InputError: no layer has one of the target names.
+    """
+    models: list[tuple[nn.Module, Sequence[str]]] = [(parts.unet, lora.targets)]
+    if text_encoder:
+        models.append((parts.text_encoder, _TEXT_ENCODER_TARGETS))
+    for model, targets in models:
+        model.requires_grad_(False)
+        config = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, target_modules=list(targets), init_lora_weights="gaussian"
+        )
+        try:
+            model.add_adapter(config)
+        except ValueError as error:
+            raise InputError(f"model.lora.targets: {list(targets)}: {str(error).splitlines()[0]}") from error
+
+
+def save_lora(parts: Parts, out: Path) -> None:
+    """Write the adapters as `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads."""
+    if out.exists():
+        raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
+    StableDiffusionPipeline.save_lora_weights(
+        out,
+        unet_lora_layers=_layers(parts.unet),
+        text_encoder_lora_layers=_layers(parts.text_encoder) if has_lora(parts.text_encoder) else None,
+        safe_serialization=True,
+    )
+
+
+def merge_lora(parts: Parts) -> None:
+    """Add the low-rank updates to the weights and remove the adapters."""
+    for model in (parts.unet, parts.text_encoder):
+        if has_lora(model):
+            for module in model.modules():
+                if hasattr(module, "merge") and hasattr(module, "base_layer"):
+                    module.merge()
+            _unwrap(model)
+
+
+def has_lora(model: nn.Module) -> bool:
+    """Whether adapters have been added."""
+    return hasattr(model, "peft_config")
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    return convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
+
+
+def _unwrap(model: nn.Module) -> None:
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "base_layer"):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.base_layer)
+    del model.peft_config

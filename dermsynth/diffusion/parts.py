@@ -1,0 +1,198 @@
+"""The parts of a Stable Diffusion pipeline: loaded from a hub id or folder, built from configurations, saved.
+
+The folder layout is that of `diffusers.StableDiffusionPipeline.save_pretrained`, so a base of ours and
+`stable-diffusion-v1-5/stable-diffusion-v1-5` are read by the same lines.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from dermsynth.errors import InputError
+
+SUPPORTED = (
+    "Give a Stable Diffusion 1.x or 2.x pipeline of the class StableDiffusionPipeline: a hub id such as "
+    "stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with model_index.json."
+)
+PROVENANCE = "dermsynth.json"
+_TINY_VOCABULARY = 768
+
+
+@dataclass
+class Parts:
+    """A text-to-image model in its parts.
+
+    Args:
+        base: the hub id or folder it comes from.
+        tokenizer: text -> ids.
+        text_encoder: ids -> embeddings `[B, 77, D]`.
+        vae: pixels in [-1, 1] `[B, 3, H, W]` <-> latents `[B, 4, h, w]`.
+        unet: predicts noise or velocity from noisy latents.
+        scheduler: the training noise schedule; samplers take their configuration from it.
+        provenance: of the base, if it is one of ours: `train_split_sha256` and more; else empty.
+    """
+
+    base: str
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    scheduler: DDPMScheduler
+    provenance: dict[str, Any]
+
+    def tokenize(self, prompts: Iterable[str]) -> Tensor:
+        """Token ids, int64 `[B, 77]`, padded and cut to the text encoder's length."""
+        length = self.text_encoder.config.max_position_embeddings
+        encoded = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        return encoded.input_ids
+
+    def pipeline(self, scheduler: SchedulerMixin | None = None) -> StableDiffusionPipeline:
+        """The parts as a diffusers pipeline, sharing their weights."""
+        pipeline = StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=scheduler or self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+def load_parts(base: str) -> Parts:
+    """Read a pipeline from a hub id or a folder, in float32.
+
+    Raises:
+        InputError: the folder or id does not exist, or holds another kind of model.
+    """
+    _check_kind(base)
+    try:
+        return Parts(
+            base=base,
+            tokenizer=CLIPTokenizer.from_pretrained(base, subfolder="tokenizer"),
+            text_encoder=CLIPTextModel.from_pretrained(base, subfolder="text_encoder", dtype=torch.float32),
+            vae=AutoencoderKL.from_pretrained(base, subfolder="vae", torch_dtype=torch.float32),
+            unet=UNet2DConditionModel.from_pretrained(base, subfolder="unet", torch_dtype=torch.float32),
+            scheduler=_training_scheduler(base),
+            provenance=_read_provenance(Path(base)),
+        )
+    except OSError as error:
+        raise InputError(f"model.base: {base} could not be loaded: {_first_line(error)} {SUPPORTED}") from error
+
+
+def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
+    """A pipeline with random weights from the configuration files of its parts.
+
+    Args:
+        configs: a folder laid out like a pipeline's, without weights. If it has no tokenizer, a small one is made
+            and the text encoder's vocabulary is set to its size.
+        texts: what that tokenizer learns its words from.
+        seed: of the weights.
+    """
+    if not (configs / "model_index.json").is_file():
+        raise InputError(f"{configs}: no model_index.json in it. {SUPPORTED}")
+    if (configs / "tokenizer").is_dir():
+        tokenizer = CLIPTokenizer.from_pretrained(configs / "tokenizer")
+    else:
+        tokenizer = train_tokenizer(texts)
+    text_config = CLIPTextConfig.from_pretrained(configs / "text_encoder")
+    text_config.vocab_size = len(tokenizer)
+    text_config.bos_token_id = tokenizer.bos_token_id
+    text_config.eos_token_id = text_config.pad_token_id = tokenizer.eos_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Parts(
+            base=str(configs),
+            tokenizer=tokenizer,
+            text_encoder=CLIPTextModel(text_config),
+            vae=AutoencoderKL.from_config(AutoencoderKL.load_config(configs / "vae")),
+            unet=UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs / "unet")),
+            scheduler=_training_scheduler(str(configs)),
+            provenance={},
+        )
+
+
+def train_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer whose words are those of the texts; anything else is spelt in characters."""
+    characters = [chr(code) for code in range(33, 127)]
+    tokenizer = CLIPTokenizer().train_new_from_iterator([*texts, *characters], _TINY_VOCABULARY)
+    tokenizer.model_max_length = 77
+    return tokenizer
+
+
+def save_pipeline(parts: Parts, out: Path, provenance: dict[str, Any]) -> None:
+    """Write a diffusers folder with safetensors weights; it appears whole or not at all.
+
+    Args:
+        parts: LoRA adapters must have been merged.
+        out: a folder that does not exist yet.
+        provenance: what is known of how the weights came about, kept as `dermsynth.json`.
+    """
+    if out.exists():
+        raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
+    temporary = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    # The scheduler that Stable Diffusion 1.x ships; samplers of other kinds read their noise schedule from it.
+    sampler = PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)
+    parts.pipeline(sampler).save_pretrained(temporary, safe_serialization=True)
+    (temporary / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+    temporary.rename(out)
+
+
+def weights_sha256(*modules: nn.Module) -> str:
+    """A hash of the modules' weights: names, shapes and values in float32."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _training_scheduler(base: str) -> DDPMScheduler:
+    # clip_sample belongs to samplers in pixel space; the shipped configurations leave it to a deprecated default.
+    return DDPMScheduler.from_pretrained(base, subfolder="scheduler", clip_sample=False)
+
+
+def _check_kind(base: str) -> None:
+    folder = Path(base)
+    if not folder.is_dir():
+        if folder.is_absolute() or base.startswith(".") or base.count("/") != 1:
+            raise InputError(f"model.base: {base} is neither a folder nor a hub id. {SUPPORTED}")
+        return
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise InputError(f"model.base: {base} has no model_index.json. {SUPPORTED}")
+    kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    if kind != "StableDiffusionPipeline":
+        raise InputError(f"model.base: {base} is a {kind}. {SUPPORTED}")
+
+
+def _read_provenance(folder: Path) -> dict[str, Any]:
+    file = folder / PROVENANCE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{str(error).strip().splitlines()[0].rstrip('.')}."

@@ -1,0 +1,178 @@
+"""Read the predictions of runs, and hold them only if they are about the same images.
+
+A run folder named `ARM-seedN` is seed N of arm ARM; one without `-seedN` is an arm of one seed.
+"""
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dermsynth.errors import InputError
+from dermsynth.evaluation.statistics import Floats, Integers
+
+PREDICTIONS = "predictions.csv"
+COLUMNS = ("image_id", "group", "split", "label")
+PREFIX = "p_"
+SUM_TOLERANCE = 1e-3  # softmax in half precision, written with few digits, is still within it
+
+
+@dataclass(frozen=True)
+class Run:
+    """The predictions of one trained model, sorted by image id.
+
+    Args:
+        path: the run's folder.
+        arm: what is compared.
+        seed: None where the folder's name gives none.
+        classes: in the order of the label index.
+        image_ids: `N` of them, unique.
+        groups: of each image.
+        splits: of each image.
+        labels: class name of each image.
+        probabilities: `[N, C]`.
+    """
+
+    path: Path
+    arm: str
+    seed: int | None
+    classes: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    splits: tuple[str, ...]
+    labels: tuple[str, ...]
+    probabilities: Floats
+
+    @property
+    def label_index(self) -> Integers:
+        """Label of each image as an index into `classes`, `[N]`."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return np.array([index[name] for name in self.labels], dtype=np.int64)
+
+    @property
+    def group_index(self) -> Integers:
+        """Group of each image as an index from 0, `[N]`."""
+        return np.unique(np.array(self.groups), return_inverse=True)[1].astype(np.int64)
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder's `predictions.csv`.
+
+    Raises:
+        InputError: the folder or file is missing, or a row is not a prediction; the message names the line.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder}: this is a file; give the folder of a run, which holds {PREDICTIONS}.")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such run folder.")
+    table = folder / PREDICTIONS
+    if not table.is_file():
+        raise InputError(
+            f"{folder}: no {PREDICTIONS} in it. Write it with `python -m dermsynth test "
+            f"--config {folder / 'fit.yaml'} --ckpt_path {folder / 'checkpoints' / 'best.ckpt'}`."
+        )
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        header = reader.fieldnames or []
+        missing = [name for name in COLUMNS if name not in header]
+        if missing:
+            raise InputError(
+                f"{table}: column {', '.join(missing)} is missing; found {', '.join(header) or 'nothing'}."
+            )
+        classes = tuple(name.removeprefix(PREFIX) for name in header if name.startswith(PREFIX))
+        if len(classes) < 2:
+            raise InputError(
+                f"{table}: a column {PREFIX}CLASS is needed for each of two or more classes; "
+                f"found {', '.join(header)}."
+            )
+        rows = [_parse(row, classes, f"{table}, line {reader.line_num}") for row in reader]
+    if not rows:
+        raise InputError(f"{table}: no rows. Run `python -m dermsynth test` again.")
+    rows.sort(key=lambda row: row[0])
+    image_ids, groups, splits, labels, probabilities = zip(*rows, strict=True)
+    repeated = [name for name, count in Counter(image_ids).items() if count > 1]
+    if repeated:
+        raise InputError(f"{table}: image {repeated[0]} occurs twice; each image must have one prediction.")
+    arm, seed = arm_and_seed(folder)
+    return Run(folder, arm, seed, classes, image_ids, groups, splits, labels, np.array(probabilities))
+
+
+def arm_and_seed(folder: Path) -> tuple[str, int | None]:
+    """`runs/hybrid-seed3` is arm `hybrid`, seed 3; `runs/hybrid` is arm `hybrid` without a seed."""
+    name = folder.name if folder.name.strip(".") else folder.resolve().name
+    match = re.fullmatch(r"(.+)-seed(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
+def read_arms(folders: Sequence[Path]) -> dict[str, tuple[Run, ...]]:
+    """Read runs, check that they are about the same images, and group them to arms in the order given.
+
+    Raises:
+        InputError: a run cannot be read, one is given twice, or two do not hold the same images, labels,
+            groups, splits or classes; the message names both runs and the first difference.
+    """
+    arms: dict[str, dict[int | None, Run]] = {}
+    first: Run | None = None
+    for folder in folders:
+        run = read_run(folder)
+        first = first or run
+        check_same_images(first, run)
+        seeds = arms.setdefault(run.arm, {})
+        if run.seed in seeds:
+            named = "no seed" if run.seed is None else f"seed {run.seed}"
+            raise InputError(
+                f"{seeds[run.seed].path} and {run.path} are both arm {run.arm}, {named}; "
+                "give each run once, or rename a folder to ARM-seedN."
+            )
+        seeds[run.seed] = run
+    return {arm: tuple(runs.values()) for arm, runs in arms.items()}
+
+
+def check_same_images(first: Run, other: Run) -> None:
+    """Raise unless two runs hold the same classes, images, labels, groups and splits.
+
+    Raises:
+        InputError: names both runs and the first difference. Groups may be patients: their names stay out.
+    """
+    runs = f"{first.path} and {other.path} cannot be compared"
+    advice = "Test every arm on one image set with one list of classes."
+    if first.classes != other.classes:
+        raise InputError(f"{runs}: classes {list(first.classes)} and {list(other.classes)}. {advice}")
+    for here, there in ((first, other), (other, first)):
+        only = sorted(set(here.image_ids) - set(there.image_ids))
+        if only:
+            raise InputError(
+                f"{runs}: image {only[0]} is in {here.path} and not in {there.path} "
+                f"({len(only)} such). {advice}"
+            )
+    for what in ("labels", "splits", "groups"):
+        for image_id, a, b in zip(first.image_ids, getattr(first, what), getattr(other, what), strict=True):
+            if a != b:
+                values = "two groups" if what == "groups" else f"{a} in the first, {b} in the second"
+                raise InputError(f"{runs}: image {image_id} differs in {what}: {values}. {advice}")
+
+
+def _parse(
+    row: dict[str, str], classes: tuple[str, ...], where: str
+) -> tuple[str, str, str, str, tuple[float, ...]]:
+    blank = [name for name in COLUMNS if not row[name]]
+    if blank:
+        raise InputError(f"{where}: {', '.join(blank)} is blank.")
+    if row["label"] not in classes:
+        raise InputError(f"{where}: label {row['label']!r} is not among the classes {', '.join(classes)}.")
+    try:
+        probabilities = tuple(float(row[PREFIX + name]) for name in classes)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: a probability is not a number ({error}).") from error
+    if not all(0 <= p <= 1 for p in probabilities):
+        raise InputError(f"{where}: a probability lies outside 0 to 1: {', '.join(map(str, probabilities))}.")
+    if not math.isclose(total := math.fsum(probabilities), 1, abs_tol=SUM_TOLERANCE):
+        raise InputError(
+            f"{where}: the probabilities sum to {total:.4g}; expected 1 (a softmax over the classes)."
+        )
+    return row["image_id"], row["group"], row["split"], row["label"], probabilities

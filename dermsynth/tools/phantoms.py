@@ -1,0 +1,30 @@
+"""Draw a practice data set, so that every other command can be tried without a download."""
+
+from pathlib import Path
+
+from dermsynth.data import phantoms as drawn
+
+
+def phantoms(
+    out: Path, patients: int = 60, seed: int = 0, size: int = 256, malignant_share: float = 0.3
+) -> None:
+    """Draw lesions in the ISIC 2020 layout: a practice data set that needs no download.
+
+    The images look like dermoscopy, and benign and malignant ones differ as the ABCD rule says, but they are
+    drawn: no result on them says anything about medicine. Give the folder to `prepare` as you would give it
+    ISIC 2020.
+
+    Args:
+        out: folder to write, new or empty.
+        patients: number of patients, each with 1 to 20 images, 8 on average.
+        seed: the same seed gives the same files, byte for byte.
+        size: height and width of the images in pixels.
+        malignant_share: part of the lesions that is malignant; 0.0176 in the real ISIC 2020.
+
+    Raises:
+        InputError: a number is out of its range, or the folder holds something.
+    """
+    images = drawn.write(out, patients, seed, size, malignant_share)
+    malignant = sum(image.malignant for image in images)
+    print(f"{out}: {len(images)} drawn images of {patients} patients, {malignant} malignant.")
+    print(f"Next: python -m dermsynth prepare {out} --out SET")

@@ -1,0 +1,212 @@
+import json
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.nn import functional as F
+
+from dermsynth.classification.classifier import Classifier, balanced_weights
+from dermsynth.errors import InputError
+from dermsynth.schedules import WarmupCosine
+
+CLASSES = ["NV", "MEL", "SK"]
+TINY = {
+    "model_type": "vit",
+    "image_size": 16,
+    "patch_size": 8,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+
+
+class Bands(L.LightningDataModule):
+    """Images whose class is the bright third of the rows: separable, and not by the mean."""
+
+    def __init__(self, per_class=(40, 20, 4), size=16):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.class_counts = list(per_class)
+        label = torch.arange(3).repeat_interleave(torch.tensor(per_class))
+        label = label[torch.randperm(len(label), generator=generator)]
+        images = 0.2 * torch.randn(len(label), 3, size, size, generator=generator)
+        third = size // 3
+        for image, name in zip(images, label, strict=True):
+            image[:, name * third : (name + 1) * third] += 1
+        self.items = [
+            {
+                "pixel_values": image,
+                "label": name,
+                "synthetic": torch.tensor(False),
+                "image_id": f"image{i:03}",
+                "group": f"group{i // 2}",
+            }
+            for i, (image, name) in enumerate(zip(images, label, strict=True))
+        ]
+
+    def loader(self):
+        return torch.utils.data.DataLoader(self.items, batch_size=24)
+
+    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
+
+
+def classifier(**kwargs):
+    L.seed_everything(0, verbose=False)
+    arguments = {
+        "classes": CLASSES,
+        "model": TINY,
+        "optimizer": lambda p: torch.optim.AdamW(p, lr=3e-3),
+        "lr_scheduler": lambda o: WarmupCosine(o, warmup_steps=5, total_steps=42),
+    }
+    return Classifier(**arguments | kwargs)
+
+
+def trainer(folder, steps=42, **kwargs):
+    return L.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **{"callbacks": [ModelCheckpoint(folder, "best", save_last=True)]} | kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit")
+    model, run = classifier(), trainer(folder)
+    run.fit(model, Bands())
+    return model, run, folder / "last.ckpt"
+
+
+def test_learns_a_separable_problem_and_logs_it(fitted):
+    _, run, _ = fitted
+    logged = {name: value.item() for name, value in run.callback_metrics.items()}
+    assert logged["val/auroc"] > 0.99
+    assert logged["val/balanced_accuracy"] > 0.95
+    assert logged["val/loss"] < 0.2
+    assert {"train/loss", "val/accuracy", "val/sensitivity", "val/specificity/SK"} <= logged.keys()
+
+
+def test_learning_rate_moved_once_an_optimizer_step(fitted):
+    _, run, _ = fitted
+    assert run.global_step == 42
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0)
+
+
+def test_checkpoint_says_what_it_is_and_loads_with_weights_only(fitted):
+    model, _, path = fitted
+    checkpoint = torch.load(path, weights_only=True)
+    facts = json.loads(json.dumps(checkpoint["dermsynth"]))
+    assert (facts["kind"], facts["classes"]) == ("classifier", CLASSES)
+    assert facts["model"]["hidden_size"] == 32
+    assert torch.equal(checkpoint["state_dict"]["class_weight"], model.class_weight)
+    assert "hyper_parameters" not in checkpoint
+
+
+def test_tested_from_its_checkpoint_it_gives_the_same_numbers(fitted, tmp_path):
+    _, run, path = fitted
+    expected = {
+        name.removeprefix("val/"): v.item() for name, v in run.callback_metrics.items() if "val/" in name
+    }
+    again = trainer(tmp_path, callbacks=[], enable_checkpointing=False)
+    (found,) = again.test(classifier(), Bands(), ckpt_path=path, verbose=False, weights_only=True)
+    assert {name.removeprefix("test/"): v for name, v in found.items()} == pytest.approx(expected, abs=1e-5)
+
+
+def test_validation_loss_is_the_weighted_mean_over_all_images_whatever_the_batches(fitted):
+    model, run, _ = fitted
+    model.eval()
+    items = Bands().items
+    with torch.no_grad():
+        logits = model(torch.stack([item["pixel_values"] for item in items]))
+    label = torch.stack([item["label"] for item in items])
+    expected = F.cross_entropy(logits, label, torch.tensor(balanced_weights([40, 20, 4])))
+    assert run.callback_metrics["val/loss"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_predict_returns_what_test_returns(fitted):
+    model, run, _ = fitted
+    batches = run.predict(model, Bands())
+    assert batches[0].keys() == {"probabilities", "label", "image_id", "group"}
+    assert batches[0]["image_id"][:2] == ["image000", "image001"]
+    torch.testing.assert_close(batches[0]["probabilities"].sum(dim=1), torch.ones(24))
+
+
+def test_training_loss_is_torchs_weighted_smoothed_cross_entropy():
+    model = classifier(class_weights=[1.0, 2.0, 5.0], label_smoothing=0.1).eval()
+    batch = torch.utils.data.default_collate(Bands().items[:16])
+    with torch.no_grad():
+        loss, logits = model.training_step(batch, 0), model(batch["pixel_values"])
+    reference = torch.nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 5.0]), label_smoothing=0.1)
+    assert loss.item() == pytest.approx(reference(logits, batch["label"]).item())
+
+
+def test_balanced_weights_by_hand(fitted):
+    model, _, _ = fitted
+    assert balanced_weights([40, 20, 4]) == pytest.approx([64 / 120, 64 / 60, 64 / 12])
+    assert model.class_weight.tolist() == pytest.approx([64 / 120, 64 / 60, 64 / 12])
+
+
+@pytest.mark.parametrize(
+    ("per_class", "message"), [((5, 5, 0), r"every class .*\[5, 5, 0\]"), (None, "needs a data module")]
+)
+def test_balanced_weights_need_images_of_every_class(tmp_path, per_class, message):
+    data = Bands(per_class or (5, 5, 5))
+    if per_class is None:
+        del data.class_counts
+    with pytest.raises(InputError, match=message):
+        trainer(tmp_path, 1).fit(classifier(), data)
+
+
+def test_checkpoint_of_another_kind_is_refused(fitted, tmp_path):
+    _, _, path = fitted
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["dermsynth"] = {"kind": "dreambooth"}
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="one of a dreambooth; expected one of a classifier"):
+        trainer(tmp_path).test(classifier(), Bands(), ckpt_path=tmp_path / "other.ckpt", verbose=False)
+    del checkpoint["dermsynth"]
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="not written by dermsynth"):
+        trainer(tmp_path).test(classifier(), Bands(), ckpt_path=tmp_path / "other.ckpt", verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["MEL", "NV", "SK"]}, r"made with classes \['NV', 'MEL', 'SK'\]"),
+        (
+            {"model": TINY | {"intermediate_size": 48}},
+            r"another network: .*bias, \(64,\) in the file and \(48,\)",
+        ),
+        ({"model": TINY | {"num_hidden_layers": 3}}, r"16 weights differ, .*, None in the file"),
+    ],
+)
+def test_checkpoint_of_other_classes_or_network_is_refused(fitted, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        trainer(tmp_path).test(classifier(**change), Bands(), ckpt_path=fitted[2], verbose=False)
+
+
+def test_images_of_another_size_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"24 x 24 pixels, but the network takes 16 x 16"):
+        trainer(tmp_path, 1).fit(classifier(), Bands(size=24))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["MEL"]}, "at least two"),
+        ({"class_weights": [1.0, 2.0]}, "3 positive numbers"),
+        ({"class_weights": [1.0, 2.0, 0.0]}, "3 positive numbers"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+    ],
+)
+def test_wrong_arguments_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        classifier(**change)

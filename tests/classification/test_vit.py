@@ -1,0 +1,136 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from dermsynth.classification import vit
+from dermsynth.errors import InputError
+
+TINY = {
+    "model_type": "vit",
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
+CLASSES = ["NV", "MEL", "SK"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    vit.build(TINY, CLASSES).save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_mapping_builds_the_described_network():
+    model = vit.build(TINY, CLASSES)
+    assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.patch_size) == (32, 2, 8)
+    assert model(pixel_values=torch.zeros(2, 3, 32, 32)).logits.shape == (2, 3)
+    assert model.config.id2label == {0: "NV", 1: "MEL", 2: "SK"}
+
+
+def test_image_size_overrules_the_mapping():
+    assert vit.build(TINY, CLASSES, image_size=48).vit.embeddings.position_embeddings.shape == (1, 37, 32)
+
+
+def test_folder_with_the_same_classes_gives_the_same_network(folder):
+    torch.manual_seed(1)
+    again = vit.build(str(folder), CLASSES)
+    torch.manual_seed(0)
+    for name, tensor in vit.build(TINY, CLASSES).state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("classes", [["MEL", "NV", "SK"], ["benign", "malignant"]])
+def test_folder_with_other_classes_keeps_the_backbone_and_gets_a_new_head(folder, classes):
+    original, again = vit.build(str(folder), CLASSES), vit.build(str(folder), classes)
+    assert again.classifier.weight.shape == (len(classes), 32)
+    assert not torch.equal(original.classifier.weight[: len(classes)], again.classifier.weight)
+    for name, tensor in original.vit.state_dict().items():
+        assert torch.equal(tensor, again.vit.state_dict()[name]), name
+
+
+def test_another_size_interpolates_positions_as_transformers_does_at_run_time(folder):
+    original, larger = vit.build(str(folder), CLASSES), vit.build(str(folder), CLASSES, image_size=48)
+    images = torch.randn(2, 3, 48, 48)
+    expected = original(pixel_values=images, interpolate_pos_encoding=True).logits
+    torch.testing.assert_close(larger(pixel_values=images).logits, expected)
+    assert larger.config.image_size == 48
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 2])
+def test_positions_on_their_own_grid_do_not_change(tokens):
+    positions = torch.randn(1, tokens + 16, 4)
+    torch.testing.assert_close(vit.resize_positions(positions, 16), positions)
+
+
+def test_parameter_groups_split_everything_once():
+    model = vit.build(TINY, CLASSES)
+    decay, no_decay = vit.parameter_groups(model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed = {names[id(p)] for p in decay["params"]}
+    exempt = {names[id(p)] for p in no_decay["params"]}
+    assert decayed | exempt == set(names.values())
+    assert not decayed & exempt
+    assert "weight_decay" not in decay
+    assert no_decay["weight_decay"] == 0
+    assert {"vit.embeddings.cls_token", "vit.embeddings.position_embeddings"} <= exempt
+    matrices = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    assert decayed == matrices
+
+
+def test_parameter_groups_leave_frozen_parameters_out():
+    model = vit.build(TINY, CLASSES)
+    model.vit.requires_grad_(False)
+    assert [len(group["params"]) for group in vit.parameter_groups(model)] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "runs/a/b"])
+def test_missing_folder_is_refused_and_says_what_is_supported(name):
+    with pytest.raises(InputError, match=r"no folder .*Supported: a folder with config.json.*hub id"):
+        vit.build(name, CLASSES)
+
+
+def test_hub_id_out_of_reach_is_refused(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"'google/no-such-vit' could not be loaded .*Supported"):
+        vit.build("google/no-such-vit", CLASSES)
+
+
+def test_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="could not be loaded"):
+        vit.build(str(tmp_path), CLASSES)
+
+
+def test_folder_with_pickled_weights_only_is_refused(folder):
+    torch.save(vit.build(TINY, CLASSES).state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="could not be loaded"):
+        vit.build(str(folder), CLASSES)
+
+
+def test_folder_with_half_of_the_weights_is_refused(folder):
+    state = load_file(folder / "model.safetensors")
+    half = {name: tensor for name, tensor in state.items() if ".1." not in name}
+    save_file(half, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="lacks 16 weights of a vit"):
+        vit.build(str(folder), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hiden_size": 64}, "hiden_size is no field of ViTConfig; it has .*hidden_size"),
+        ({"model_type": "vitt"}, "'vitt' is not known"),
+        ({"model_type": None}, "no model_type"),
+        ({"hidden_size": "wide"}, "makes no ViTConfig"),
+        ({"model_type": "gpt2"}, "gpt2 cannot be built"),
+    ],
+)
+def test_wrong_mapping_is_refused(change, message):
+    fields = {"model_type": "gpt2"} if change == {"model_type": "gpt2"} else {**TINY, **change}
+    with pytest.raises(InputError, match=message):
+        vit.build(fields, CLASSES)

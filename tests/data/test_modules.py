@@ -1,0 +1,136 @@
+import pytest
+import torch
+from lightning import Trainer
+
+from dermsynth.data import manifest
+from dermsynth.data.mixing import PriorPreservation, Ratio
+from dermsynth.data.modules import ClassificationData, DreamBoothData, GenerationData, image_seed
+from dermsynth.errors import InputError
+from tests.builders import CLASSES, make_set
+
+
+@pytest.fixture
+def real(tmp_path):
+    return make_set(tmp_path / "real")
+
+
+@pytest.fixture
+def synthetic(tmp_path, real):
+    split = manifest.train_split_sha256(manifest.read(real).records)
+    return make_set(tmp_path / "made", dict.fromkeys(CLASSES, 6), "train", "synthetic", train_split_sha256=split)
+
+
+def test_classification_batches_hold_the_contract(real, synthetic):
+    data = ClassificationData(
+        real=real, synthetic=[synthetic], classes=CLASSES, size=16, batch_size=4, mix=Ratio(0.5)
+    )
+    data.setup("fit")
+    batches = list(data.train_dataloader())
+    assert len(batches) == 6
+    batch = batches[0]
+    assert batch["pixel_values"].shape == (4, 3, 16, 16)
+    assert batch["pixel_values"].dtype == torch.float32
+    assert batch["pixel_values"].min() >= -1
+    assert batch["pixel_values"].max() <= 1
+    assert batch["label"].dtype == torch.int64
+    assert batch["synthetic"].dtype == torch.bool
+    seen = {i for b in batches for i in b["image_id"]}
+    assert sum(int(b["synthetic"].sum()) for b in batches) == 12
+    assert len([name for name in seen if name.startswith("r_")]) == 12
+    for b in batches:
+        for image_id, label, is_synthetic in zip(b["image_id"], b["label"], b["synthetic"], strict=True):
+            assert CLASSES[label] in image_id
+            assert image_id.startswith("s_") == bool(is_synthetic)
+    assert data.class_counts == [8, 8, 8]
+
+
+def test_pixels_are_the_image_scaled_to_plus_minus_one(real):
+    import cv2
+
+    data = ClassificationData(real=real, classes=CLASSES, size=16, batch_size=2)
+    data.setup("test")
+    batch = next(iter(data.test_dataloader()))
+    bgr = cv2.imread(str(real / "images" / f"{batch['image_id'][0]}.png"))
+    expected = torch.from_numpy(bgr[:, :, ::-1].copy()).permute(2, 0, 1) / 255 * 2 - 1
+    torch.testing.assert_close(batch["pixel_values"][0], expected, atol=1e-6, rtol=0)
+
+
+def test_validation_and_test_hold_real_images_only_and_each_once(real, synthetic):
+    data = ClassificationData(
+        real=real, synthetic=[synthetic], classes=CLASSES, size=16, batch_size=4, mix=Ratio(0.5)
+    )
+    for stage, loader in (("validate", data.val_dataloader), ("test", data.test_dataloader)):
+        data.setup(stage)
+        ids = [i for b in loader() for i in b["image_id"]]
+        assert len(ids) == len(set(ids)) == 6
+        assert all(i.startswith("r_") for i in ids)
+
+
+def test_images_of_other_classes_are_left_out_and_malignancy_is_a_label_too(real):
+    data = ClassificationData(real=real, classes=["MEL", "NV"], size=16, batch_size=2)
+    data.setup("fit")
+    assert {s.record.diagnosis for s in data.samples["train"]} == {"MEL", "NV"}
+    binary = ClassificationData(real=real, classes=["benign", "malignant"], size=16, batch_size=2)
+    binary.setup("fit")
+    assert [(s.record.diagnosis == "MEL") == (s.label == 1) for s in binary.samples["train"]] == [True] * 12
+
+
+def test_dreambooth_batches_are_half_prior_with_their_own_prompts(real, synthetic):
+    data = DreamBoothData(
+        real=real, synthetic=[synthetic], classes=CLASSES, size=16, batch_size=4, mix=PriorPreservation(), token="zyq"
+    )
+    data.setup("fit")
+    for batch in data.train_dataloader():
+        assert batch["prior"].tolist() == [False, True, False, True]
+        for prompt, prior, label in zip(batch["prompt"], batch["prior"], batch["label"], strict=True):
+            lesion = ["nevus", "melanoma", "seborrheic keratosis"][label]
+            assert prompt == f"a dermoscopic image of {'' if prior else 'zyq '}{lesion}"
+
+
+def test_an_odd_batch_cannot_hold_two_halves(real):
+    with pytest.raises(InputError, match=r"data\.batch_size: 3 must be a positive multiple of 2"):
+        DreamBoothData(real=real, classes=CLASSES, size=16, batch_size=3, mix=PriorPreservation())
+
+
+def test_two_ranks_see_what_one_process_sees(real):
+    class Rank:
+        world_size = 2
+        strategy = Trainer(accelerator="cpu", logger=False, barebones=True).strategy
+
+        def __init__(self, rank):
+            self.global_rank = rank
+
+    def ids(rank, batch_size):
+        data = ClassificationData(real=real, classes=CLASSES, size=16, batch_size=batch_size)
+        data.trainer = rank
+        data.setup("fit")
+        return [b["image_id"] for b in data.train_dataloader()]
+
+    two = [a + b for a, b in zip(ids(Rank(0), 2), ids(Rank(1), 2), strict=True)]
+    assert two == ids(None, 4)
+
+
+def test_generation_gives_each_image_a_seed_of_its_index_alone():
+    data = GenerationData(classes=["NV", "MEL"], count={"NV": 2, "MEL": 3}, batch_size=2, seed=7)
+    batches = list(data.predict_dataloader())
+    assert [n for b in batches for n in b["class_name"]] == ["NV", "NV", "MEL", "MEL", "MEL"]
+    assert [int(s) for b in batches for s in b["seed"]] == [image_seed(7, i) for i in range(5)]
+    assert len({image_seed(7, i) for i in range(1000)} | {image_seed(8, i) for i in range(1000)}) == 2000
+
+
+@pytest.mark.parametrize("count", [{"NV": 2}, {"NV": 0, "MEL": 0}, {"NV": -1, "MEL": 3}])
+def test_counts_that_do_not_fit_the_classes_are_refused(count):
+    with pytest.raises(InputError, match=r"data\.count"):
+        GenerationData(classes=["NV", "MEL"], count=count, batch_size=2)
+
+
+def test_a_prompt_with_an_unknown_field_is_refused():
+    with pytest.raises(InputError, match="only {token} and {lesion}"):
+        GenerationData(classes=["NV"], count=1, batch_size=1, prompt="a {colour} mole")
+
+
+def test_missing_class_in_a_split_is_said(tmp_path):
+    only_train = make_set(tmp_path / "only", {"NV": 4}, split="train")
+    data = ClassificationData(real=only_train, classes=["NV"], size=16, batch_size=2)
+    with pytest.raises(InputError, match="no image of the classes NV in its val split"):
+        data.setup("fit")

@@ -1,0 +1,188 @@
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from dermsynth.errors import InputError
+from dermsynth.tools.compare import compare
+
+BINARY = ("benign", "malignant")
+
+
+def write_run(folder, labels, groups, probabilities, classes):
+    folder.mkdir(parents=True)
+    order = np.random.default_rng(len(folder.name)).permutation(len(labels))  # runs need not agree in order
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_id", "group", "split", "label", *(f"p_{name}" for name in classes)])
+        for i in order:
+            row = [f"ISIC_{i:04d}", f"patient-{groups[i]}", "test", classes[labels[i]]]
+            writer.writerow([*row, *(f"{p:.9f}" for p in probabilities[i])])
+    return folder
+
+
+def draw_runs(root, skills, seeds=(1, 2), classes=BINARY, n=150, n_groups=40):
+    """Runs of arms that share their images' difficulty; returns folders, labels, probabilities."""
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.arange(len(classes)), rng.integers(0, len(classes), n - len(classes))])
+    groups = np.concatenate([np.arange(n_groups), rng.integers(0, n_groups, n - n_groups)])
+    difficulty = rng.normal(size=(n, len(classes)))
+    folders, probabilities = [], {}
+    for arm, skill in skills.items():
+        for seed in seeds:
+            noise = 0.5 * rng.normal(size=difficulty.shape)
+            logits = difficulty + noise + skill * np.eye(len(classes))[labels]
+            p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            name = arm if seed is None else f"{arm}-seed{seed}"
+            probabilities[name] = p
+            folders.append(write_run(root / name, labels, groups, p, classes))
+    return folders, labels, probabilities
+
+
+def read_table(out):
+    with (out / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {(r["arm"], r["seeds"], r["metric"], r["class_name"]): r for r in rows}
+
+
+def test_two_arms_from_files_to_table_text_and_plot(tmp_path, capsys):
+    folders, labels, p = draw_runs(tmp_path, {"hybrid": 1.6, "real": 1.0})
+    out = tmp_path / "results" / "first"
+    compare(folders, out)
+    table = read_table(out)
+    for arm in ("real", "hybrid"):
+        accuracies = [accuracy_score(labels, p[f"{arm}-seed{n}"].argmax(axis=1)) for n in (1, 2)]
+        aurocs = [roc_auc_score(labels, p[f"{arm}-seed{n}"][:, 1]) for n in (1, 2)]
+        accuracy, auroc = table[arm, "mean", "accuracy", ""], table[arm, "mean", "auroc", ""]
+        assert float(accuracy["value"]) == pytest.approx(np.mean(accuracies), rel=1e-5)
+        assert float(accuracy["sd"]) == pytest.approx(np.std(accuracies, ddof=1), rel=1e-5, abs=1e-9)
+        assert float(auroc["value"]) == pytest.approx(np.mean(aurocs), rel=1e-5)
+        assert float(accuracy["low"]) < float(accuracy["value"]) < float(accuracy["high"])
+        assert float(table[arm, "seed 2", "auroc", ""]["value"]) == pytest.approx(aurocs[1], rel=1e-5)
+    difference = table["hybrid", "mean", "accuracy", ""]
+    expected = float(difference["value"]) - float(table["real", "mean", "accuracy", ""]["value"])
+    assert float(difference["difference"]) == pytest.approx(expected, abs=2e-6)
+    assert float(difference["difference_low"]) < expected < float(difference["difference_high"])
+    assert difference["p_holm"] == difference["p"] != ""
+    assert table["real", "mean", "accuracy", ""]["difference"] == ""
+
+    # Pairing must make the interval of the difference narrower than two separate ones would.
+    def width(row, name):
+        return float(row[f"{name}high"]) - float(row[f"{name}low"])
+
+    apart = np.hypot(*(width(table[arm, "mean", "accuracy", ""], "") for arm in ("real", "hybrid")))
+    assert width(difference, "difference_") < apart
+
+    printed = capsys.readouterr().out
+    assert printed.startswith((out / "comparison.txt").read_text(encoding="utf-8"))
+    assert "Baseline: real (by its name)" in printed
+    assert "patient-" not in printed + (out / "comparison.csv").read_text()
+    with Image.open(out / "comparison.png") as picture:
+        assert picture.width > 1500
+    assert sorted(f.name for f in out.iterdir()) == ["comparison.csv", "comparison.png", "comparison.txt"]
+
+
+def test_mcnemar_is_on_the_ensemble_and_on_each_pair_of_seeds(tmp_path):
+    folders, labels, p = draw_runs(tmp_path, {"real": 1.0, "hybrid": 1.4}, seeds=(1, 2, 3))
+    compare(folders, tmp_path / "out")
+    table = read_table(tmp_path / "out")
+    decided = {
+        f"seed {n}": [p[f"{arm}-seed{n}"].argmax(axis=1) for arm in ("real", "hybrid")] for n in (1, 2, 3)
+    }
+    decided["ensemble"] = [
+        np.mean([p[f"{arm}-seed{n}"] for n in (1, 2, 3)], axis=0).argmax(axis=1) for arm in ("real", "hybrid")
+    ]
+    for seeds, (real, hybrid) in decided.items():
+        row = table["hybrid", seeds, "accuracy", ""]
+        b = int(((real == labels) & (hybrid != labels)).sum())
+        c = int(((real != labels) & (hybrid == labels)).sum())
+        assert (row["only_baseline_correct"], row["only_arm_correct"]) == (str(b), str(c))
+        assert float(row["p"]) == pytest.approx(binomtest(b, b + c).pvalue, rel=1e-5)
+        assert row["test"] == "exact McNemar"
+    assert table["hybrid", "ensemble", "auroc", ""]["test"] == "DeLong"
+
+
+def test_three_classes_four_arms_holm_and_the_first_given_as_baseline(tmp_path, capsys):
+    skills = {"plain": 1.0, "x1": 1.3, "x2": 1.5, "x3": 0.8}
+    folders, _, _ = draw_runs(tmp_path, skills, classes=("NV", "MEL", "SK"))
+    compare(folders, tmp_path / "out", primary="balanced_accuracy")
+    table = read_table(tmp_path / "out")
+    family = {arm: table[arm, "mean", "balanced_accuracy", ""] for arm in ("x1", "x2", "x3")}
+    smallest = min(family.values(), key=lambda r: float(r["p"]))
+    assert float(smallest["p_holm"]) == pytest.approx(min(1, 3 * float(smallest["p"])), rel=1e-4)
+    assert all(float(r["p_holm"]) >= float(r["p"]) for r in family.values())
+    assert table["x1", "mean", "accuracy", ""]["p_holm"] == ""
+    assert {c for _, _, m, c in table if m == "sensitivity"} == {"NV", "MEL", "SK"}
+    assert table["x1", "ensemble", "auroc", "MEL"]["test"] == "DeLong"
+    assert table["x1", "ensemble", "auroc", ""]["test"] == ""
+    assert "Baseline: plain (the first given). Primary metric: balanced accuracy." in capsys.readouterr().out
+
+
+def test_same_predictions_show_no_difference(tmp_path, capsys):
+    folders, _, _ = draw_runs(tmp_path, {"real": 1.0}, seeds=(1,))
+    twin = tmp_path / "twin-seed1"
+    twin.mkdir()
+    (twin / "predictions.csv").write_bytes((folders[0] / "predictions.csv").read_bytes())
+    compare([*folders, twin], tmp_path / "out")
+    row = read_table(tmp_path / "out")["twin", "mean", "accuracy", ""]
+    assert (row["difference"], row["p"], row["smallest_difference"]) == ("0", "1", "")
+    assert "twin: no difference in accuracy from real shown" in capsys.readouterr().out
+
+
+def test_asked_baseline_and_arms_without_seeds_or_with_other_seeds(tmp_path, capsys):
+    folders, _, _ = draw_runs(tmp_path / "a", {"real": 1.0, "synthetic": 0.5}, seeds=(None,))
+    compare(folders, tmp_path / "out", baseline="synthetic")
+    assert "Baseline: synthetic (as asked)" in capsys.readouterr().out
+    assert read_table(tmp_path / "out")["real", "seed -", "accuracy", ""]["test"] == "exact McNemar"
+    more, _, _ = draw_runs(tmp_path / "b", {"real": 1.0, "hybrid": 1.5}, seeds=(1, 2, 3))
+    compare([f for f in more if f.name not in ("real-seed1", "hybrid-seed3")], tmp_path / "out")
+    table = read_table(tmp_path / "out")
+    assert [table["hybrid", f"seed {n}", "accuracy", ""]["test"] for n in (1, 2)] == ["", "exact McNemar"]
+
+
+def test_class_without_images_is_left_undefined_or_refused_as_primary(tmp_path, capsys):
+    rng = np.random.default_rng(2)
+    labels, groups = np.zeros(30, dtype=int), np.arange(30)
+    p = rng.dirichlet([2, 1], size=(2, 30))
+    folders = [
+        write_run(tmp_path / arm, labels, groups, p[i], BINARY) for i, arm in enumerate(("real", "hybrid"))
+    ]
+    compare(folders, tmp_path / "out")
+    assert "No image of malignant: what needs one is not defined (–)." in capsys.readouterr().out
+    assert read_table(tmp_path / "out")["hybrid", "mean", "auroc", ""]["value"] == ""
+    with pytest.raises(InputError, match="auroc is not defined, as no image is of class malignant"):
+        compare(folders, tmp_path / "out", primary="auroc")
+
+
+def test_mistakes_are_named_and_nothing_is_written(tmp_path):
+    folders, labels, p = draw_runs(tmp_path, {"real": 1.0, "hybrid": 1.4})
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="at least two arms; found real"):
+        compare(folders[:2], out)
+    with pytest.raises(InputError, match="at least two arms; found none"):
+        compare([], out)
+    with pytest.raises(InputError, match="--baseline raal: no such arm; the runs are of real, hybrid"):
+        compare(folders, out, baseline="raal")
+    one_group = np.zeros(len(labels), dtype=int)
+    same = [write_run(tmp_path / "c" / f.name, labels, one_group, p[f.name], BINARY) for f in folders]
+    with pytest.raises(InputError, match="all images are of one group"):
+        compare(same, out)
+    (folders[3] / "predictions.csv").unlink()
+    with pytest.raises(InputError, match="python -m dermsynth test --config"):
+        compare(folders, out)
+    assert not out.exists()
+
+
+def test_import_is_light():
+    code = (
+        "import sys, dermsynth.tools.compare; "
+        "heavy = {'torch', 'lightning', 'pandas', 'sklearn', 'matplotlib.pyplot'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,40 @@
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dermsynth.data import isic
+from dermsynth.errors import InputError
+from dermsynth.tools.phantoms import phantoms
+
+
+def test_prepare_reads_what_was_drawn(tmp_path, capsys):
+    phantoms(tmp_path / "set", patients=4, size=32)
+    printed = capsys.readouterr().out
+    layout, _, download = isic.read_download(tmp_path / "set")
+    assert layout.name == "isic2020"
+    assert download.duplicates_dropped == 1
+    images = len(list((tmp_path / "set" / "train").glob("*.jpg")))
+    assert len(download.images) == images - 1
+    assert f"{images} drawn images of 4 patients" in printed
+
+
+def test_every_argument_is_described_and_typed():
+    signature = inspect.signature(phantoms)
+    assert signature.parameters["out"].annotation is Path
+    described = inspect.getdoc(phantoms).split("Args:")[1].split("Raises:")[0]
+    assert all(f"    {name}: " in described for name in signature.parameters)
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="not an empty folder"):
+        phantoms(tmp_path, patients=1, size=16)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_needs_no_torch():
+    code = "import sys, dermsynth.tools.phantoms; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
