@@ -3,10 +3,11 @@
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class EMA(EMAWeightAveraging):
+class EMA(WeightAveraging):
     """Lightning's EMA for checkpoints that leave the frozen parts out.
 
     Args:
@@ -14,7 +15,9 @@ class EMA(EMAWeightAveraging):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        super().__init__(decay=decay)
+        # Interpolating, unlike Lightning's weighted sum, leaves weights that do not change exactly as they are, and the
+        # frozen parts are known by their hash.
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -20,10 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "phantoms": ("dermsynth.tools.phantoms:phantoms", "draw lesions in the ISIC 2020 layout, to try things out"),
     "prepare": ("dermsynth.tools.prepare:prepare", "ISIC downloads to an image set, split by patient"),
     "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
-    "fit": ("dermsynth.training:fit", "train what a configuration describes, or go on with it"),
-    "validate": ("dermsynth.training:validate", "measure a model on the validation split"),
-    "test": ("dermsynth.training:test", "measure a checkpoint on the test split; writes predictions.csv"),
-    "predict": ("dermsynth.training:predict", "generate images"),
+    "fit": ("dermsynth.training:run", "train what a configuration describes, or go on with it"),
+    "validate": ("dermsynth.training:run", "measure a model on the validation split"),
+    "test": ("dermsynth.training:run", "measure a checkpoint on the test split; writes predictions.csv"),
+    "predict": ("dermsynth.training:run", "generate images"),
     "export": ("dermsynth.tools.export:export", "a checkpoint to a format that other programs read"),
     "compare": ("dermsynth.tools.compare:compare", "runs of two or more arms to a table with intervals and tests"),
 }
@@ -94,7 +94,8 @@ def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
     try:
         values = parser.parse_args(rest)
     except ArgumentError as error:
-        raise InputError(explain(str(error), list(parser.get_defaults().keys()), arguments)) from error
+        flags = [key for key in parser.get_defaults().keys() if key != first or not positional]
+        raise InputError(explain(str(error), flags, arguments)) from error
     function(**parser.instantiate(values))
 
 

@@ -24,7 +24,7 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
 
     Args:
         message: of jsonargparse's error.
-        keys: dotted names that the parser knows.
+        keys: dotted names of the flags that the parser knows.
         arguments: the command and all that was given to it.
     """
     if found := _IN_CLASS.search(message):
@@ -43,8 +43,9 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
         owner, names = found.group(1), found.group(2).split(", ")
         if owner:
             return f"{owner} needs {', '.join(names)}; give it in the configuration or as a flag."
-        flags = ", ".join(f"--{name.removeprefix(f'{arguments[0]}.')}" if name != name.upper() else name for name in names)
-        return f"{arguments[0]}: {flags} is missing. See `python -m dermsynth {arguments[0]} --help`."
+        names = [name.removeprefix(f"{arguments[0]}.") for name in names]
+        missing = ", ".join(f"--{name}" if name in keys else name for name in names)
+        return f"{arguments[0]}: {missing} is missing. See `python -m dermsynth {arguments[0]} --help`."
     lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
     return "\n".join([f"{arguments[0]}: {lines[0]}", *lines[1:]])
 

@@ -101,7 +101,7 @@ def stored(path: Path) -> Stored | None:
     if not path.is_file():
         return None
     data = path.read_bytes()
-    if not is_complete(data):
+    if not data.endswith(_PNG_END):
         return None
     width, height = Image.open(io.BytesIO(data)).size
     return Stored(hashlib.sha256(data).hexdigest(), width, height)

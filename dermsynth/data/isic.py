@@ -1,8 +1,8 @@
 """ISIC downloads as people have them on disk: one small reader a layout, in one table.
 
 A reader knows the names of its files and the meaning of their columns. It reads no pixels: it gives, for each
-image, where it lies and what the manifest will say of it. Image names from a CSV are only looked up in the listing
-of the source folder, so no row can point outside it.
+image, where it lies and what the manifest will say of it. Image names from a CSV are only looked up in the
+listing of the source folder, so no row can point outside it.
 """
 
 import csv

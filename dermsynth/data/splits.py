@@ -75,8 +75,8 @@ def grouped_split(
 
     The groups are dealt to stratified folds, and folds to splits in a hundred random ways; taken is the way
     with the fewest strata missing from a split, then with the most groups in the smallest split. The result
-    depends on the image ids and the seed, not on the order of the records; different seeds may split a small set
-    alike.
+    depends on the image ids and the seed, not on the order of the records; a small set may have one best way
+    for every seed.
 
     Args:
         records: what to split.
@@ -120,8 +120,8 @@ def grouped_split(
 def _folds(fractions: Sequence[float], groups: int) -> list[int]:
     """How many folds go to train, val and test: as few as give each share within a tenth.
 
-    For 0.7, 0.15, 0.15 that is 5, 1, 1. There are never more folds than groups, so that none is empty, nor than
-    50, as the time grows with their square.
+    For 0.7, 0.15, 0.15 that is 5, 1, 1. There are never more folds than groups, so that none is empty, nor
+    more than 50, as the time grows with their square.
     """
     most = min(groups, 50)
     for total in range(2, most + 1):
@@ -142,7 +142,7 @@ def _stratified_folds(
     # scikit-learn refuses when every stratum is smaller than the number of folds; nothing to stratify then.
     if np.bincount(strata).max() < folds:
         strata = np.zeros_like(strata)
-    # Rare strata are smaller than the number of folds, which is nothing to warn of: the best way is searched for.
+    # It also warns when one stratum is that small, as rare ones are.
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         folder = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=random)
         for fold, (_, chosen) in enumerate(folder.split(strata, strata, members)):

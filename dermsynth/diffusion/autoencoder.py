@@ -1,5 +1,6 @@
 """The LightningModule that trains a pipeline's autoencoder from scratch, for bases that need no download."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config
-from dermsynth.diffusion.parts import Parts, load_parts
+from dermsynth.diffusion.parts import load_parts, save_pipeline
 
 KIND = "autoencoder"
 
@@ -43,6 +44,7 @@ class Autoencoder(LightningModule):
         # The latents' standard deviation, measured on the validation images: the pipeline's scaling factor.
         self.register_buffer("latent_std", torch.tensor(1 / self.vae.config.scaling_factor))
         self._moments: list[Tensor] = []
+        self.provenance: dict[str, Any] = self.parts.provenance
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch of images."""
@@ -90,11 +92,12 @@ class Autoencoder(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model."""
         check_kind(checkpoint, KIND)
+        self.provenance = checkpoint["dermsynth"]["data"]
 
-    def export_parts(self) -> Parts:
-        """The pipeline with the trained autoencoder and its scaling factor."""
+    def export(self, out: Path, format: str) -> None:
+        """Write the pipeline with the trained autoencoder and its scaling factor."""
         self.vae.register_to_config(scaling_factor=1 / float(self.latent_std))
-        return self.parts
+        save_pipeline(self.parts, out, self.provenance)
 
 
 def edge_loss(a: Tensor, b: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The LightningModule for text-to-image training: DreamBooth, and a tiny base from scratch."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config
 from dermsynth.diffusion import objective
-from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora
+from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
 from dermsynth.diffusion.objective import PredictionType
-from dermsynth.diffusion.parts import Parts, load_parts, weights_sha256
+from dermsynth.diffusion.parts import load_parts, save_pipeline, weights_sha256
 from dermsynth.diffusion.sampling import Sampling, sample
 
 KIND = "dreambooth"
@@ -132,10 +133,13 @@ class DreamBooth(LightningModule):
         check_kind(checkpoint, KIND, **self._facts())
         self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
 
-    def export_parts(self) -> Parts:
-        """The pipeline with the trained weights, adapters merged."""
-        merge_lora(self.parts)
-        return self.parts
+    def export(self, out: Path, format: str) -> None:
+        """Write the pipeline with the trained weights (`diffusers`, adapters merged), or the adapters alone (`lora`)."""
+        if format == "lora":
+            save_lora(self.parts, out)
+        else:
+            merge_lora(self.parts)
+            save_pipeline(self.parts, out, self.provenance)
 
     def _facts(self) -> dict[str, Any]:
         if not hasattr(self, "_frozen_sha256"):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
@@ -52,14 +53,17 @@ def add_lora(parts: Parts, lora: LoRA, text_encoder: bool) -> None:
 
 def save_lora(parts: Parts, out: Path) -> None:
     """Write the adapters as `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads."""
+    if not has_lora(parts.unet):
+        raise InputError("--format lora: the model was trained without `lora`, so it has no LoRA adapters to export.")
     if out.exists():
         raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
-    StableDiffusionPipeline.save_lora_weights(
-        out,
-        unet_lora_layers=_layers(parts.unet),
-        text_encoder_lora_layers=_layers(parts.text_encoder) if has_lora(parts.text_encoder) else None,
-        safe_serialization=True,
-    )
+    files: dict[str, Any] = {}
+    for name, model in (("unet", parts.unet), ("text_encoder", parts.text_encoder)):
+        if has_lora(model):
+            files[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
+            # Without it a reader would take alpha for equal to the rank.
+            files[f"{name}_lora_adapter_metadata"] = model.peft_config["default"].to_dict()
+    StableDiffusionPipeline.save_lora_weights(out, safe_serialization=True, **files)
 
 
 def merge_lora(parts: Parts) -> None:
@@ -77,13 +81,10 @@ def has_lora(model: nn.Module) -> bool:
     return hasattr(model, "peft_config")
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    return convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
-
-
 def _unwrap(model: nn.Module) -> None:
     for name, module in list(model.named_modules()):
         if hasattr(module, "base_layer"):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, module.base_layer)
     del model.peft_config
+    model._hf_peft_config_loaded = False  # else save_pretrained looks for the adapters

@@ -50,7 +50,7 @@ def test_text_says_accuracy_first_as_users_report_it():
     assert lines[lines.index(real) + 1].split("  ")[1:2] == ["2 seeds"]
     assert "[78.00, 87.00]" in lines[lines.index(real) + 1]
     head = lines[lines.index(real) - 2]
-    assert head.split() == "accuracy % AUROC accuracy % malignant % malignant %".split()
+    assert head.split() == ["accuracy", "%", "AUROC", "accuracy", "%", "malignant", "%", "malignant", "%"]
 
 
 def test_text_gives_counts_majority_mcnemar_power_and_baseline():

@@ -9,6 +9,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from dermsynth.errors import InputError
+from dermsynth.evaluation.runs import read_run
+from dermsynth.evaluation.statistics import resampling_weights
 from dermsynth.tools.compare import compare
 
 BINARY = ("benign", "malignant")
@@ -77,6 +79,16 @@ def test_two_arms_from_files_to_table_text_and_plot(tmp_path, capsys):
 
     apart = np.hypot(*(width(table[arm, "mean", "accuracy", ""], "") for arm in ("real", "hybrid")))
     assert width(difference, "difference_") < apart
+
+    # The interval is over groups, of the mean over seeds: the same by another road.
+    runs = [read_run(folder) for folder in folders if folder.name.startswith("real")]
+    right = np.mean([run.probabilities.argmax(axis=1) == run.label_index for run in runs], axis=0)
+    weights = resampling_weights(40)[:, runs[0].group_index]
+    resampled = np.average(np.broadcast_to(right, weights.shape), axis=1, weights=weights)
+    real = table["real", "mean", "accuracy", ""]
+    assert [float(real["low"]), float(real["high"])] == pytest.approx(
+        np.percentile(resampled, [2.5, 97.5]), rel=1e-5
+    )
 
     printed = capsys.readouterr().out
     assert printed.startswith((out / "comparison.txt").read_text(encoding="utf-8"))

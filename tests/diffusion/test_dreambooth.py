@@ -1,0 +1,195 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from callbacks.ema import EMA
+from dermsynth.data import manifest
+from dermsynth.data.mixing import PriorPreservation
+from dermsynth.data.modules import DreamBoothData
+from dermsynth.diffusion.dreambooth import DreamBooth
+from dermsynth.diffusion.lora import LoRA
+from dermsynth.diffusion.parts import load_parts
+from dermsynth.errors import InputError
+from tests.builders import CLASSES, make_set
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets")
+    real = make_set(root / "real")
+    split = manifest.train_split_sha256(manifest.read(real).records)
+    return real, make_set(root / "prior", dict.fromkeys(CLASSES, 4), "train", "synthetic", train_split_sha256=split)
+
+
+def data_of(sets, **options):
+    real, prior = sets
+    options = {"batch_size": 4, "mix": PriorPreservation(), **options}
+    return DreamBoothData(real=real, synthetic=[prior], classes=CLASSES, size=16, **options)
+
+
+def trainer_of(folder, steps, callbacks=(), **options):
+    return Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+        **options,
+    )
+
+
+def optimizer(parameters):
+    return torch.optim.AdamW(parameters, lr=1e-3)
+
+
+def test_training_ends_where_a_plain_loop_of_the_published_algorithm_ends(base, sets, tmp_path):
+    model = DreamBooth(base, optimizer=optimizer, prior_loss_weight=0.5)
+    trainer_of(tmp_path, 4, limit_val_batches=0).fit(model, data_of(sets))
+
+    parts = load_parts(base)
+    parts.vae.requires_grad_(False)
+    plain = optimizer(parts.unet.parameters())
+    data = data_of(sets)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    draws = DreamBooth(base)
+    step = 0
+    for epoch in range(10):
+        loader.batch_sampler.set_epoch(epoch)
+        for number, batch in enumerate(loader):
+            if step == 4:
+                break
+            generator = draws._generator(epoch, number, 0)
+            posterior = parts.vae.encode(batch["pixel_values"]).latent_dist
+            x = (posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)) * 0.5
+            eps = torch.randn(x.shape, generator=generator)
+            t = torch.randint(1000, (4,), generator=generator)
+            h = parts.text_encoder(parts.tokenize(batch["prompt"]))[0]
+            error = parts.unet(parts.scheduler.add_noise(x, eps, t), t, h).sample - eps
+            # Instances and class images alternate.
+            loss = error[0::2].square().mean() + 0.5 * error[1::2].square().mean()
+            plain.zero_grad()
+            loss.backward()
+            plain.step()
+            step += 1
+    assert step == 4
+    for name, value in parts.unet.state_dict().items():
+        torch.testing.assert_close(model.unet.state_dict()[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2, alpha=2)])
+def test_only_what_is_trained_changes_and_only_that_is_saved(base, sets, tmp_path, text_encoder, lora):
+    model = DreamBooth(base, train_text_encoder=text_encoder, lora=lora, optimizer=optimizer)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = trainer_of(tmp_path, 2, limit_val_batches=0)
+    trainer.fit(model, data_of(sets))
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    saved = torch.load(tmp_path / "c.ckpt", weights_only=True)
+    assert changed
+    assert changed <= set(saved["state_dict"])
+    assert any(name.startswith("text_encoder") for name in saved["state_dict"]) == text_encoder
+    assert all(("lora_" in name) == bool(lora) for name in saved["state_dict"])
+    assert not any(name.startswith("vae") for name in saved["state_dict"])
+    if lora:
+        # The second of the two low-rank factors starts at zero: a fresh adapter changes nothing.
+        assert all(not before[name].any() for name in before if "lora_B" in name)
+    assert saved["dermsynth"]["data"]["train_split_sha256"] == trainer.datamodule.train_split_sha256
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(base, sets, tmp_path, averaged):
+    def run(folder, ckpt_path=None):
+        model = DreamBooth(base, optimizer=optimizer)
+        # 12 instance images, so an epoch of 24 in batches of 4 is 6 steps; step 8 lies inside the second.
+        callbacks = [ModelCheckpoint(folder, "step", every_n_train_steps=8), *([EMA(decay=0.9)] if averaged else [])]
+        trainer = trainer_of(tmp_path, 11, callbacks, limit_val_batches=0)
+        trainer.fit(model, data_of(sets), ckpt_path=ckpt_path, weights_only=True)
+        return model
+
+    straight = run(tmp_path / "one")
+    resumed = run(tmp_path / "two", tmp_path / "one/step.ckpt")
+    for name, value in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_checkpoints_of_another_base_or_kind_are_refused(base, sets, tmp_path):
+    model = DreamBooth(base, optimizer=optimizer)
+    trainer = trainer_of(tmp_path, 1, limit_val_batches=0)
+    trainer.fit(model, data_of(sets))
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    with pytest.raises(InputError, match="made with lora None"):
+        trainer_of(tmp_path, 2).fit(
+            DreamBooth(base, lora=LoRA(), optimizer=optimizer), data_of(sets), ckpt_path=tmp_path / "c.ckpt"
+        )
+    saved = torch.load(tmp_path / "c.ckpt", weights_only=True)
+    for change, message in (
+        ({"kind": "classifier"}, "one of a classifier; expected one of a dreambooth"),
+        ({"frozen_sha256": "0"}, "made with frozen_sha256 '0'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.on_load_checkpoint({**saved, "dermsynth": {**saved["dermsynth"], **change}})
+    with pytest.raises(InputError, match="not written by dermsynth"):
+        model.on_load_checkpoint({"state_dict": {}})
+
+
+def test_noise_differs_between_ranks_steps_and_epochs(base):
+    model = DreamBooth(base)
+    draws = [torch.randn(8, generator=model._generator(*place)) for place in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))]
+    for index, one in enumerate(draws):
+        assert all(not torch.equal(one, other) for other in draws[index + 1 :])
+    assert torch.equal(draws[0], torch.randn(8, generator=model._generator(0, 0, 0)))
+
+
+def test_held_out_loss_is_the_same_at_every_validation(base, sets, tmp_path):
+    model = DreamBooth(base)
+    trainer = trainer_of(tmp_path, 1)
+    first = trainer.validate(model, data_of(sets), verbose=False)
+    torch.randn(100)
+    assert trainer.validate(model, data_of(sets), verbose=False) == first
+
+
+def test_velocity_and_caption_dropout_reach_the_loss(base, sets):
+    data = data_of(sets)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    generator = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    noise = DreamBooth(base)
+    velocity = DreamBooth(base, prediction_type="v_prediction")
+    p, wanted = noise._denoise(batch["pixel_values"], batch["prompt"], generator())
+    q, wanted_v = velocity._denoise(batch["pixel_values"], batch["prompt"], generator())
+    assert torch.equal(p, q)
+    assert F.mse_loss(wanted, wanted_v) > 0.1
+    assert velocity.parts.scheduler.config.prediction_type == "v_prediction"
+    prompts = []
+    dropping = DreamBooth(base, caption_dropout=0.5)
+    dropping.parts.tokenize = lambda texts: (prompts.extend(texts), noise.parts.tokenize(texts))[1]
+    dropping.log = lambda *a, **k: None
+    dropping._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0})()
+    for number in range(30):
+        dropping.training_step(batch, number)
+    assert 0.3 < prompts.count("") / len(prompts) < 0.7
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(base, sets):
+    data = data_of(sets)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    gradients = []
+    for checkpointing in (False, True):
+        model = DreamBooth(base, gradient_checkpointing=checkpointing, train_text_encoder=True)
+        model.on_fit_start()
+        p, wanted = model._denoise(batch["pixel_values"], batch["prompt"], torch.Generator().manual_seed(0))
+        F.mse_loss(p, wanted).backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 50
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)

@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from dermsynth.diffusion.parts import load_parts
+from dermsynth.diffusion.sampling import Sampling, sample
+
+
+@pytest.mark.parametrize("scheduler", ["dpmsolver++", "ddim", "euler", "euler_a", "pndm"])
+def test_an_image_depends_on_its_prompt_and_seed_and_not_on_its_batch(base, scheduler):
+    parts = load_parts(base)
+    how = Sampling(steps=4, guidance_scale=3.0, scheduler=scheduler)
+    prompts = ["a dermoscopic image of melanoma", "a dermoscopic image of nevus"]
+    both = sample(parts, prompts, [11, 12], how)
+    assert both.shape == (2, 16, 16, 3)
+    assert both.dtype == np.uint8
+    alone = sample(parts, prompts[1:], [12], how)
+    # Batched arithmetic may round differently in the last bit.
+    assert np.abs(alone[0].astype(int) - both[1]).max() <= 1
+    assert np.abs(sample(parts, prompts[1:], [13], how)[0].astype(int) - both[1]).max() > 1
+
+
+def test_guidance_of_one_ignores_the_negative_prompt_and_more_does_not(base):
+    parts = load_parts(base)
+
+    def image(scale, negative):
+        return sample(parts, ["melanoma"], [1], Sampling(4, scale, negative_prompt=negative))
+
+    assert np.array_equal(image(1.0, ""), image(1.0, "nevus"))
+    assert not np.array_equal(image(5.0, ""), image(5.0, "nevus"))

@@ -1,0 +1,335 @@
+"""prepare, end to end on drawn downloads: the set it leaves, what a kill leaves, and what bad input leaves."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermsynth.data import images, manifest
+from dermsynth.errors import InputError
+from dermsynth.tools.prepare import prepare
+
+HEADER = (
+    "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
+)
+
+
+def download(folder, patients=8, each=3, side=32):
+    """A small ISIC 2020: the first image of every second patient is a melanoma."""
+    rng = np.random.default_rng(0)
+    (folder / "train").mkdir(parents=True)
+    rows = []
+    for number in range(patients * each):
+        patient, melanoma = number // each, number % each == 0 and number // each % 2 == 0
+        name = f"ISIC_{number:07d}"
+        picture = cv2.resize(rng.integers(0, 255, (3, 4, 3), np.uint8), (side * 3 // 2, side))
+        cv2.imwrite(str(folder / "train" / f"{name}.jpg"), picture)
+        word = "melanoma,malignant,1" if melanoma else "nevus,benign,0"
+        rows.append(f"{name},IP_{patient},female,40,torso,{word}")
+    (folder / "train.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path):
+    return download(tmp_path / "isic2020")
+
+
+def go(source, out, **arguments):
+    prepare([source], out, **{"size": 16, "processes": 1, "fractions": (0.5, 0.25, 0.25), **arguments})
+
+
+def contents(out):
+    """Every file of a set with its bytes; dataset.json says nothing that depends on the run."""
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+def test_the_set(source, tmp_path, capsys):
+    out = tmp_path / "set"
+    go(source, out)
+
+    image_set = manifest.read(out)
+    assert len(image_set.records) == 24
+    for record in image_set.records:
+        picture = images.read_rgb(image_set.path(record))
+        assert picture.shape == (16, 24, 3) == (record.height, record.width, 3)
+        assert manifest.sha256_file(image_set.path(record)) == record.sha256
+        assert (record.group, record.origin, record.source) == (record.patient_id, "real", "isic2020")
+    splits_of = defaultdict(set)
+    for record in image_set.records:
+        splits_of[record.patient_id].add(record.split)
+    assert all(len(found) == 1 for found in splits_of.values())
+    assert {(r.split, r.diagnosis) for r in image_set.records} == {
+        (split, code) for split in ("train", "val", "test") for code in ("MEL", "NV")
+    }
+    printed = capsys.readouterr().out
+    assert "layout isic2020 (found train.csv), 24 images" in printed
+    assert "grouped split; 8 patient ids" in printed
+    assert [line.split()[-2:] for line in printed.splitlines() if line.startswith("all")] == [["24", "8"]]
+    assert "next: python -m dermsynth" in printed
+    assert "IP_" not in printed
+
+
+def test_dataset_json_says_how_it_was_made(source, tmp_path):
+    out = tmp_path / "set"
+    go(source, out, seed=5)
+    info = json.loads((out / "dataset.json").read_text())
+    assert info["settings"]["split"] == "grouped"
+    assert info["settings"]["seed"] == 5
+    assert info["settings"]["size"] == 16
+    assert info["sources"][0]["layout"] == "isic2020"
+    assert info["sources"][0]["tables"] == {"train.csv": manifest.sha256_file(source / "train.csv")}
+    assert info["train_split_sha256"] == manifest.train_split_sha256(manifest.read(out).records)
+    assert sum(sum(split.values()) for split in info["counts"].values()) == 24
+    assert "--fractions '[0.5,0.25,0.25]'" in info["command"]
+    assert info["versions"]["dermsynth"]
+
+
+def test_the_first_column_opens_as_an_imagefolder(source, tmp_path):
+    go(source, tmp_path / "set")
+    with (tmp_path / "set" / "metadata.csv").open() as file:
+        assert next(csv.reader(file))[0] == "file_name"
+
+
+def test_a_process_pool_gives_the_same_set(source, tmp_path):
+    go(source, tmp_path / "one")
+    go(source, tmp_path / "two", processes=2)
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    one.pop("dataset.json"), two.pop("dataset.json")  # holds the name of --out
+    assert one == two
+
+
+def test_another_size_is_the_same_split(source, tmp_path):
+    go(source, tmp_path / "small")
+    go(source, tmp_path / "large", size=24)
+    small, large = manifest.read(tmp_path / "small"), manifest.read(tmp_path / "large")
+    assert small.info["train_split_sha256"] == large.info["train_split_sha256"]
+
+
+def test_two_sources_become_one_set(source, tmp_path):
+    other = download(tmp_path / "more")
+    for table in [other / "train.csv"]:
+        table.write_text(table.read_text().replace("ISIC_0", "ISIC_9").replace("IP_", "IQ_"))
+    for path in (other / "train").iterdir():
+        path.rename(path.with_name(path.name.replace("ISIC_0", "ISIC_9")))
+    prepare([source, other], tmp_path / "set", size=16, processes=1)
+    assert len(manifest.read(tmp_path / "set").records) == 48
+
+
+def test_a_second_run_decodes_nothing_and_changes_nothing(source, tmp_path, monkeypatch):
+    out = tmp_path / "set"
+    go(source, out)
+    before = contents(out)
+    monkeypatch.setattr(images, "load_resized", lambda *_: pytest.fail("decoded again"))
+    go(source, out)
+    assert contents(out) == before
+
+
+def test_kill_in_the_middle_then_the_same_command_gives_the_same_set(tmp_path):
+    source = download(tmp_path / "isic2020", patients=40, each=10, side=300)
+    go(source, tmp_path / "whole", processes=2)
+    out = tmp_path / "set"
+    program = (
+        "import sys; from pathlib import Path; from dermsynth.tools.prepare import prepare\n"
+        "if __name__ == '__main__': prepare([Path(sys.argv[1])], Path(sys.argv[2]), size=16, processes=2,"
+        " fractions=(0.5, 0.25, 0.25))"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(program)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(source), str(out)],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + 60
+        while len(list((out / "images").glob("*.png"))) < 40 and time.monotonic() < until:
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)  # the parent only: its workers must end by themselves
+        process.wait()
+    done = len(list((out / "images").glob("*.png")))
+    assert 40 <= done < 400
+    assert not (out / "metadata.csv").exists()
+    with pytest.raises(InputError, match=r"not a complete image set"):
+        manifest.read(out)
+    _wait_until_nobody_is_left(process.pid)
+    (out / "images" / ".ISIC_0000399.png.1.part").write_bytes(b"half")
+
+    go(source, out, processes=2)
+
+    whole, resumed = contents(tmp_path / "whole"), contents(out)
+    whole.pop("dataset.json"), resumed.pop("dataset.json")
+    assert resumed == whole
+
+
+def _wait_until_nobody_is_left(session):
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            os.killpg(session, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.killpg(session, signal.SIGKILL)
+    pytest.fail("worker processes outlived their parent")
+
+
+def test_an_image_cut_short_by_a_power_failure_is_written_again(source, tmp_path):
+    out = tmp_path / "set"
+    go(source, out)
+    before = contents(out)
+    (out / "metadata.csv").unlink()
+    victim = out / "images" / "ISIC_0000003.png"
+    victim.write_bytes(b"")
+    go(source, out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 24}, "size 16, now 24"),
+        ({"seed": 9}, "seed 0, now 9"),
+        ({"split": "official"}, "--split official"),
+    ],
+)
+def test_another_preparation_in_the_same_folder_is_refused(source, tmp_path, change, message):
+    out = tmp_path / "set"
+    go(source, out)
+    before = contents(out)
+    with pytest.raises(InputError, match=message):
+        go(source, out, **change)
+    assert contents(out) == before
+
+
+def test_another_source_in_the_same_folder_is_refused(source, tmp_path):
+    out = tmp_path / "set"
+    go(source, out)
+    with pytest.raises(InputError, match="prepared otherwise: sources"):
+        go(download(tmp_path / "copy"), out)
+
+
+def test_a_folder_that_is_not_ours_is_refused_and_left_alone(source, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.txt").write_text("cat")
+    with pytest.raises(InputError, match="not empty and prepare did not make it"):
+        go(source, tmp_path / "photos")
+    assert [p.name for p in (tmp_path / "photos").iterdir()] == ["cat.txt"]
+    with pytest.raises(InputError, match="it is not empty"):
+        go(source, source)
+    (tmp_path / "photos" / "dataset.json").write_text("[1]")  # somebody else's
+    with pytest.raises(InputError, match="prepared otherwise"):
+        go(source, tmp_path / "photos")
+    with pytest.raises(InputError, match="a file"):
+        go(source, source / "train.csv")
+
+
+def test_bad_images_are_named_and_nothing_looks_complete(source, tmp_path):
+    out = tmp_path / "set"
+    for number in range(7):
+        path = source / "train" / f"ISIC_{number:07d}.jpg"
+        path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError) as error:
+        go(source, out, processes=2)
+    message = str(error.value)
+    assert "7 of 24 images cannot be used" in message
+    assert "ISIC_0000000.jpg: truncated" in message
+    assert "and 2 more" in message
+    assert "ISIC_0000006" not in message
+    assert not (out / "metadata.csv").exists()
+
+
+def test_mended_images_complete_the_set(source, tmp_path):
+    out = tmp_path / "set"
+    path = source / "train" / "ISIC_0000004.jpg"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    with pytest.raises(InputError, match=r"1 of 24 .*\n.*ISIC_0000004\.jpg: truncated"):
+        go(source, out)
+    path.write_bytes(whole)
+    go(source, out)
+    assert len(manifest.read(out).records) == 24
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda source: (source / "train" / "ISIC_0000001.jpg").unlink(),
+        lambda source: (source / "train.csv").write_text("image,label\na,0\n"),
+        lambda source: (source / "train.csv").unlink(),
+    ],
+)
+def test_a_failing_second_run_leaves_a_complete_set_as_it_was(source, tmp_path, spoil):
+    out = tmp_path / "set"
+    go(source, out)
+    before = contents(out)
+    spoil(source)
+    with pytest.raises(InputError):
+        go(source, out)
+    assert contents(out) == before
+
+
+def test_wrong_input_makes_no_folder(source, tmp_path):
+    out = tmp_path / "set"
+    for arguments, message in [
+        ({"size": 0}, "--size 0"),
+        ({"processes": 0}, "--processes 0"),
+        ({"fractions": (0.5, 0.1, 0.1)}, "--fractions"),
+        ({"split": "official"}, "does not have all three official parts"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            go(source, out, **arguments)
+    with pytest.raises(InputError, match="SOURCE"):
+        prepare([], out)
+    with pytest.raises(InputError, match="24 images lie in more than one source"):
+        prepare([source, download(tmp_path / "copy")], out)
+    assert not out.exists()
+
+
+def test_no_file_outside_the_source_is_read(source, tmp_path):
+    cv2.imwrite(str(tmp_path / "secret.jpg"), np.zeros((32, 32, 3), np.uint8))
+    table = source / "train.csv"
+    table.write_text(table.read_text().replace("ISIC_0000001", "../../secret"))
+    with pytest.raises(InputError, match="expected an image name"):
+        go(source, tmp_path / "set")
+
+
+def test_torch_is_not_imported():
+    code = "import sys, dermsynth.tools.prepare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.real_data
+class TestRealData:
+    @pytest.fixture
+    def data(self):
+        if "DERMSYNTH_DATA" not in os.environ:
+            pytest.skip("DERMSYNTH_DATA is not set")
+        return Path(os.environ["DERMSYNTH_DATA"])
+
+    def test_isic2017_with_its_official_split(self, data, tmp_path):
+        prepare([data / "isic2017"], tmp_path / "set", size=32)
+        image_set = manifest.read(tmp_path / "set")
+        assert image_set.info["settings"]["split"] == "official"
+        assert Counter(r.split for r in image_set.records) == {"train": 2000, "val": 150, "test": 600}
+        assert Counter(r.diagnosis for r in image_set.split("test")) == {"MEL": 117, "SK": 90, "NV": 393}
+
+    def test_isic2020_by_patient(self, data, tmp_path):
+        prepare([data / "isic2020"], tmp_path / "set", size=32)
+        image_set = manifest.read(tmp_path / "set")
+        assert len(image_set.records) == 643
+        assert len({r.group for r in image_set.records}) == 31
+        for name in ("train", "val", "test"):
+            assert {r.malignant for r in image_set.split(name)} == {0, 1}
+            assert len({r.group for r in image_set.split(name)}) >= 5
