@@ -5,7 +5,6 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from dermsynth.data.manifest import Record
 from dermsynth.errors import InputError
@@ -138,6 +137,9 @@ def _folds(fractions: Sequence[float], groups: int) -> list[int]:
 def _stratified_folds(
     strata: IntArray, members: IntArray, folds: int, random: np.random.RandomState
 ) -> IntArray:
+    # Imported here: it takes a second, and neither --help nor the processes that resize need it.
+    from sklearn.model_selection import StratifiedGroupKFold
+
     fold_of = np.zeros(len(strata), dtype=np.int64)
     # scikit-learn refuses when every stratum is smaller than the number of folds; nothing to stratify then.
     if np.bincount(strata).max() < folds:

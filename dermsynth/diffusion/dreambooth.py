@@ -18,6 +18,7 @@ from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
 from dermsynth.diffusion.objective import PredictionType
 from dermsynth.diffusion.parts import load_parts, save_pipeline, weights_sha256
 from dermsynth.diffusion.sampling import Sampling, sample
+from dermsynth.errors import InputError
 
 KIND = "dreambooth"
 
@@ -81,7 +82,14 @@ class DreamBooth(LightningModule):
         self.provenance: dict[str, Any] = self.parts.provenance
 
     def on_fit_start(self) -> None:
-        """Set the trained parts to training mode and leave the frozen ones as they are."""
+        """Refuse a base that saw other patients; set the trained parts, and only them, to training mode."""
+        seen = self.parts.provenance.get("train_split_sha256")
+        ours = getattr(self.trainer.datamodule, "provenance", {}).get("train_split_sha256")  # type: ignore[attr-defined]
+        if seen and seen != ours:
+            raise InputError(
+                f"model.base: {self.parts.base} was fitted on another train split ({seen[:12]}) than that of the data "
+                f"({(ours or 'none')[:12]}), so it may have seen the patients that a classifier is tested on."
+            )
         self.unet.train()
         self.text_encoder.train(self.train_text_encoder)
 

@@ -7,32 +7,54 @@ from dermsynth.errors import InputError
 
 Format = Literal["diffusers", "lora", "transformers"]
 
+_FORMATS = {"autoencoder": ("diffusers",), "dreambooth": ("diffusers", "lora"), "classifier": ("transformers",)}
 
-def export(checkpoint: Path, out: Path, format: Format = "diffusers") -> None:
+
+def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
     """Write a trained model in the format of another library, with safetensors weights.
 
     Args:
-        checkpoint: a checkpoint of this project; the run's fit.yaml must lie in its folder or the one above.
+        checkpoint: of a run; the run's fit.yaml must lie in its folder or in the one above.
         out: the new folder; must not exist.
-        format: `diffusers` for a whole Stable Diffusion pipeline (adapters merged), `lora` for the adapters alone,
-            `transformers` for a classifier.
+        format: diffusers for a whole Stable Diffusion pipeline (adapters merged), lora for the adapters alone,
+            transformers for a classifier; by default the first that the model has.
     """
-    import torch
-
-    from dermsynth.training import module_of_run
-
     if not checkpoint.is_file():
         raise InputError(f"{checkpoint}: no such checkpoint.")
+    if out.exists():
+        raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
+    import torch
+
     content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
     kind = content.get("dermsynth", {}).get("kind")
-    if kind is None:
-        raise InputError(f"{checkpoint}: not a checkpoint of this project.")
-    allowed = {"autoencoder": ["diffusers"], "dreambooth": ["diffusers", "lora"], "classifier": ["transformers"]}
-    if format not in allowed[kind]:
-        raise InputError(f"--format {format}: {checkpoint} is of a {kind}, which exports as {', '.join(allowed[kind])}.")
-    module: Any = module_of_run(checkpoint)
+    if kind not in _FORMATS:
+        raise InputError(f"{checkpoint}: not a checkpoint of a model of this project.")
+    chosen = format or _FORMATS[kind][0]
+    if chosen not in _FORMATS[kind]:
+        raise InputError(f"--format {chosen}: a {kind} exports as {' or '.join(_FORMATS[kind])}.")
+    module = _module_of_run(checkpoint)
     module.on_load_checkpoint(content)
     module.load_state_dict(content["state_dict"], strict=module.strict_loading)
     module.eval()
-    module.export(out, format)
-    print(f"{format}: {out}")
+    module.export(out, chosen)
+    print(f"{chosen}: {out}")
+
+
+def _module_of_run(checkpoint: Path) -> Any:
+    """The untrained module that the run's configuration describes."""
+    import yaml
+    from lightning import LightningDataModule, LightningModule
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    files = [folder / "fit.yaml" for folder in (checkpoint.parent, checkpoint.parent.parent)]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise InputError(f"{checkpoint}: neither {files[0]} nor {files[1]} exists; the run's fit.yaml is needed.")
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    parser = LightningArgumentParser()
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    parser.link_arguments("data.init_args.classes", "model.init_args.classes")
+    parsed = parser.parse_object({"model": config["model"], "data": config["data"]})
+    parsed.pop("data")
+    return parser.instantiate_classes(parsed).model

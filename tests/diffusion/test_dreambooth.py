@@ -141,6 +141,13 @@ def test_checkpoints_of_another_base_or_kind_are_refused(base, sets, tmp_path):
         model.on_load_checkpoint({"state_dict": {}})
 
 
+def test_a_base_that_saw_another_train_split_is_refused(base, sets, tmp_path):
+    model = DreamBooth(base, optimizer=optimizer)
+    model.parts.provenance["train_split_sha256"] = "0" * 64
+    with pytest.raises(InputError, match="fitted on another train split"):
+        trainer_of(tmp_path, 1, limit_val_batches=0).fit(model, data_of(sets))
+
+
 def test_noise_differs_between_ranks_steps_and_epochs(base):
     model = DreamBooth(base)
     draws = [torch.randn(8, generator=model._generator(*place)) for place in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))]
