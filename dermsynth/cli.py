@@ -17,7 +17,10 @@ PROGRAM = "python -m dermsynth"
 
 #: Name: (module:function, what it does), in the order in which they are usually called.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "phantoms": ("dermsynth.tools.phantoms:phantoms", "draw lesions in the ISIC 2020 layout, to try things out"),
+    "phantoms": (
+        "dermsynth.tools.phantoms:phantoms",
+        "draw lesions in the ISIC 2020 layout, to try things out",
+    ),
     "prepare": ("dermsynth.tools.prepare:prepare", "ISIC downloads to an image set, split by patient"),
     "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
     "fit": ("dermsynth.training:run", "train what a configuration describes, or go on with it"),
@@ -25,7 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("dermsynth.training:run", "measure a checkpoint on the test split; writes predictions.csv"),
     "predict": ("dermsynth.training:run", "generate images"),
     "export": ("dermsynth.tools.export:export", "a checkpoint to a format that other programs read"),
-    "compare": ("dermsynth.tools.compare:compare", "runs of two or more arms to a table with intervals and tests"),
+    "compare": (
+        "dermsynth.tools.compare:compare",
+        "runs of two or more arms to a table with intervals and tests",
+    ),
 }
 
 

@@ -9,14 +9,22 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser
 
 _IN_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s+Option '([^']+)' is not accepted")
-_NO_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s+(.* has no attribute .*|No module named .*)")
+_NO_CLASS = re.compile(
+    r"Problem with given class_path '([^']+)':\s+(.* has no attribute .*|No module named .*)"
+)
 _AT_TOP = re.compile(r"does not accept option '([^']+)'|unrecognized arguments: --([^\s=]+)")
-_REQUIRED = re.compile(r"(?:Problem with given class_path '([^']+)':\s+)?the following arguments are required: (.+)")
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_REQUIRED = re.compile(
+    r"(?:Problem with given class_path '([^']+)':\s+)?the following arguments are required: (.+)"
+)
 # What jsonargparse says of its own workings, and the alternative that nothing is given.
-_NOISE = re.compile(r"\s*(Does not validate|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value type:)")
+_NOISE = re.compile(
+    r"\s*(Does not validate|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value type:)"
+)
 
 
 def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
@@ -29,7 +37,8 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
     """
     if found := _IN_CLASS.search(message):
         owner, key = found.group(1), found.group(2).split(".")[0]
-        return f"{_place(key, arguments)}{owner} has no parameter {key!r}. {_nearest(key, _parameters(owner))}"
+        choices = [*_parameters(owner), "class_path", "init_args"]
+        return f"{_place(key, arguments)}{owner} has no parameter {key!r}. {_nearest(key, choices)}"
     if found := _NO_CLASS.search(message):
         path, reason = found.groups()
         module, _, name = path.rpartition(".")
@@ -45,9 +54,19 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
             return f"{owner} needs {', '.join(names)}; give it in the configuration or as a flag."
         names = [name.removeprefix(f"{arguments[0]}.") for name in names]
         missing = ", ".join(f"--{name}" if name in keys else name for name in names)
-        return f"{arguments[0]}: {missing} is missing. See `python -m dermsynth {arguments[0]} --help`."
+        how = ", as flags or by --config FILE" if "model" in keys else ""
+        return (
+            f"{arguments[0]}: {missing} must be given{how}. See `python -m dermsynth {arguments[0]} --help`."
+        )
+    for file in _config_files(arguments):
+        try:
+            yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            return f"{file}: not YAML: {error}"
     lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
-    return "\n".join([f"{arguments[0]}: {lines[0]}", *lines[1:]])
+    inner = _KEY.findall(message)
+    where = _place(inner[-1].split(".")[-1], arguments) if inner else ""
+    return "\n".join([f"{where or f'{arguments[0]}: '}{lines[0]}", *lines[1:]])
 
 
 def _first_unknown(dotted: str, keys: Iterable[str]) -> tuple[str, str, list[str]]:
@@ -78,13 +97,18 @@ def _place(word: str, arguments: Sequence[str]) -> str:
         flag, _, value = argument.partition("=")
         if flag.startswith("--") and (flag.endswith((f".{word}", f"-{word}")) or value == word):
             return f"{flag}: "
-    pairs = zip(arguments, arguments[1:], strict=False)
-    files = [value for flag, value in pairs if flag in ("-c", "--config")]
-    files += [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
-    for file in reversed(files):
-        if not Path(file).is_file():
-            continue
-        for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
+    for file in _config_files(arguments):
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             if re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", line.partition("#")[0]):
                 return f"{file}, line {number}: "
     return ""
+
+
+def _config_files(arguments: Sequence[str]) -> list[Path]:
+    """Configuration files that are given and there, the last one first, as it is the one that counts."""
+    pairs = [
+        *zip(arguments, arguments[1:], strict=False),
+        *(tuple(a.split("=", 1)) for a in arguments if "=" in a),
+    ]
+    files = [Path(pair[1]) for pair in pairs if pair[0] in ("-c", "--config")]
+    return [file for file in reversed(files) if file.is_file()]

@@ -5,8 +5,10 @@ TensorBoard events and what callbacks write. `fit` on a folder that exists goes 
 overwritten.
 """
 
+import logging
 import pickle
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -45,6 +48,36 @@ class RunFile(SaveConfigCallback):
         write_atomically(folder / f"{trainer.state.fn.value}.yaml", _resolved(self.parser, config))
 
 
+class LastCheckpoint(Checkpoint):
+    """Writes `<run>/checkpoints/last.ckpt`, which `fit` goes on from, after each validation and at the end.
+
+    Without validation it does so after each epoch. `ModelCheckpoint(save_last=True)` is no substitute: Lightning 2.6
+    writes its last.ckpt only when the best one changes.
+    """
+
+    def __init__(self) -> None:
+        self._step = -1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, but not after the sanity check."""
+        if not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where nothing is validated."""
+        if not trainer.enable_validation:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the steps since the last validation."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.global_step != self._step and not trainer.fast_dev_run:
+            self._step = trainer.global_step
+            trainer.save_checkpoint(last_checkpoint(Path(trainer.default_root_dir)))
+
+
 class TrainingCLI(LightningCLI):
     """The command line of fit, validate, test and predict."""
 
@@ -72,7 +105,9 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="The run's folder.")
         parser.link_arguments("data.init_args.classes", "model.init_args.classes")
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
         """Change defaults of the Trainer's methods, which are added only here."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         # Checkpoints hold tensors and plain values; anything else in one could run code.
@@ -89,7 +124,9 @@ class TrainingCLI(LightningCLI):
         except ArgumentError as error:
             words = sys.argv[1:] if args is None else [str(word) for word in args]
             known = self._subcommand_parsers.get(words[0]) if words else None
-            raise InputError(explain(str(error), list((known or parser).get_defaults().keys()), words)) from error
+            raise InputError(
+                explain(str(error), list((known or parser).get_defaults().keys()), words)
+            ) from error
 
     def _parse_ckpt_path(self) -> None:
         """Leave out Lightning's merging of a checkpoint's hyperparameters: it would override YAML and flags unseen."""
@@ -117,7 +154,7 @@ class TrainingCLI(LightningCLI):
             SystemExit: the run is complete.
         """
         run: Path = config.run
-        file, last = run / RUN_FILE, run / "checkpoints" / "last.ckpt"
+        file, last = run / RUN_FILE, last_checkpoint(run)
         if not file.is_file():
             if last.parent.exists():
                 raise InputError(f"--run {run}: it holds checkpoints but no {RUN_FILE}; give another folder.")
@@ -145,7 +182,27 @@ class TrainingCLI(LightningCLI):
         logger = config.trainer.logger
         if logger is None or logger is True:
             logger = TensorBoardLogger(save_dir=config.run, name="", version="")
-        return super().instantiate_trainer(default_root_dir=config.run, logger=logger, **kwargs)
+        callbacks = config.trainer.callbacks or []
+        callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
+        if self.subcommand == "fit" and config.trainer.enable_checkpointing is not False:
+            callbacks.append(LastCheckpoint())
+        return super().instantiate_trainer(
+            default_root_dir=config.run, logger=logger, callbacks=callbacks, **kwargs
+        )
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the stage; name the file where a checkpoint does not fit the model."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (InputError, RuntimeError) as error:
+            # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
+            lines = str(error).splitlines()
+            if not lines or not lines[0].startswith(("the checkpoint", "Error(s) in loading state_dict")):
+                raise
+            more = [f"\t… and {len(lines) - 5} more"] if len(lines) > 5 else []
+            raise InputError(
+                "\n".join([f"{self.trainer.ckpt_path}: {lines[0]}", *lines[1:5], *more])
+            ) from error
 
     def after_fit(self) -> None:
         """Leave the mark of a complete run."""
@@ -166,6 +223,7 @@ def run(arguments: list[str]) -> None:
         InputError: a mistake in the configuration, the run's folder or a checkpoint.
         KeyboardInterrupt: Ctrl-C, after Lightning has shut down.
     """
+    _quieten()
     try:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except SystemExit as error:
@@ -173,13 +231,23 @@ def run(arguments: list[str]) -> None:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    except RuntimeError as error:
-        # What `load_state_dict` of any module says of a checkpoint of another one.
-        if not str(error).startswith("Error(s) in loading state_dict"):
-            raise
-        lines = str(error).splitlines()
-        more = [f"\t… and {len(lines) - 5} more"] if len(lines) > 5 else []
-        raise InputError("\n".join(["--ckpt_path: it does not fit the model.", *lines[:5], *more])) from error
+
+
+def last_checkpoint(run: Path) -> Path:
+    """Where a run keeps the checkpoint that it goes on from."""
+    return run / "checkpoints" / "last.ckpt"
+
+
+def _quieten() -> None:
+    """Silence what Lightning says in every run and a user can do nothing about."""
+    # Advertisements of its makers' services.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda line: "Tip:" not in line.getMessage()
+    )
+    # A change in torch that Lightning has yet to follow.
+    warnings.filterwarnings("ignore", r".*treespec, LeafSpec")
+    # True of every run that is resumed; `fit` has checked that the checkpoints are its own.
+    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
 
 
 def _resolved(parser: LightningArgumentParser, config: Namespace) -> str:
@@ -199,11 +267,11 @@ def _read_checkpoint(path: Path, weights_only: bool | None) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: it holds more than tensors and plain values, which could run code ({str(error).splitlines()[0]}). "
-            "If you made it yourself, give --weights_only false."
+            f"{path}: it holds more than tensors and plain values, and loading that could run code. If you trust it, "
+            "give --weights_only false."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a whole checkpoint ({str(error).splitlines()[0]}).") from error
+        raise InputError(f"{path}: not a whole checkpoint ({str(error).split('. ')[0]}).") from error
     if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
         raise InputError(f"{path}: not a checkpoint of a training run.")
     return checkpoint
@@ -225,7 +293,12 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
         items = [(f"{key}.{number}", item) for number, item in enumerate(value)]
     else:
         return {key: value}
-    return {path: leaf for name, item in items if name not in NOT_COMPARED for path, leaf in _flat(item, name).items()}
+    return {
+        path: leaf
+        for name, item in items
+        if name not in NOT_COMPARED
+        for path, leaf in _flat(item, name).items()
+    }
 
 
 @rank_zero_only

@@ -1,6 +1,7 @@
 """The classifier as a LightningModule."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import lightning as L
@@ -130,6 +131,14 @@ class Classifier(L.LightningModule):
         """Update loss and metrics of the test; return what callbacks consume."""
         return self._evaluate(batch, "test", self.test_loss, self.test_metrics)
 
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of all validation images."""
+        self._log_metrics(self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of all test images."""
+        self._log_metrics(self.test_metrics)
+
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
         """The same outputs as in the test, without metrics."""
         return self._outputs(batch, self(batch["pixel_values"]))
@@ -163,6 +172,10 @@ class Classifier(L.LightningModule):
                 "configuration of the run that wrote it (fit.yaml)."
             )
 
+    def export(self, out: Path, format: str) -> None:
+        """Write the network as a transformers folder with safetensors weights (`transformers`)."""
+        self.model.save_pretrained(out, safe_serialization=True)
+
     def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `[B, C]`, weighted losses `[B]` and the weights `[B]` that normalise them."""
         logits = self(batch["pixel_values"]).float()
@@ -179,8 +192,12 @@ class Classifier(L.LightningModule):
         mean_loss.update(losses / weights, weights)
         collection.update(outputs["probabilities"], outputs["label"])
         self.log(f"{stage}/loss", mean_loss, batch_size=len(weights))
-        self.log_dict(collection, batch_size=len(weights))
         return outputs
+
+    def _log_metrics(self, collection: MetricCollection) -> None:
+        # Not handed to Lightning as metrics: it cannot log those that give a number a class.
+        self.log_dict(collection.compute())
+        collection.reset()
 
     def _outputs(self, batch: dict[str, Any], logits: Tensor) -> Outputs:
         return {

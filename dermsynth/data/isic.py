@@ -164,7 +164,13 @@ def _people_2017(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 # ------------------------------------------------------------------------------------------------ ISIC 2020
 
-_CREDIT_2020 = "ISIC 2020 challenge, International Skin Imaging Collaboration, doi:10.34970/2020-ds01"
+_CREDIT_2020 = {
+    "source": "isic2020",
+    "license": "CC-BY-NC-4.0",
+    "attribution": "ISIC 2020 challenge, International Skin Imaging Collaboration, doi:10.34970/2020-ds01",
+}
+# `dermsynth phantoms` draws in this layout; its images are nobody's.
+_CREDIT_PHANTOMS = {"source": "phantoms", "license": "CC0-1.0", "attribution": "drawn by dermsynth"}
 _TABLES_2020 = ("train.csv", "ISIC_2020_Training_GroundTruth_v2.csv", "ISIC_2020_Training_GroundTruth.csv")
 _FOLDERS_2020 = ("jpeg/train", "train", "ISIC_2020_Training_JPEG/train", "ISIC_2020_Training_JPEG")
 _DUPLICATES_2020 = "ISIC_2020_Training_Duplicates.csv"
@@ -202,16 +208,14 @@ def _read_isic2020(folder: Path) -> Download:
             )
         record = _record(
             name,
-            source="isic2020",
             diagnosis=_DIAGNOSES_2020.get(word, ""),
             malignant=_flag(row, "target", where),
             patient_id=_known(row, "patient_id"),
             lesion_id=_known(row, "lesion_id"),
             anatom_site_general=_known(row, _SITE_2020),
-            license="CC-BY-NC-4.0",
-            attribution=_CREDIT_2020,
             age_approx=_age(row, "age_approx", where),
             sex=_known(row, "sex"),
+            **(_CREDIT_PHANTOMS if name.startswith("PHANTOM_") else _CREDIT_2020),
             extra={"source_diagnosis": row.get("diagnosis", "")},
         )
         images.append(SourceImage(found[name], record))

@@ -151,7 +151,7 @@ class LesionData(LightningDataModule):
     def _eval_loader(self, samples: Sequence[Sample]) -> DataLoader[Any]:
         images = LesionImages(samples, Transform(self.size, "none"), self.describe)
         sampler = ShardSampler(len(images), *self._rank_and_ranks())
-        return DataLoader(images, self.batch_size, sampler=sampler, **self._loading())
+        return DataLoader(images, batch_size=self.batch_size, sampler=sampler, **self._loading())
 
     def _order(self, epoch: int) -> np.ndarray:
         return self.mix.order(*self._labels, seed=self.seed, epoch=epoch)
@@ -258,7 +258,7 @@ class GenerationData(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """The images of this rank: every `world_size`-th."""
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return DataLoader(self.items[rank::ranks], self.batch_size)  # type: ignore[arg-type]
+        return DataLoader(self.items[rank::ranks], batch_size=self.batch_size)  # type: ignore[arg-type]
 
 
 def image_seed(run_seed: int, index: int) -> int:

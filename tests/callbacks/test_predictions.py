@@ -118,8 +118,10 @@ def test_two_ranks_gather_every_image_once_and_measure_all(tmp_path):
             {
                 "accuracy": 0.8,
                 "balanced_accuracy": 0.75,
-                "sensitivity": 0.5,
-                "specificity": 1.0,
+                "sensitivity/benign": 1.0,
+                "sensitivity/malignant": 0.5,
+                "specificity/benign": 0.5,
+                "specificity/malignant": 1.0,
                 "auroc": 4 / 6,
             }
         )

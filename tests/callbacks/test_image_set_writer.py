@@ -1,0 +1,78 @@
+import cv2
+import numpy as np
+import pytest
+from lightning import Trainer
+from PIL import Image
+
+from callbacks.image_set_writer import ImageSetWriter
+from dermsynth.data import manifest
+from dermsynth.data.manifest import sha256_file
+from dermsynth.data.modules import GenerationData, image_seed
+from dermsynth.diffusion.dreambooth import DreamBooth
+from dermsynth.diffusion.sampling import Sampling
+from dermsynth.errors import InputError
+
+
+def generate(base, out, provenance=None, **options):
+    options = {"classes": ["NV", "MEL"], "count": 3, "batch_size": 2, "seed": 4, **options}
+    model = DreamBooth(base, sampling=Sampling(3, 2.0, negative_prompt="hair"))
+    model.provenance = provenance or {}
+    trainer = Trainer(
+        accelerator="cpu",
+        default_root_dir=out,
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[ImageSetWriter(grid_images=2)],
+    )
+    trainer.predict(model, GenerationData(**options), return_predictions=False)
+    return model
+
+
+def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
+    known = {"base_model": "some/base", "train_split_sha256": "f" * 64, "license": "CC0-1.0", "attribution": "us"}
+    model = generate(base, tmp_path / "made", known)
+    made = manifest.read(tmp_path / "made")
+    assert [r.image_id for r in made.records] == [f"MEL_{i:06d}" for i in (3, 4, 5)] + [f"NV_{i:06d}" for i in range(3)]
+    for record in made.records:
+        index = int(record.image_id[-6:])
+        assert record.origin == record.image_manipulation == "synthetic"
+        assert (record.split, record.source, record.group) == ("train", "made", record.image_id)
+        assert record.diagnosis == ("NV" if index < 3 else "MEL")
+        assert record.malignant == int(index >= 3)
+        assert record.sha256 == sha256_file(made.path(record))
+        assert (record.license, record.attribution) == ("CC0-1.0", "us")
+        word = "nevus" if index < 3 else "melanoma"
+        assert record.extra == {
+            "prompt": f"a dermoscopic image of sks {word}",
+            "seed": str(image_seed(4, index)),
+            "negative_prompt": "hair",
+            "guidance_scale": "2",
+            "steps": "3",
+            "scheduler": "dpmsolver++",
+            "base_model": "some/base",
+            "checkpoint_sha256": "",
+            "train_split_sha256": "f" * 64,
+        }
+        pixels = cv2.imread(str(made.path(record)))[:, :, ::-1]
+        again = model.sample([record.extra["prompt"]], [image_seed(4, index)])[0]
+        assert np.abs(pixels.astype(int) - again).max() <= 1
+        assert "not a patient" in Image.open(made.path(record)).text["Description"]
+    assert Image.open(tmp_path / "made/grid.png").size == (2 * 16 + 2, 2 * 16 + 2)
+
+
+def test_a_finished_set_is_not_overwritten(base, tmp_path):
+    generate(base, tmp_path / "made")
+    with pytest.raises(InputError, match="it holds an image set already"):
+        generate(base, tmp_path / "made")
+
+
+def test_malignancy_classes_have_no_diagnosis(base, tmp_path):
+    generate(base, tmp_path / "made", classes=["benign", "malignant"], count={"benign": 1, "malignant": 1})
+    assert [(r.diagnosis, r.malignant) for r in manifest.read(tmp_path / "made").records] == [("", 0), ("", 1)]
+
+
+def test_a_set_without_its_end_is_not_a_set(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageSetWriter, "on_predict_end", lambda *a: None)
+    generate(base, tmp_path / "made")
+    with pytest.raises(InputError, match=r"no metadata\.csv"):
+        manifest.read(tmp_path / "made")
