@@ -73,7 +73,7 @@ def _load(name: str) -> Callable[[list[str]], None]:
 def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
     """Call a tool with what its signature and docstring make of the arguments.
 
-    The first parameter is positional, the tool's input, unless it is `out` or has a default; all others are flags.
+    The first parameter, the tool's input, is positional unless it is `out` or has a default; the others are flags.
     """
     import docstring_parser
     from jsonargparse import ArgumentError, ArgumentParser
@@ -100,7 +100,7 @@ def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
     try:
         values = parser.parse_args(rest)
     except ArgumentError as error:
-        flags = [key for key in parser.get_defaults().keys() if key != first or not positional]
+        flags = [key for key in parser.get_defaults() if key != first or not positional]
         raise InputError(explain(str(error), flags, arguments)) from error
     function(**parser.instantiate(values))
 
@@ -109,8 +109,8 @@ def _help() -> str:
     lines = "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
     return (
         f"usage: {PROGRAM} COMMAND ...\n\n"
-        "Do synthetic images help a skin-lesion classifier? Train a generator on some patients' images, generate,\n"
-        "and find out honestly on other patients' images.\n\n"
+        "Train a generator on some patients' dermoscopy images, make synthetic ones, and find out whether a\n"
+        "classifier that sees them does better on other patients' real images.\n\n"
         f"commands:\n{lines}\n\n"
         f"{PROGRAM} COMMAND --help explains a command; LightningCLI.md teaches them."
     )

@@ -1,12 +1,14 @@
 """What is wrong with a command line or a configuration file, said in one message.
 
-jsonargparse reports a misspelt key from the outside in, level by level, and names neither the file nor the right key.
+jsonargparse reports a misspelt key from the outside in, level by level, and names neither the file nor the right
+key.
 """
 
 import difflib
 import pydoc
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -83,7 +85,7 @@ def _first_unknown(dotted: str, keys: Iterable[str]) -> tuple[str, str, list[str
 def _parameters(class_path: str) -> list[str]:
     """Names that a class takes, with those that it hands on as `**kwargs`."""
     parser = ArgumentParser(exit_on_error=False)
-    return parser.add_class_arguments(pydoc.locate(class_path), fail_untyped=False)  # type: ignore[arg-type]
+    return parser.add_class_arguments(pydoc.locate(class_path), fail_untyped=False)
 
 
 def _nearest(name: str, choices: Sequence[str]) -> str:
@@ -106,9 +108,6 @@ def _place(word: str, arguments: Sequence[str]) -> str:
 
 def _config_files(arguments: Sequence[str]) -> list[Path]:
     """Configuration files that are given and there, the last one first, as it is the one that counts."""
-    pairs = [
-        *zip(arguments, arguments[1:], strict=False),
-        *(tuple(a.split("=", 1)) for a in arguments if "=" in a),
-    ]
+    pairs = [*pairwise(arguments), *(argument.partition("=")[::2] for argument in arguments)]
     files = [Path(pair[1]) for pair in pairs if pair[0] in ("-c", "--config")]
     return [file for file in reversed(files) if file.is_file()]
