@@ -23,10 +23,11 @@ class ImageSetWriter(Callback):
 
     Args:
         grid_images: of each class on the picture `grid.png`, one row a class.
+        beside: a real image set whose training images of the same class are shown in a row above each generated one.
     """
 
-    def __init__(self, grid_images: int = 12) -> None:
-        self.grid_images = grid_images
+    def __init__(self, grid_images: int = 12, beside: Path | None = None) -> None:
+        self.grid_images, self.beside = grid_images, beside
         self._records: list[Record] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,10 +120,20 @@ class ImageSetWriter(Callback):
         )
 
     def _picture(self, records: list[Record]) -> None:
-        rows: dict[str, list[Record]] = {}
-        for record in records:
-            rows.setdefault(record.image_id.rpartition("_")[0], []).append(record)
-        columns = min(self.grid_images, *map(len, rows.values())) if len(rows) > 1 else self.grid_images
-        chosen = [record for row in rows.values() for record in row[:columns]]
-        images = [np.asarray(Image.open(self._out / record.file_name)) for record in chosen]
-        Image.fromarray(grid(images, min(columns, len(images)))).save(self._out / "grid.png")
+        """One row a class; with `beside`, the real ones above."""
+        real = manifest.read(self.beside) if self.beside else None
+        classes = dict.fromkeys(_class_of(record) for record in records)
+        rows: list[list[Path]] = []
+        for name in classes:
+            if real:
+                label_by = lesions.label_by([name])
+                rows.append([real.path(r) for r in real.split("train") if r.class_name(label_by) == name])
+            rows.append([self._out / record.file_name for record in records if _class_of(record) == name])
+        columns = min([self.grid_images, *map(len, rows)])
+        size = (records[0].width, records[0].height)
+        images = [np.asarray(Image.open(p).convert("RGB").resize(size)) for row in rows for p in row[:columns]]
+        Image.fromarray(grid(images, columns)).save(self._out / "grid.png")
+
+
+def _class_of(record: Record) -> str:
+    return record.image_id.rpartition("_")[0]

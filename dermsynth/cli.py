@@ -73,7 +73,7 @@ def _load(name: str) -> Callable[[list[str]], None]:
 def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
     """Call a tool with what its signature and docstring make of the arguments.
 
-    The first parameter, the tool's input, is positional unless it is `out` or has a default; the others are flags.
+    The first parameter, the tool's input, is positional unless it is `out` or has a default.
     """
     import docstring_parser
     from jsonargparse import ArgumentError, ArgumentParser
@@ -100,7 +100,7 @@ def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
     try:
         values = parser.parse_args(rest)
     except ArgumentError as error:
-        flags = [key for key in parser.get_defaults() if key != first or not positional]
+        flags = [key for key, _ in parser.get_defaults().items() if key != first or not positional]
         raise InputError(explain(str(error), flags, arguments)) from error
     function(**parser.instantiate(values))
 

@@ -1,7 +1,7 @@
 """What is wrong with a command line or a configuration file, said in one message.
 
-jsonargparse reports a misspelt key from the outside in, level by level, and names neither the file nor the right
-key.
+jsonargparse reports a misspelt key from the outside in, level by level, and names neither the file nor
+the right key.
 """
 
 import difflib

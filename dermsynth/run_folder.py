@@ -18,7 +18,7 @@ from dermsynth.data.manifest import write_atomically
 from dermsynth.errors import InputError
 
 RUN_FILE = "fit.yaml"
-# Checkpoints cannot tell that training came to its end: a run that stopped early would go on if it were resumed.
+# Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
 FINISHED = "finished"
 # Where a run lies and what it was started from do not make it another run.
 NOT_COMPARED = ("run", "ckpt_path")
@@ -99,8 +99,8 @@ def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, A
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: not a checkpoint, or it holds more than tensors and plain values, and loading that could run "
-            "code. If you trust it, give --weights_only false."
+            f"{path}: not a checkpoint, or it holds more than tensors and plain values, and loading that could "
+            "run code. If you trust it, give --weights_only false."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise InputError(f"{path}: not a whole checkpoint ({str(error).split('. ')[0]}).") from error
@@ -110,7 +110,7 @@ def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, A
 
 
 class RunFile(SaveConfigCallback):
-    """Writes the resolved configuration of the stage that runs, `<run>/<stage>.yaml`, once its data is in order."""
+    """Writes the stage's resolved configuration, `<run>/<stage>.yaml`, once its data is in order."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it on rank 0; each stage has its own file, so `test` cannot replace that of `fit`."""
@@ -128,8 +128,8 @@ class RunFile(SaveConfigCallback):
 class LastCheckpoint(Checkpoint):
     """Writes `<run>/checkpoints/last.ckpt` after each validation and at the end of training.
 
-    Without validation it does so after each epoch. `ModelCheckpoint(save_last=True)` is no substitute: Lightning
-    2.6 writes its last.ckpt only when the best one changes.
+    Without validation it does so after each epoch. `ModelCheckpoint(save_last=True)` is no substitute:
+    Lightning 2.6 writes its last.ckpt only when the best one changes.
     """
 
     def __init__(self) -> None:

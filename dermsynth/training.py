@@ -41,9 +41,11 @@ class TrainingCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add --run, and hand the data's classes to models that take classes."""
+        """Add --run; hand the data's classes and the one seed to what takes them."""
         parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="The run's folder.")
         parser.link_arguments("data.init_args.classes", "model.init_args.classes")
+        for owner in ("data", "model"):
+            parser.link_arguments("seed_everything", f"{owner}.init_args.seed", compute_fn=int)
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -64,7 +66,8 @@ class TrainingCLI(LightningCLI):
         except ArgumentError as error:
             words = args if isinstance(args, list) else sys.argv[1:]
             known = self._subcommand_parsers.get(words[0], parser) if words else parser
-            raise InputError(explain(str(error), list(known.get_defaults()), words)) from error
+            keys = [key for key, _ in known.get_defaults().items()]
+            raise InputError(explain(str(error), keys, words)) from error
 
     def _parse_ckpt_path(self) -> None:
         """Keep Lightning from merging a checkpoint's hyperparameters over YAML and flags without a word."""
@@ -131,8 +134,8 @@ def run(arguments: list[str]) -> None:
     """Run one of the four stages.
 
     Args:
-        arguments: the stage and its arguments. Those of the process are left to Lightning, which reads `sys.argv`
-            again in the other processes of a distributed run.
+        arguments: the stage and its arguments. Those of the process are left to Lightning, which reads
+            `sys.argv` again in the other processes of a distributed run.
 
     Raises:
         InputError: a mistake in the configuration, the run's folder or a checkpoint.

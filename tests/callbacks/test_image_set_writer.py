@@ -11,9 +11,10 @@ from dermsynth.data.modules import GenerationData, image_seed
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
+from tests.builders import make_set
 
 
-def generate(base, out, provenance=None, **options):
+def generate(base, out, provenance=None, beside=None, **options):
     options = {"classes": ["NV", "MEL"], "count": 3, "batch_size": 2, "seed": 4, **options}
     model = DreamBooth(base, sampling=Sampling(3, 2.0, negative_prompt="hair"))
     model.provenance = provenance or {}
@@ -22,7 +23,7 @@ def generate(base, out, provenance=None, **options):
         default_root_dir=out,
         logger=False,
         enable_progress_bar=False,
-        callbacks=[ImageSetWriter(grid_images=2)],
+        callbacks=[ImageSetWriter(grid_images=2, beside=beside)],
     )
     trainer.predict(model, GenerationData(**options), return_predictions=False)
     return model
@@ -58,6 +59,16 @@ def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
         assert np.abs(pixels.astype(int) - again).max() <= 1
         assert "not a patient" in Image.open(made.path(record)).text["Description"]
     assert Image.open(tmp_path / "made/grid.png").size == (2 * 16 + 2, 2 * 16 + 2)
+
+
+def test_real_images_of_the_same_class_lie_above_on_the_picture(base, tmp_path):
+    real = make_set(tmp_path / "real")
+    generate(base, tmp_path / "made", beside=real)
+    picture = np.asarray(Image.open(tmp_path / "made/grid.png"))
+    assert picture.shape == (4 * 16 + 6, 2 * 16 + 2, 3)
+    for row, name in ((0, "real/images/r_MEL_000"), (1, "made/images/MEL_000003"), (2, "real/images/r_NV_000")):
+        expected = np.asarray(Image.open(tmp_path / f"{name}.png"))
+        assert np.array_equal(picture[row * 18 : row * 18 + 16, :16], expected)
 
 
 def test_a_finished_set_is_not_overwritten(base, tmp_path):
