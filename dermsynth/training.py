@@ -94,6 +94,19 @@ class TrainingCLI(LightningCLI):
             if self.subcommand == "fit":
                 _say(f"{config.run}: going on from {config.ckpt_path}, step {checkpoint['global_step']}")
 
+    def instantiate_classes(self) -> None:
+        """Instantiate, and let a class's own message through.
+
+        jsonargparse tries each type that a parameter may have and reports all that failed.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__ or cause.__context__
+            raise (cause or error) from None
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Tie the Trainer to the run's folder: one place for checkpoints, one set of TensorBoard curves."""
         config = self.config_init[self.subcommand]
@@ -115,7 +128,11 @@ class TrainingCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except (InputError, RuntimeError) as error:
             # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
-            lines = str(error).splitlines()
+            text = str(error)
+            if "Original Traceback" in text:
+                # From a loader process: torch puts the traceback before the message.
+                raise InputError(text.rpartition("InputError: ")[2].strip()) from error
+            lines = text.splitlines()
             if not lines or not lines[0].startswith(("the checkpoint", "Error(s) in loading state_dict")):
                 raise
             more = [f"\t… and {len(lines) - 5} more"] if len(lines) > 5 else []

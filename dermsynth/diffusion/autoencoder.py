@@ -55,8 +55,8 @@ class Autoencoder(LightningModule):
         loss = (
             reconstruction + self.edge_weight * edge_loss(decoded, pixels) + self.kl_weight * posterior.kl().mean()
         )
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/reconstruction", reconstruction)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(pixels))
+        self.log("train/reconstruction", reconstruction, batch_size=len(pixels))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -66,7 +66,8 @@ class Autoencoder(LightningModule):
         decoded = self.vae.decode(latents).sample.float().clamp(-1, 1)
         error = F.mse_loss(decoded, pixels, reduction="none").mean(dim=(1, 2, 3))
         # The range [-1, 1] is 2 wide, so the peak's square is 4.
-        self.log("val/psnr", (10 * torch.log10(4 / error)).mean(), prog_bar=True, on_epoch=True, sync_dist=True)
+        psnr = (10 * torch.log10(4 / error)).mean()
+        self.log("val/psnr", psnr, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(pixels))
         self._moments.append(torch.stack([latents.sum(), latents.square().sum(), latents.new_tensor(latents.numel())]))
 
     def on_validation_epoch_end(self) -> None:

@@ -1,0 +1,90 @@
+"""Every file in configs/ is parsed by the real command line, for each stage that its first line names."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dermsynth.training import TrainingCLI
+
+ROOT = Path(__file__).parents[1] / "configs"
+FILES = sorted(ROOT.rglob("*.yaml"))
+MARK = "# stages: "
+
+
+def stages(file: Path) -> list[str]:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith(MARK), f"{file}: the first line must say for which stages it is"
+    return first.removeprefix(MARK).split(", ")
+
+
+RECIPES = [file for file in FILES if not stages(file)[0].startswith("overlay")]
+QUICK = sorted((ROOT / "quickstart").glob("*.yaml"))
+OVERLAYS = sorted((ROOT / "overlays").glob("*.yaml"))
+
+
+class ParsingCLI(TrainingCLI):
+    """Parses and stops."""
+
+    def before_instantiate_classes(self):
+        pass
+
+    def instantiate_classes(self):
+        pass
+
+    def _run_subcommand(self, subcommand):
+        pass
+
+
+def parse(stage: str, *files: Path):
+    arguments = [word for file in files for word in ("--config", str(file))]
+    cli = ParsingCLI([stage, *arguments, "--run", "some/run"])
+    return cli.config[stage]
+
+
+def test_every_file_is_a_recipe_or_an_overlay():
+    assert len(RECIPES) >= 12
+    assert set(FILES) == {*RECIPES, *QUICK, *OVERLAYS}
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"), [(f, s) for f in RECIPES for s in stages(f)], ids=lambda x: getattr(x, "stem", x)
+)
+def test_recipes_parse(file, stage):
+    config = parse(stage, file)
+    assert config.seed_everything is not None
+    # A recipe that trains says how long in steps, which are what arms are matched by; its schedule ends with it.
+    if stage == "fit":
+        assert config.trainer.max_steps > 0
+        schedule = config.model.init_args.lr_scheduler
+        assert schedule is None or schedule.init_args.total_steps == config.trainer.max_steps
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_overlays_parse_on_every_recipe(file, overlay):
+    config = parse(stages(file)[0], file, overlay)
+    for key, value in yaml.safe_load(overlay.read_text(encoding="utf-8"))["trainer"].items():
+        if not isinstance(value, dict):
+            assert config.trainer[key] == value
+
+
+@pytest.mark.parametrize("overlay", QUICK, ids=lambda file: file.stem)
+def test_quickstart_overlays_parse_on_their_recipes(overlay):
+    names = [w for w in stages(overlay)[0].split() if w.startswith("tiny/")]
+    assert names
+    for name in names:
+        recipe = ROOT / name
+        config = parse(stages(recipe)[0], recipe, overlay)
+        named = config.data.init_args.classes
+        assert named == ["benign", "malignant"]
+        if config.model.init_args.get("lr_scheduler"):
+            assert config.model.init_args.lr_scheduler.init_args.total_steps == config.trainer.max_steps
+
+
+def test_the_arms_differ_in_their_mix_alone():
+    for folder, pair in ((ROOT, "vit_b16_{}.yaml"), (ROOT / "tiny", "vit_{}.yaml")):
+        arms = [yaml.safe_load((folder / pair.format(arm)).read_text()) for arm in ("baseline", "hybrid")]
+        for arm in arms:
+            del arm["data"]["init_args"]["synthetic"], arm["data"]["init_args"]["mix"]
+        assert arms[0] == arms[1]

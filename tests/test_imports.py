@@ -1,0 +1,82 @@
+"""Imports go one way (docs/design.md), read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*ROOT.glob("dermsynth/**/*.py"), *ROOT.glob("callbacks/*.py")])
+
+# Where a LightningModule or LightningDataModule lives: these may import lightning.
+MODULES = {
+    "dermsynth.data.modules",
+    "dermsynth.diffusion.dreambooth",
+    "dermsynth.diffusion.autoencoder",
+    "dermsynth.classification.classifier",
+}
+DOMAINS = ("dermsynth.diffusion", "dermsynth.classification", "dermsynth.evaluation", "dermsynth.data")
+# What every room may import.
+COMMON = {
+    "dermsynth",
+    "dermsynth.errors",
+    "dermsynth.lesions",
+    "dermsynth.data.manifest",
+    "dermsynth.checkpoints",
+    "dermsynth.schedules",
+    "dermsynth.grids",
+}
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(file: Path, at_top_only: bool = False) -> set[str]:
+    """Modules that a file imports; `from a import b` counts as a.b if that is a module."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = set()
+    for node in tree.body if at_top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                is_module = (ROOT / inner.replace(".", "/")).with_suffix(".py").exists()
+                found.add(inner if is_module else str(node.module))
+    return found
+
+
+def room(module: str) -> str:
+    return next((domain for domain in DOMAINS if module.startswith(domain)), module)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_imports_go_one_way(file):
+    me, wanted = name_of(file), imports(file)
+    ours = {module for module in wanted if module.startswith("dermsynth")}
+    if not me.startswith("callbacks"):
+        assert not {m for m in wanted if m.split(".")[0] == "callbacks"}, "nothing in dermsynth imports callbacks"
+    if me.startswith(DOMAINS):
+        strangers = {m for m in ours if room(m) != room(me)} - COMMON
+        assert not strangers, "a room imports no other domain and nothing above it"
+        if me not in MODULES:
+            assert not {m for m in wanted if m.split(".")[0] == "lightning"}, "pure rooms do not know lightning"
+            assert not ours & MODULES, "pure rooms do not import modules"
+        assert not (ours & MODULES) - {me}, "modules meet in YAML"
+    if me.startswith("dermsynth.tools"):
+        assert not {m for m in ours if m.startswith(("dermsynth.cli", "dermsynth.training"))}
+
+
+def test_the_command_line_imports_only_the_standard_library():
+    import sys
+
+    wanted = imports(ROOT / "dermsynth/cli.py", at_top_only=True) | imports(ROOT / "dermsynth/errors.py")
+    assert {m for m in wanted if m.split(".")[0] not in sys.stdlib_module_names} == {"dermsynth.errors"}
+
+
+def test_mixing_and_evaluation_know_no_torch():
+    for file in [ROOT / "dermsynth/data/mixing.py", *ROOT.glob("dermsynth/evaluation/*.py")]:
+        assert not {m for m in imports(file) if m.split(".")[0] in ("torch", "lightning")}, file
