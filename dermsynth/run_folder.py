@@ -115,6 +115,8 @@ class RunFile(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it on rank 0; each stage has its own file, so `test` cannot replace that of `fit`."""
         assert trainer.state.fn is not None
+        if not trainer.checkpoint_callbacks:  # a trial, which may name the folder of a real run
+            return
         config = self.config.clone()
         if trainer.state.fn == "fit":
             # `test --config fit.yaml` must not take for granted the checkpoint that training began from.
@@ -152,4 +154,6 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._step:
             self._step = trainer.global_step
-            trainer.save_checkpoint(last_checkpoint(Path(trainer.default_root_dir)))
+            path = last_checkpoint(Path(trainer.default_root_dir))
+            # False is the default, but Lightning remarks on it.
+            trainer.save_checkpoint(path, weights_only=False)

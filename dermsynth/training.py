@@ -1,8 +1,6 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from dermsynth.config_errors import explain
 from dermsynth.data.manifest import write_atomically
 from dermsynth.errors import InputError
+from dermsynth.quiet import quieten
 from dermsynth.run_folder import FINISHED, LastCheckpoint, RunFile, claim, last_checkpoint, read_checkpoint
 
 
@@ -82,7 +81,7 @@ class TrainingCLI(LightningCLI):
                 "test: --ckpt_path must be given, else the weights would be untrained; for example "
                 f"{config.run / 'checkpoints' / 'best.ckpt'}."
             )
-        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
+        if self._is_kept():
             if claim(config.run, self._parser("fit").dump(config, skip_none=False)):
                 mark = (config.run / FINISHED).read_text(encoding="utf-8").strip()
                 _say(f"{config.run} is complete ({mark}); nothing is done. A new run needs another --run.")
@@ -115,8 +114,7 @@ class TrainingCLI(LightningCLI):
             logger = TensorBoardLogger(save_dir=config.run, name="", version="")
         callbacks = config.trainer.callbacks or []
         callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
-        plain = config.trainer.fast_dev_run or config.trainer.enable_checkpointing is False
-        if self.subcommand == "fit" and not plain:
+        if self._is_kept():
             callbacks.append(LastCheckpoint())
         return super().instantiate_trainer(
             default_root_dir=config.run, logger=logger, callbacks=callbacks, **kwargs
@@ -129,7 +127,7 @@ class TrainingCLI(LightningCLI):
         except (InputError, RuntimeError) as error:
             # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
             text = str(error)
-            if "Original Traceback" in text:
+            if isinstance(error, InputError) and "Original Traceback" in text:
                 # From a loader process: torch puts the traceback before the message.
                 raise InputError(text.rpartition("InputError: ")[2].strip()) from error
             lines = text.splitlines()
@@ -142,9 +140,18 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Leave the mark of a complete run."""
-        if self.trainer.is_global_zero and not self.config["fit"].trainer.fast_dev_run:
+        if self.trainer.is_global_zero and self._is_kept():
             text = f"{self.trainer.global_step} steps, {self.trainer.current_epoch} epochs\n"
             write_atomically(self.config["fit"].run / FINISHED, text)
+
+    def _is_kept(self) -> bool:
+        """Whether this is a `fit` that leaves something to go on from, and not a trial."""
+        trainer = self.config[self.subcommand].trainer
+        return (
+            self.subcommand == "fit"
+            and not trainer.fast_dev_run
+            and trainer.enable_checkpointing is not False
+        )
 
 
 def run(arguments: list[str]) -> None:
@@ -158,7 +165,7 @@ def run(arguments: list[str]) -> None:
         InputError: a mistake in the configuration, the run's folder or a checkpoint.
         KeyboardInterrupt: Ctrl-C, after Lightning has shut down.
     """
-    _quieten()
+    quieten()
     try:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except SystemExit as error:
@@ -166,20 +173,6 @@ def run(arguments: list[str]) -> None:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-
-
-def _quieten() -> None:
-    """Silence what Lightning says in every run and a user can do nothing about."""
-    # Advertisements of its makers' services.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
-    # A change in torch that Lightning has yet to follow.
-    warnings.filterwarnings("ignore", r".*treespec, LeafSpec")
-    # True of every run that is resumed, and `claim` has found the checkpoints to be its own.
-    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
-
-
-def _is_no_tip(line: logging.LogRecord) -> bool:
-    return "Tip:" not in line.getMessage()
 
 
 @rank_zero_only

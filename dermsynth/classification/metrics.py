@@ -28,5 +28,7 @@ def metrics(classes: Sequence[str]) -> MetricCollection:
             "auroc": MulticlassAUROC(count, average="macro"),
             "sensitivity": ClasswiseWrapper(MulticlassRecall(count, average=None), names, "sensitivity/"),
             "specificity": ClasswiseWrapper(MulticlassSpecificity(count, average=None), names, "specificity/"),
-        }
+        },
+        # Sharing states between metrics makes the wrapped ones warn that they were never updated.
+        compute_groups=False,
     )

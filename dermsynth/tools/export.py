@@ -25,6 +25,9 @@ def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
         raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
     import torch
 
+    from dermsynth.quiet import quieten
+
+    quieten()
     content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
     kind = content.get("dermsynth", {}).get("kind")
     if kind not in _FORMATS:

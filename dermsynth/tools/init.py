@@ -11,6 +11,9 @@ def init(configs: Path, out: Path, seed: int = 0) -> None:
         out: folder of the new pipeline; must not exist.
         seed: of the random weights.
     """
+    from dermsynth.quiet import quieten
+
+    quieten()
     from dermsynth import lesions
     from dermsynth.diffusion.parts import build_parts, save_pipeline
 

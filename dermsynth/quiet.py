@@ -1,0 +1,32 @@
+"""Silence what libraries say in every run and a user can do nothing about; each line says why."""
+
+import logging
+import os
+import warnings
+
+
+def quieten() -> None:
+    """Call before diffusers or transformers is imported."""
+    # That there is no torchvision: nothing here uses what it would be for.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from transformers.utils import logging as transformers_logging
+
+    # Bars for files that are read in a blink; downloads keep theirs.
+    transformers_logging.disable_progress_bar()
+    # Advertisements of its makers' services.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    for message in (
+        # A change in torch that Lightning has yet to follow.
+        r".*treespec, LeafSpec",
+        # True of every run that is resumed, whose checkpoints have been found to be its own.
+        r"Checkpoint directory .* exists and is not empty",
+        # Frozen parts are in evaluation mode on purpose.
+        r"Found .* module\(s\) in eval mode",
+        # The summary's megabytes are those of 32-bit weights, which mixed precision keeps.
+        r"Precision bf16-mixed is not supported by the model summary",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _is_no_tip(line: logging.LogRecord) -> bool:
+    return "Tip:" not in line.getMessage()

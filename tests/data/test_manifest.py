@@ -1,0 +1,141 @@
+import csv
+from dataclasses import replace
+
+import pytest
+
+from dermsynth.data import manifest
+from dermsynth.data.manifest import Record
+from dermsynth.errors import InputError
+from tests.builders import make_set
+
+
+def record(**fields):
+    known = {
+        "file_name": "images/a.png",
+        "image_id": "a",
+        "sha256": "0",
+        "width": 4,
+        "height": 3,
+        "group": "g",
+        "split": "train",
+        "source": "isic2017",
+    }
+    return Record(**{**known, **fields})
+
+
+def rewrite(root, **changes):
+    """Change cells of the first row; None as value takes the column away."""
+    table = root / "metadata.csv"
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [name for name in rows[0] if changes.get(name, "") is not None]
+    rows[0] |= {name: value for name, value in changes.items() if value is not None}
+    columns += [name for name in changes if name not in rows[0]]
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_what_is_written_is_read_with_unknown_columns_kept(tmp_path):
+    full = record(
+        diagnosis="MEL",
+        malignant=1,
+        patient_id="P1",
+        lesion_id="L1",
+        sex="female",
+        age_approx=55.0,
+        attribution='Müller, "Klinik"',
+        extra={"seed": "7", "odd column": "x"},
+    )
+    plain = record(image_id="b", file_name="images/b.png", split="unused", malignant=None)
+    manifest.write(tmp_path, [full, plain], {"command": "prepare"})
+    back = manifest.read(tmp_path)
+    assert back.records[0] == full
+    assert back.records[1] == replace(plain, extra={"seed": "", "odd column": ""})
+    assert back.info["command"] == "prepare"
+    assert back.info["train_split_sha256"] == manifest.train_split_sha256([full])
+    assert back.split("train") == (full,)
+    assert back.path(full) == tmp_path / "images/a.png"
+    assert (tmp_path / "metadata.csv").read_text().startswith("file_name,image_id,")
+
+
+def test_class_names_by_diagnosis_and_by_malignancy():
+    melanoma = record(diagnosis="MEL", malignant=1)
+    assert (melanoma.class_name("diagnosis"), melanoma.class_name("malignant")) == ("MEL", "malignant")
+    assert record(malignant=0).class_name("malignant") == "benign"
+    assert record().class_name("malignant") == record().class_name("diagnosis") == ""
+
+
+def test_a_missing_folder_or_table_is_said(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        manifest.read(tmp_path / "none")
+    with pytest.raises(InputError, match=r"no metadata\.csv"):
+        manifest.read(tmp_path)
+    (tmp_path / "metadata.csv").write_text(",".join(manifest.COLUMNS) + "\n")
+    with pytest.raises(InputError, match="no rows"):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group": None}, "column group is missing"),
+        ({"group": ""}, "line 2: group is blank"),
+        ({"file_name": "../x.png"}, "leaves the set's folder"),
+        ({"file_name": "/etc/x.png"}, "leaves the set's folder"),
+        ({"file_name": "a\\b.png"}, "leaves the set's folder"),
+        ({"split": "dev"}, "split 'dev'; expected one of train, val, test, unused"),
+        ({"origin": "fake"}, "origin 'fake'"),
+        ({"diagnosis": "melanoma"}, "diagnosis 'melanoma'; expected blank or one of MEL, NV"),
+        ({"malignant": "yes"}, "malignant 'yes'; expected 0, 1 or blank"),
+        ({"width": "wide"}, "width, height and age_approx must be numbers"),
+        ({"age_approx": "old"}, "width, height and age_approx must be numbers"),
+        ({"image_id": "r_NV_001"}, "image_id 'r_NV_001' occurs twice"),
+        ({"file_name": "images/r_NV_001.png"}, r"file_name 'images/r_NV_001\.png' occurs twice"),
+        ({"group": "g_r_NV_007"}, r"images r_NV_000 \(train\) and r_NV_007 \(test\) belong to one"),
+    ],
+)
+def test_a_bad_table_names_the_row_and_the_column(tmp_path, changes, message):
+    root = make_set(tmp_path / "set")
+    rewrite(root, **changes)
+    with pytest.raises(InputError, match=message):
+        manifest.read(root)
+
+
+def test_rows_longer_than_the_header_are_refused(tmp_path):
+    root = make_set(tmp_path / "set")
+    table = root / "metadata.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], lines[1] + ",stray", *lines[2:]]) + "\n")
+    with pytest.raises(InputError, match="more cells than columns"):
+        manifest.read(root)
+
+
+def test_messages_name_images_and_not_patients(tmp_path):
+    records = [record(patient_id="IP_1", group="IP_1"), record(image_id="b", file_name="b", group="IP_1", split="val")]
+    with pytest.raises(InputError) as caught:
+        manifest.write(tmp_path, records, {})
+    assert "IP_1" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
+    manifest.write(tmp_path, [record()], {})
+    before = (tmp_path / "metadata.csv").read_text()
+
+    def fail(descriptor):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        manifest.write(tmp_path, [record(image_id="new")], {})
+    assert (tmp_path / "metadata.csv").read_text() == before
+
+
+def test_datasets_imagefolder_layout_has_file_name_first(tmp_path):
+    root = make_set(tmp_path / "set")
+    with (root / "metadata.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][0] == "file_name"
+    assert all((root / row[0]).is_file() for row in rows[1:])

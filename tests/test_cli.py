@@ -1,0 +1,143 @@
+"""The dispatcher: quick, and one message for a mistake."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from dermsynth import cli
+from dermsynth.cli import COMMANDS, main
+from dermsynth.errors import InputError
+
+
+def test_help_is_quick_and_imports_only_the_standard_library():
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "dermsynth", "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        times.append(time.perf_counter() - start)
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    foreign = (
+        {name for name in imported if not name.startswith("_")} - sys.stdlib_module_names - {"dermsynth"}
+    )
+    # Editable installs hook themselves in at start-up, before anything of ours.
+    assert not {
+        name for name in foreign if not name.startswith(("import time", "distutils", "sitecustomize"))
+    } & {"torch", "lightning", "jsonargparse", "numpy", "docstring_parser", "yaml", "transformers"}
+    assert min(times) < 0.2
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_can_be_loaded(name):
+    target, text = COMMANDS[name]
+    module, function = target.split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    assert text
+
+
+TOOLS = [name for name, (target, _) in COMMANDS.items() if "training" not in target]
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_every_parameter_of_a_tool_is_explained_in_its_help(name, capsys):
+    module, function = COMMANDS[name][0].split(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"usage: python -m dermsynth {name}" in " ".join(shown.split())
+    for parameter in parameters:
+        if parameter not in ("sources", "runs", "checkpoint", "configs"):
+            assert f"--{parameter} " in shown
+    # A parameter without a docstring has its type and nothing before it.
+    assert not [line for line in shown.splitlines() if line.strip().startswith(("(required", "(type:"))]
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """A tool, and what it was called with."""
+    calls = []
+
+    def collect(sources: list[Path], out: Path, size: int = 512, name: str | None = None) -> None:
+        """Collect.
+
+        Args:
+            sources: folders.
+            out: folder.
+            size: pixels.
+            name: of it.
+        """
+        if size == 0:
+            raise InputError("--size: 0 is no size.")
+        if size == 1:
+            raise KeyboardInterrupt
+        if size == 2:
+            raise ZeroDivisionError
+        calls.append((sources, out, size, name))
+
+    module = types.ModuleType("a_tool_of_the_tests")
+    module.collect = collect
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(cli.COMMANDS, "collect", (f"{module.__name__}:collect", "collect"))
+    return calls
+
+
+def test_a_tools_input_is_positional_and_the_rest_are_flags(tool):
+    assert main(["collect", "a", "b c", "--out", "d", "--size", "64"]) == 0
+    assert main(["collect", "--out=d", "a"]) == 0
+    assert tool == [([Path("a"), Path("b c")], Path("d"), 64, None), ([Path("a")], Path("d"), 512, None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["collect", "a"], "collect: --out must be given"),
+        (["collect", "--out", "d"], "collect: sources must be given"),
+        (["collect", "a", "--out", "d", "--sise", "3"], "Did you mean 'size'?"),
+        (["collect", "a", "--out", "d", "--siz", "3"], "Did you mean 'size'?"),
+        (["collect", "a", "--out", "d", "--size", "big"], "--size: "),
+        (["collect", "a", "--out", "d", "--size", "0"], "--size: 0 is no size."),
+        (["colect"], "no command 'colect'. Did you mean collect?"),
+        (["juggle"], "See python -m dermsynth --help"),
+    ],
+)
+def test_a_mistake_is_one_message_and_status_2(tool, capsys, arguments, said):
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("dermsynth: error: ")
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+    assert not shown.out
+    assert not tool
+
+
+def test_interrupts_and_bugs_are_not_taken_for_mistakes(tool):
+    assert main(["collect", "a", "--out", "d", "--size", "1"]) == 130
+    with pytest.raises(ZeroDivisionError):
+        main(["collect", "a", "--out", "d", "--size", "2"])
+
+
+def test_no_command_shows_the_commands(capsys):
+    assert main([]) == 2
+    assert "commands:" in capsys.readouterr().err
+
+
+def test_a_mistake_of_a_real_process_has_no_traceback():
+    done = subprocess.run(
+        [sys.executable, "-m", "dermsynth", "fitt"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "dermsynth: error: no command 'fitt'. Did you mean fit?\n"

@@ -1,0 +1,71 @@
+"""A model of three weights and its data, as a user would write them in a file of their own."""
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from dermsynth.checkpoints import check_kind
+from dermsynth.errors import InputError
+
+
+class Policy:
+    def __init__(self, ratio: float = 0.0):
+        if not 0 <= ratio <= 1:
+            raise InputError(f"mix.ratio: {ratio} is outside [0, 1].")
+        self.ratio = ratio
+
+
+class Data(L.LightningDataModule):
+    def __init__(
+        self, rows: int = 8, batch_size: int = 2, classes: list[str] | None = None, mix: Policy | None = None
+    ):
+        super().__init__()
+        self.rows, self.batch_size, self.classes = rows, batch_size, classes
+
+    def setup(self, stage):
+        if self.rows < 1:
+            raise InputError(f"data.rows: {self.rows} must be positive.")
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.linspace(0, 1, self.rows)[:, None]), self.batch_size)
+
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+
+
+class Line(L.LightningModule):
+    """y = w x + b, drawn to zero. With `decay` the monitored metric gets worse from validation to validation."""
+
+    def __init__(self, lr: float = 0.01, width: int = 1, worse: bool = False, stop_at: int | None = None):
+        super().__init__()
+        self.lr, self.worse, self.stop_at = lr, worse, stop_at
+        self.layer = torch.nn.Linear(1, width)
+
+    def training_step(self, batch, index):
+        if self.global_step == self.stop_at:
+            raise KeyboardInterrupt
+        return (self.layer(batch[0]) ** 2).mean()
+
+    def validation_step(self, batch, index):
+        self.log("val/loss", float(self.global_step) if self.worse else (self.layer(batch[0]) ** 2).mean())
+
+    test_step = validation_step
+
+    def predict_step(self, batch, index):
+        return batch[0]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.lr)
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["dermsynth"] = {"kind": "line"}
+
+    def on_load_checkpoint(self, checkpoint):
+        check_kind(checkpoint, "line")
+
+
+class Labelled(Line):
+    """One that takes classes, as the classifier does."""
+
+    def __init__(self, classes: list[str], lr: float = 0.01):
+        super().__init__(lr)
+        self.classes = classes
