@@ -2,22 +2,30 @@
 
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
 
 class EMA(WeightAveraging):
-    """Lightning's EMA for checkpoints that leave the frozen parts out.
+    """Lightning's weight averaging for checkpoints that leave the frozen parts out, with a warm-up.
+
+    The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average (as in TensorFlow's ExponentialMovingAverage), so
+    that a short run does not remember its random beginning.
 
     Args:
-        decay: of the average per optimizer step.
+        decay: of the average per optimizer step, after the warm-up.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        # Interpolating, unlike Lightning's weighted sum, leaves weights that do not change exactly as they are, and the
-        # frozen parts are known by their hash.
-        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+        def average(averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
+            count = float(updates)
+            # Interpolating, unlike a weighted sum, leaves weights that do not change exactly as they are, and the frozen
+            # parts are known by their hash.
+            torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + count) / (10 + count)))
+
+        super().__init__(use_buffers=False, multi_avg_fn=average)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

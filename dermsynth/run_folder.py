@@ -99,8 +99,8 @@ def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, A
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: not a checkpoint, or it holds more than tensors and plain values, and loading that could "
-            "run code. If you trust it, give --weights_only false."
+            f"{path}: not a checkpoint, or it holds more than tensors and plain values, and loading that "
+            "could run code. If you trust it, give --weights_only false."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise InputError(f"{path}: not a whole checkpoint ({str(error).split('. ')[0]}).") from error
@@ -123,7 +123,7 @@ class RunFile(SaveConfigCallback):
             config.ckpt_path = None
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(config, skip_none=False)
+        text = self.parser.dump(config, skip_unset=False)
         write_atomically(folder / f"{trainer.state.fn.value}.yaml", text)
 
 

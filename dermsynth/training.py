@@ -82,7 +82,7 @@ class TrainingCLI(LightningCLI):
                 f"{config.run / 'checkpoints' / 'best.ckpt'}."
             )
         if self._is_kept():
-            if claim(config.run, self._parser("fit").dump(config, skip_none=False)):
+            if claim(config.run, self._parser("fit").dump(config, skip_unset=False)):
                 mark = (config.run / FINISHED).read_text(encoding="utf-8").strip()
                 _say(f"{config.run} is complete ({mark}); nothing is done. A new run needs another --run.")
                 raise SystemExit(0)

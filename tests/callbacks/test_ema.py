@@ -1,0 +1,46 @@
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from callbacks.ema import EMA
+
+
+class Drift(LightningModule):
+    """A weight that moves by the same amount at every step, beside a frozen one."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.frozen = torch.nn.Parameter(torch.tensor([0.1]), requires_grad=False)
+        self.path = []
+
+    def training_step(self, batch, batch_idx):
+        return -self.weight.sum()
+
+    def on_before_zero_grad(self, optimizer):
+        self.path.append(float(self.weight.detach()))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD([self.weight], lr=0.5)
+
+
+@pytest.mark.parametrize("decay", [0.2, 0.999])
+def test_the_average_is_that_of_the_formula_and_replaces_the_weights_at_the_end(decay):
+    model = Drift()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=6,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[EMA(decay)],
+    )
+    trainer.fit(model, DataLoader(range(6), batch_size=1))
+    expected = 0.5  # the first update copies the weight after the first step
+    for update, weight in enumerate([1.0, 1.5, 2.0, 2.5, 3.0], start=1):
+        keep = min(decay, (1 + update) / (10 + update))
+        expected = keep * expected + (1 - keep) * weight
+    assert float(model.weight) == pytest.approx(expected, rel=1e-6)
+    assert float(model.frozen) == float(torch.tensor(0.1))
