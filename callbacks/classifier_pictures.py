@@ -146,9 +146,7 @@ def roc_figure(label: np.ndarray, probabilities: np.ndarray, classes: list[str],
         color = COLORS[index % len(COLORS)]
         style = "-" if index < len(COLORS) else "--"
         if positive.all() or not positive.any():
-            axes.plot(
-                [], [], style, color=color, label=f"{classes[index]}  no curve (n = {positive.sum():,})"
-            )
+            axes.plot([], [], style, color=color, label=f"{classes[index]}  no curve (n = {positive.sum():,})")
             continue
         false_positive_rate, true_positive_rate, _ = roc_curve(positive, probabilities[:, index])
         area = auc(false_positive_rate, true_positive_rate)

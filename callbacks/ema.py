@@ -11,8 +11,8 @@ from torch import Tensor
 class EMA(WeightAveraging):
     """Lightning's weight averaging for checkpoints that leave the frozen parts out, with a warm-up.
 
-    The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average (as in TensorFlow's ExponentialMovingAverage), so
-    that a short run does not remember its random beginning.
+    The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, as in TensorFlow's ExponentialMovingAverage,
+    so that a short run does not remember its random beginning.
 
     Args:
         decay: of the average per optimizer step, after the warm-up.
@@ -21,15 +21,13 @@ class EMA(WeightAveraging):
     def __init__(self, decay: float = 0.999) -> None:
         def average(averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
             count = float(updates)
-            # Interpolating, unlike a weighted sum, leaves weights that do not change exactly as they are, and the frozen
-            # parts are known by their hash.
+            # Interpolating, unlike a weighted sum, leaves weights that do not change exactly as they are, and the
+            # frozen parts are known by their hash.
             torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + count) / (10 + count)))
 
         super().__init__(use_buffers=False, multi_avg_fn=average)
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Fill the frozen parts in from the live model, which has them already, and go on as Lightning does."""
         live = pl_module.state_dict()
         for name in ("state_dict", "current_model_state"):

@@ -36,4 +36,6 @@ def check_kind(checkpoint: dict[str, Any], expected: str, **facts: Any) -> None:
         raise InputError(f"the checkpoint is one of a {found['kind']}; expected one of a {expected}.")
     for name, value in facts.items():
         if found.get(name) != value:
-            raise InputError(f"the checkpoint was made with {name} {found.get(name)!r}, the configuration has {value!r}.")
+            raise InputError(
+                f"the checkpoint was made with {name} {found.get(name)!r}, the configuration has {value!r}."
+            )

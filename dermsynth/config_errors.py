@@ -15,18 +15,12 @@ import yaml
 from jsonargparse import ArgumentParser
 
 _IN_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s+Option '([^']+)' is not accepted")
-_NO_CLASS = re.compile(
-    r"Problem with given class_path '([^']+)':\s+(.* has no attribute .*|No module named .*)"
-)
+_NO_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s+(.* has no attribute .*|No module named .*)")
 _AT_TOP = re.compile(r"does not accept option '([^']+)'|unrecognized arguments: --([^\s=]+)")
 _KEY = re.compile(r'Parser key "([^"]+)"')
-_REQUIRED = re.compile(
-    r"(?:Problem with given class_path '([^']+)':\s+)?the following arguments are required: (.+)"
-)
+_REQUIRED = re.compile(r"(?:Problem with given class_path '([^']+)':\s+)?the following arguments are required: (.+)")
 # What jsonargparse says of its own workings, and the alternative that nothing is given.
-_NOISE = re.compile(
-    r"\s*(Does not validate|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value type:)"
-)
+_NOISE = re.compile(r"\s*(Does not validate|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value type:)")
 
 
 def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
@@ -57,9 +51,7 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
         names = [name.removeprefix(f"{arguments[0]}.") for name in names]
         missing = ", ".join(f"--{name}" if name in keys else name for name in names)
         how = ", as flags or by --config FILE" if "model" in keys else ""
-        return (
-            f"{arguments[0]}: {missing} must be given{how}. See `python -m dermsynth {arguments[0]} --help`."
-        )
+        return f"{arguments[0]}: {missing} must be given{how}. See `python -m dermsynth {arguments[0]} --help`."
     for file in _config_files(arguments):
         try:
             yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -75,12 +75,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
         items = [(f"{key}.{number}", item) for number, item in enumerate(value)]
     else:
         return {key: value}
-    return {
-        path: leaf
-        for name, item in items
-        if name not in NOT_COMPARED
-        for path, leaf in _flat(item, name).items()
-    }
+    return {path: leaf for name, item in items if name not in NOT_COMPARED for path, leaf in _flat(item, name).items()}
 
 
 def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, Any]:

@@ -24,9 +24,7 @@ class WarmupCosine(LambdaLR):
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int, total_steps: int, floor: float = 0.0) -> None:
         if not 0 <= warmup_steps < total_steps:
-            raise ValueError(
-                f"warmup_steps {warmup_steps} must be at least 0 and below total_steps {total_steps}."
-            )
+            raise ValueError(f"warmup_steps {warmup_steps} must be at least 0 and below total_steps {total_steps}.")
         if not 0 <= floor <= 1:
             raise ValueError(f"floor {floor} must lie in [0, 1].")
 

@@ -46,9 +46,7 @@ class TrainingCLI(LightningCLI):
         for owner in ("data", "model"):
             parser.link_arguments("seed_everything", f"{owner}.init_args.seed", compute_fn=int)
 
-    def _prepare_subcommand_parser(
-        self, klass: type, subcommand: str, **kwargs: Any
-    ) -> LightningArgumentParser:
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Set defaults of the arguments that Lightning adds here, from the Trainer's methods."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         # Checkpoints hold tensors and plain values; anything else in one could run code.
@@ -116,9 +114,7 @@ class TrainingCLI(LightningCLI):
         callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
         if self._is_kept():
             callbacks.append(LastCheckpoint())
-        return super().instantiate_trainer(
-            default_root_dir=config.run, logger=logger, callbacks=callbacks, **kwargs
-        )
+        return super().instantiate_trainer(default_root_dir=config.run, logger=logger, callbacks=callbacks, **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the stage; name the file where a checkpoint does not fit the model."""
@@ -134,9 +130,7 @@ class TrainingCLI(LightningCLI):
             if not lines or not lines[0].startswith(("the checkpoint", "Error(s) in loading state_dict")):
                 raise
             more = [f"\t… and {len(lines) - 5} more"] if len(lines) > 5 else []
-            raise InputError(
-                "\n".join([f"{self.trainer.ckpt_path}: {lines[0]}", *lines[1:5], *more])
-            ) from error
+            raise InputError("\n".join([f"{self.trainer.ckpt_path}: {lines[0]}", *lines[1:5], *more])) from error
 
     def after_fit(self) -> None:
         """Leave the mark of a complete run."""
@@ -147,11 +141,7 @@ class TrainingCLI(LightningCLI):
     def _is_kept(self) -> bool:
         """Whether this is a `fit` that leaves something to go on from, and not a trial."""
         trainer = self.config[self.subcommand].trainer
-        return (
-            self.subcommand == "fit"
-            and not trainer.fast_dev_run
-            and trainer.enable_checkpointing is not False
-        )
+        return self.subcommand == "fit" and not trainer.fast_dev_run and trainer.enable_checkpointing is not False
 
 
 def run(arguments: list[str]) -> None:

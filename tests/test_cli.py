@@ -27,13 +27,17 @@ def test_help_is_quick_and_imports_only_the_standard_library():
         )
         times.append(time.perf_counter() - start)
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
-    foreign = (
-        {name for name in imported if not name.startswith("_")} - sys.stdlib_module_names - {"dermsynth"}
-    )
+    foreign = {name for name in imported if not name.startswith("_")} - sys.stdlib_module_names - {"dermsynth"}
     # Editable installs hook themselves in at start-up, before anything of ours.
-    assert not {
-        name for name in foreign if not name.startswith(("import time", "distutils", "sitecustomize"))
-    } & {"torch", "lightning", "jsonargparse", "numpy", "docstring_parser", "yaml", "transformers"}
+    assert not {name for name in foreign if not name.startswith(("import time", "distutils", "sitecustomize"))} & {
+        "torch",
+        "lightning",
+        "jsonargparse",
+        "numpy",
+        "docstring_parser",
+        "yaml",
+        "transformers",
+    }
     assert min(times) < 0.2
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -136,8 +140,6 @@ def test_no_command_shows_the_commands(capsys):
 
 
 def test_a_mistake_of_a_real_process_has_no_traceback():
-    done = subprocess.run(
-        [sys.executable, "-m", "dermsynth", "fitt"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "dermsynth", "fitt"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "dermsynth: error: no command 'fitt'. Did you mean fit?\n"

@@ -14,9 +14,7 @@ from tests.test_configs import ParsingCLI
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
-COMMANDS = [
-    line.strip() for block in BLOCKS for line in block.splitlines() if line.strip().startswith("dermsynth ")
-]
+COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if line.strip().startswith("dermsynth ")]
 
 
 def test_the_readme_has_commands():
@@ -49,7 +47,9 @@ def test_commands_parse(line, monkeypatch):
 
 
 def test_files_that_it_names_exist():
-    named = set(re.findall(r"(?:configs|slurm|docs)/[\w/.-]+\.\w+", TEXT)) | set(re.findall(r"\]\((?!http)([^)#]+)\)", TEXT))
+    named = set(re.findall(r"(?:configs|slurm|docs)/[\w/.-]+\.\w+", TEXT)) | set(
+        re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
+    )
     missing = [name for name in named if not (ROOT / name).exists()]
     assert len(named) > 12
     assert not missing

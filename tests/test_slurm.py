@@ -47,7 +47,13 @@ def test_each_task_of_the_array_fits_and_tests_its_own_seed(tmp_path, monkeypatc
     config = ParsingCLI(fit[3:]).config.fit
     assert (str(config.run), config.seed_everything) == ("runs/vit-seed3", 3)
     assert config.data.init_args.mix.init_args.ratio == 0.25
-    assert test[3:8] == ["test", "--config", "runs/vit-seed3/fit.yaml", "--ckpt_path", "runs/vit-seed3/checkpoints/best.ckpt"]
+    assert test[3:8] == [
+        "test",
+        "--config",
+        "runs/vit-seed3/fit.yaml",
+        "--ckpt_path",
+        "runs/vit-seed3/checkpoints/best.ckpt",
+    ]
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "slurm").glob("*.sbatch")), ids=lambda p: p.name)

@@ -62,7 +62,7 @@ def test_a_run_is_one_folder(here):
     saved = yaml.safe_load(Path("r/fit.yaml").read_text())
     assert saved["model"] == {
         "class_path": "toy.Line",
-        "init_args": {"lr": 0.01, "width": 1, "worse": False, "stop_at": None},
+        "init_args": {"lr": 0.01, "width": 1, "worse": False},
     }
     assert saved["trainer"]["use_distributed_sampler"] is False
     assert saved["seed_everything"] == 0
@@ -148,9 +148,7 @@ def test_other_stages_leave_fit_yaml_alone(here):
         assert main([stage, "--config", "r/fit.yaml", *checkpoints, "--data.batch_size", "4"]) == 0
         assert yaml.safe_load(Path(f"r/{stage}.yaml").read_text())["data"]["init_args"]["batch_size"] == 4
     assert Path("r/fit.yaml").read_text() == saved
-    assert (
-        main(["predict", "--config", "line.yaml", "--run", "p"]) == 0
-    )  # untrained, as the untouched base is
+    assert main(["predict", "--config", "line.yaml", "--run", "p"]) == 0  # untrained, as the untouched base is
 
 
 def test_a_trial_leaves_a_real_run_alone(here):

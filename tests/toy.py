@@ -16,9 +16,7 @@ class Policy:
 
 
 class Data(L.LightningDataModule):
-    def __init__(
-        self, rows: int = 8, batch_size: int = 2, classes: list[str] | None = None, mix: Policy | None = None
-    ):
+    def __init__(self, rows: int = 8, batch_size: int = 2, classes: list[str] | None = None, mix: Policy | None = None):
         super().__init__()
         self.rows, self.batch_size, self.classes = rows, batch_size, classes
 
@@ -27,26 +25,25 @@ class Data(L.LightningDataModule):
             raise InputError(f"data.rows: {self.rows} must be positive.")
 
     def train_dataloader(self):
-        return DataLoader(TensorDataset(torch.linspace(0, 1, self.rows)[:, None]), self.batch_size)
+        return DataLoader(TensorDataset(torch.linspace(0, 1, self.rows)[:, None]), batch_size=self.batch_size)
 
     val_dataloader = test_dataloader = predict_dataloader = train_dataloader
 
 
 class Line(L.LightningModule):
-    """y = w x + b, drawn to zero. With `decay` the monitored metric gets worse from validation to validation."""
+    """y = w x + b, drawn to zero. With `worse`, each validation reports a worse metric than the one before."""
 
-    def __init__(self, lr: float = 0.01, width: int = 1, worse: bool = False, stop_at: int | None = None):
+    def __init__(self, lr: float = 0.01, width: int = 1, worse: bool = False):
         super().__init__()
-        self.lr, self.worse, self.stop_at = lr, worse, stop_at
+        self.lr, self.worse = lr, worse
         self.layer = torch.nn.Linear(1, width)
 
     def training_step(self, batch, index):
-        if self.global_step == self.stop_at:
-            raise KeyboardInterrupt
         return (self.layer(batch[0]) ** 2).mean()
 
     def validation_step(self, batch, index):
-        self.log("val/loss", float(self.global_step) if self.worse else (self.layer(batch[0]) ** 2).mean())
+        loss = (self.layer(batch[0]) ** 2).mean()
+        self.log("val/loss", float(self.global_step) if self.worse else loss)
 
     test_step = validation_step
 

@@ -78,9 +78,7 @@ class Classifier(L.LightningModule):
         self.balance = class_weights == "balanced"
         weights = class_weights if isinstance(class_weights, list) else [1.0] * len(classes)
         if len(weights) != len(classes) or min(weights) <= 0:
-            raise InputError(
-                f"class_weights: {weights}; expected {len(classes)} positive numbers, one a class."
-            )
+            raise InputError(f"class_weights: {weights}; expected {len(classes)} positive numbers, one a class.")
         self.label_smoothing = label_smoothing
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

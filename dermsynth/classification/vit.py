@@ -23,9 +23,7 @@ SUPPORTED = (
 )
 
 
-def build(
-    model: str | Mapping[str, Any], classes: Sequence[str], image_size: int | None = None
-) -> PreTrainedModel:
+def build(model: str | Mapping[str, Any], classes: Sequence[str], image_size: int | None = None) -> PreTrainedModel:
     """Load a pretrained network with a head for these classes, or build one from its configuration.
 
     The head is kept only if the loaded network was trained for the same classes in the same order; otherwise
@@ -86,9 +84,7 @@ def _parse_config(fields: Mapping[str, Any]) -> PretrainedConfig:
     try:
         known = AutoConfig.for_model(model_type)
     except ValueError as error:
-        raise InputError(
-            f"model.model_type: {model_type!r} is not known to transformers. {SUPPORTED}"
-        ) from error
+        raise InputError(f"model.model_type: {model_type!r} is not known to transformers. {SUPPORTED}") from error
     # transformers keeps unknown fields without a word; a misspelt one would silently mean the default.
     unknown = [name for name in fields if not hasattr(known, name)]
     if unknown:
@@ -110,17 +106,13 @@ def _from_config(config: PretrainedConfig, classes: Sequence[str], image_size: i
     try:
         return AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     except ValueError as error:
-        raise InputError(
-            f"model: {config.model_type} cannot be built: {str(error)[:300]} {SUPPORTED}"
-        ) from error
+        raise InputError(f"model: {config.model_type} cannot be built: {str(error)[:300]} {SUPPORTED}") from error
 
 
 def _load(name: str, classes: Sequence[str], image_size: int | None) -> PreTrainedModel:
     if Path(name).expanduser().is_dir():
         name = str(Path(name).expanduser())
-    elif name.count("/") > 1 or name.startswith(
-        (".", "/", "~")
-    ):  # cannot be a hub id: no network for a typing error
+    elif name.count("/") > 1 or name.startswith((".", "/", "~")):  # cannot be a hub id: no network for a typing error
         raise InputError(f"model: no folder {name!r}. {SUPPORTED}")
     try:
         config = AutoConfig.from_pretrained(name)
@@ -136,8 +128,7 @@ def _load(name: str, classes: Sequence[str], image_size: int | None) -> PreTrain
     missing = sorted(key for key in info["missing_keys"] if key.startswith(backbone))
     if missing:
         raise InputError(
-            f"model: {name!r} lacks {len(missing)} weights of a {config.model_type}, such as {missing[0]}. "
-            f"{SUPPORTED}"
+            f"model: {name!r} lacks {len(missing)} weights of a {config.model_type}, such as {missing[0]}. {SUPPORTED}"
         )
     state = target.state_dict()
     for key, tensor in source.state_dict().items():

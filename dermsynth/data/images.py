@@ -164,7 +164,5 @@ def _decode(data: bytes, path: Path, flag: int) -> RGB:
     except cv2.error:
         image = None
     if image is None:
-        raise InputError(
-            f"{path}: not an image that OpenCV can decode ({len(data)} bytes). Download it again."
-        )
+        raise InputError(f"{path}: not an image that OpenCV can decode ({len(data)} bytes). Download it again.")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

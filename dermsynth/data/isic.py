@@ -102,8 +102,7 @@ def _recognise(folder: Path) -> tuple[Layout, str]:
     if not found:
         looked_for = "\n".join(f"  {layout.name}: {' or '.join(layout.signs)}" for layout in LAYOUTS.values())
         raise InputError(
-            f"{folder}: no known ISIC layout. Looked in it for\n{looked_for}\n"
-            "Give the folder that holds one of them."
+            f"{folder}: no known ISIC layout. Looked in it for\n{looked_for}\nGive the folder that holds one of them."
         )
     if len(found) > 1:
         names = ", ".join(f"{layout.name} ({sign})" for layout, sign in found)
@@ -127,9 +126,7 @@ def _read_isic2017(folder: Path) -> Download:
         if not truth.is_file() and not data.is_dir():
             continue  # A part that was not downloaded; the set then has no official split.
         _require(truth)
-        metadata = next(
-            (p for base in (data, folder) if (p := base / f"{data.name}_metadata.csv").is_file()), None
-        )
+        metadata = next((p for base in (data, folder) if (p := base / f"{data.name}_metadata.csv").is_file()), None)
         tables += [truth] if metadata is None else [truth, metadata]
         parts += 1
         people = {} if metadata is None else dict(_people_2017(metadata))
@@ -139,9 +136,7 @@ def _read_isic2017(folder: Path) -> Download:
         for image_id, row, where in rows:
             melanoma, keratosis = (_flag(row, name, where) for name in ("melanoma", "seborrheic_keratosis"))
             if melanoma and keratosis:
-                raise InputError(
-                    f"{where}: both melanoma and seborrheic_keratosis; expected one of them or none."
-                )
+                raise InputError(f"{where}: both melanoma and seborrheic_keratosis; expected one of them or none.")
             record = _record(
                 image_id,
                 split=split,
@@ -189,9 +184,7 @@ _DIAGNOSES_2020 = {
 
 def _read_isic2020(folder: Path) -> Download:
     """The ISIC 2020 training set under its Kaggle or its challenge-site names; the test set has no labels."""
-    table = next(
-        (folder / name for name in _TABLES_2020 if (folder / name).is_file()), folder / _TABLES_2020[0]
-    )
+    table = next((folder / name for name in _TABLES_2020 if (folder / name).is_file()), folder / _TABLES_2020[0])
     rows = list(_rows(_require(table), "image_name", ("patient_id", "target")))
     duplicates = folder / _DUPLICATES_2020
     dropped = _second_of_pairs(duplicates, {name for name, _, _ in rows}) if duplicates.is_file() else set()
@@ -203,9 +196,7 @@ def _read_isic2020(folder: Path) -> Download:
     for name, row, where in kept:
         word = _known(row, "diagnosis").lower()
         if word and word not in _DIAGNOSES_2020:
-            raise InputError(
-                f"{where}: diagnosis {word!r}; expected unknown or one of {', '.join(_DIAGNOSES_2020)}."
-            )
+            raise InputError(f"{where}: diagnosis {word!r}; expected unknown or one of {', '.join(_DIAGNOSES_2020)}.")
         record = _record(
             name,
             diagnosis=_DIAGNOSES_2020.get(word, ""),
@@ -220,9 +211,7 @@ def _read_isic2020(folder: Path) -> Download:
         )
         images.append(SourceImage(found[name], record))
     tables = (table, duplicates) if duplicates.is_file() else (table,)
-    return Download(
-        tuple(images), tables, False, len(dropped), len(files.keys() - {name for name, _, _ in rows})
-    )
+    return Download(tuple(images), tables, False, len(dropped), len(files.keys() - {name for name, _, _ in rows}))
 
 
 # ------------------------------------------------------------------------------------------------ shared
@@ -280,9 +269,7 @@ def _cells(table: Path, needed: Sequence[str]) -> Iterator[tuple[dict[str, str],
             for row in reader:
                 where = f"{table}, line {reader.line_num}"
                 if None in row or None in row.values():
-                    raise InputError(
-                        f"{where}: {len(columns)} cells expected as in the header. Mend the row."
-                    )
+                    raise InputError(f"{where}: {len(columns)} cells expected as in the header. Mend the row.")
                 yield {name: value.strip() for name, value in row.items()}, where
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: not a CSV in UTF-8 ({error}). Download it again.") from error
@@ -314,11 +301,7 @@ def _list_images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return files
     for path in sorted(folder.iterdir()):
-        if (
-            path.suffix.lower() not in SUFFIXES
-            or path.name.startswith(".")
-            or path.stem.endswith("_superpixels")
-        ):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or path.stem.endswith("_superpixels"):
             continue
         if path.stem in files:
             raise InputError(f"{path}: {files[path.stem].name} lies beside it. Keep one file an image.")
@@ -326,9 +309,7 @@ def _list_images(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _find(
-    files: dict[str, Path], names: Sequence[str], places: Sequence[Path], table: Path
-) -> dict[str, Path]:
+def _find(files: dict[str, Path], names: Sequence[str], places: Sequence[Path], table: Path) -> dict[str, Path]:
     missing = [name for name in names if name not in files]
     if missing:
         raise InputError(

@@ -6,7 +6,9 @@ from dermsynth.data.manifest import ImageSet, train_split_sha256
 from dermsynth.errors import InputError
 
 
-def check(real: ImageSet, synthetic: Sequence[ImageSet], allow_foreign: Collection[str], for_prior: bool = False) -> None:
+def check(
+    real: ImageSet, synthetic: Sequence[ImageSet], allow_foreign: Collection[str], for_prior: bool = False
+) -> None:
     """Raise if a mix of real and generated sets could tell the model about the patients it is tested on.
 
     That no group lies in two splits is checked when a set is read (`manifest.read`).
@@ -30,7 +32,9 @@ def check(real: ImageSet, synthetic: Sequence[ImageSet], allow_foreign: Collecti
             )
     unknown = set(allow_foreign) - {s.root.name for s in synthetic}
     if unknown:
-        raise InputError(f"data.allow_foreign: {', '.join(sorted(unknown))} is not the name of a set in data.synthetic.")
+        raise InputError(
+            f"data.allow_foreign: {', '.join(sorted(unknown))} is not the name of a set in data.synthetic."
+        )
     split_hash = train_split_sha256(real.records)
     for generated in synthetic:
         for record in generated.records:

@@ -164,9 +164,7 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
     extra = sorted({name for r in records for name in r.extra})
     full_info = {**info, "train_split_sha256": train_split_sha256(records)}
     write_atomically(root / DATASET, json.dumps(full_info, indent=2, ensure_ascii=False) + "\n")
-    lines: list[dict[str, Any]] = [
-        {**{name: getattr(r, name) for name in COLUMNS}, **r.extra} for r in records
-    ]
+    lines: list[dict[str, Any]] = [{**{name: getattr(r, name) for name in COLUMNS}, **r.extra} for r in records]
     temporary = table.with_name(f".{METADATA}.{os.getpid()}")
     with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *extra], restval="", lineterminator="\n")
@@ -213,7 +211,7 @@ def _parse(row: dict[str, str], where: str) -> Record:
         }
     except ValueError as error:
         raise InputError(f"{where}: width, height and age_approx must be numbers ({error}).") from error
-    text = {name: row.get(name) or "" for name in COLUMNS if name not in numbers}
+    text: dict[str, Any] = {name: row.get(name) or "" for name in COLUMNS if name not in numbers}
     # A None key holds the cells beyond the header; such a row is not trusted.
     if None in row:
         raise InputError(f"{where}: more cells than columns.")

@@ -84,8 +84,7 @@ class Ratio(Policy):
         chosen = np.concatenate(
             [
                 deal(real_labels, real, (seed, _REAL), epoch, self.class_balanced),
-                deal(synthetic_labels, synthetic, (seed, _SYNTHETIC), epoch, self.class_balanced)
-                + len(real_labels),
+                deal(synthetic_labels, synthetic, (seed, _SYNTHETIC), epoch, self.class_balanced) + len(real_labels),
             ]
         )
         return np.random.default_rng((seed, _SHUFFLE, epoch)).permutation(chosen)

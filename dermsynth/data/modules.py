@@ -13,7 +13,7 @@ from dermsynth import lesions
 from dermsynth.data import leaks, manifest
 from dermsynth.data.images import read_rgb
 from dermsynth.data.manifest import Record
-from dermsynth.data.mixing import PriorPreservation, Policy, Ratio
+from dermsynth.data.mixing import Policy, PriorPreservation, Ratio
 from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
@@ -112,9 +112,7 @@ class LesionData(LightningDataModule):
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for name in stages.get(stage, ()):
             if not self.samples[name]:
-                raise InputError(
-                    f"{self.real}: no image of the classes {', '.join(self.classes)} in its {name} split."
-                )
+                raise InputError(f"{self.real}: no image of the classes {', '.join(self.classes)} in its {name} split.")
         if stage == "fit":
             self._labels = (_labels(self.samples["train"]), _labels(self.generated))
             self._epoch_length = sum(self.mix.counts(*map(len, self._labels)))

@@ -114,9 +114,7 @@ def _bare_skin(canvas: "_Canvas", skin: Skin) -> Field:
     haemoglobin = skin.redness * (1 + rng.uniform(0.05, 0.22) * blotched)
     freckles = int(rng.poisson(6)) if rng.random() < 0.35 else 0
     places = rng.uniform(-0.5, 0.5, (freckles, 2)) * canvas.field
-    spots = np.float32(rng.uniform(0.05, 0.2)) * canvas.dots(
-        places, rng.uniform(0.2, 0.8, freckles), blur=0.2
-    )
+    spots = np.float32(rng.uniform(0.05, 0.2)) * canvas.dots(places, rng.uniform(0.2, 0.8, freckles), blur=0.2)
     return np.asarray(
         melanin[..., None] * SKIN_MELANIN + haemoglobin[..., None] * HAEMOGLOBIN + spots[..., None] * MELANIN,
         np.float32,
@@ -153,9 +151,7 @@ class _Canvas:
         for points, width in strokes:
             pixels = np.round((points + self.field / 2) * scale).astype(np.int32)
             cv2.polylines(mask, [pixels], False, 255, max(1, round(width * scale)))
-        small = (
-            cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        )
+        small = cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         if blur:
             cv2.GaussianBlur(small, (0, 0), max(0.3, blur * self.size / self.field), dst=small)
         return np.asarray(small, np.float32)
@@ -191,9 +187,7 @@ class _Canvas:
             melanin += np.float32(extra_melanin * rng.uniform(0.6, 1.2)) * zone
             haemoglobin += np.float32(extra_haemoglobin + rng.uniform(-0.1, 0.12)) * zone
             if name in ("blue-grey", "white"):
-                veil = np.maximum(
-                    veil, np.float32(0.6 if name == "blue-grey" else 0.3) * zone * (1 + 0.3 * ragged)
-                )
+                veil = np.maximum(veil, np.float32(0.6 if name == "blue-grey" else 0.3) * zone * (1 + 0.3 * ragged))
         melanin += body * self.globules(centre, radius, lesion)
         return melanin, haemoglobin, veil
 
@@ -277,9 +271,7 @@ def _outline(lesion: Lesion, rng: np.random.Generator) -> NDArray[np.float64]:
     size = np.where(
         waves == 2,
         rng.uniform(0.04, 0.2),
-        np.where(waves <= 5, 0.02 + 0.16 * lesion.asymmetry, 0.003 + 0.085 * lesion.border)
-        * 2.0
-        / waves**0.8,
+        np.where(waves <= 5, 0.02 + 0.16 * lesion.asymmetry, 0.003 + 0.085 * lesion.border) * 2.0 / waves**0.8,
     ) * np.where(waves == 2, 1, rng.rayleigh(0.6, len(waves)))
     phase = rng.uniform(0, 2 * np.pi, len(waves))
     radius = np.clip(1 + size @ np.cos(waves[:, None] * angle + phase[:, None]), 0.25, None)

@@ -213,9 +213,7 @@ def _phantom(number: int, patient: Patient, malignant_share: float, rng: np.rand
         malignant,
         "melanoma" if malignant else benign,
         str(rng.choice(list(SITES), p=counts / counts.sum())),
-        _lesion(
-            rng.normal(SHIFT * malignant, 1, 4), keratosis=not malignant and benign == "seborrheic keratosis"
-        ),
+        _lesion(rng.normal(SHIFT * malignant, 1, 4), keratosis=not malignant and benign == "seborrheic keratosis"),
     )
 
 

@@ -87,7 +87,7 @@ class ResumableLoader(DataLoader[Any]):
     batch_sampler: TrainSampler
     _given = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's own annotation names a private class
         self._given = self.batch_sampler.start
         for batch in super().__iter__():
             # Lightning counts batches and need not run this loop to its end, so the place is given up here.

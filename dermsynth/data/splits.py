@@ -134,9 +134,7 @@ def _folds(fractions: Sequence[float], groups: int) -> list[int]:
     return [most - val - test, val, test]
 
 
-def _stratified_folds(
-    strata: IntArray, members: IntArray, folds: int, random: np.random.RandomState
-) -> IntArray:
+def _stratified_folds(strata: IntArray, members: IntArray, folds: int, random: np.random.RandomState) -> IntArray:
     # Imported here: it takes a second, and neither --help nor the processes that resize need it.
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -16,7 +16,7 @@ from torch import Tensor
 # Without it the import asks the package index for a newer version: no network unless asked.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations as A  # noqa: E402  (the line above must come first)
+import albumentations as A
 
 Augmentation = Literal["none", "dihedral", "standard"]
 
@@ -45,7 +45,9 @@ class Transform:
                     border_mode=cv2.BORDER_REFLECT_101,
                     p=0.8,
                 ),
-                A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.03, 0.03), p=0.8),
+                A.ColorJitter(
+                    brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.03, 0.03), p=0.8
+                ),
                 A.GaussianBlur(blur_limit=(3, 5), p=0.1),
             ]
         self._compose = A.Compose(steps)

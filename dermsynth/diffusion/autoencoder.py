@@ -52,9 +52,7 @@ class Autoencoder(LightningModule):
         posterior = self.vae.encode(pixels).latent_dist
         decoded = self.vae.decode(posterior.sample()).sample.float()
         reconstruction = F.l1_loss(decoded, pixels)
-        loss = (
-            reconstruction + self.edge_weight * edge_loss(decoded, pixels) + self.kl_weight * posterior.kl().mean()
-        )
+        loss = reconstruction + self.edge_weight * edge_loss(decoded, pixels) + self.kl_weight * posterior.kl().mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(pixels))
         self.log("train/reconstruction", reconstruction, batch_size=len(pixels))
         return loss
@@ -73,8 +71,8 @@ class Autoencoder(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Set the scaling factor so that scaled latents have unit variance (Rombach et al. 2022, appendix G)."""
         if self._moments:
-            total = torch.stack(self._moments).sum(dim=0)
-            total = self.all_gather(total).reshape(-1, 3).sum(dim=0)
+            moments: Any = self.all_gather(torch.stack(self._moments).sum(dim=0))
+            total = moments.reshape(-1, 3).sum(dim=0)
             self.latent_std = (total[1] / total[2] - (total[0] / total[2]).square()).sqrt()
             self._moments.clear()
 

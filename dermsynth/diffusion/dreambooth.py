@@ -44,6 +44,8 @@ class DreamBooth(LightningModule):
         lr_scheduler: stepped after every optimizer step.
     """
 
+    alphas_cumprod: Tensor
+
     def __init__(
         self,
         base: str,
@@ -142,7 +144,7 @@ class DreamBooth(LightningModule):
         self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
 
     def export(self, out: Path, format: str) -> None:
-        """Write the pipeline with the trained weights (`diffusers`, adapters merged), or the adapters alone (`lora`)."""
+        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`)."""
         if format == "lora":
             save_lora(self.parts, out)
         else:
@@ -163,9 +165,7 @@ class DreamBooth(LightningModule):
             "lora": lora,
         }
 
-    def _denoise(
-        self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _denoise(self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             posterior = self.vae.encode(pixels).latent_dist
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, timesteps.

@@ -37,7 +37,7 @@ def add_lora(parts: Parts, lora: LoRA, text_encoder: bool) -> None:
     Raises:
         InputError: no layer has one of the target names.
     """
-    models: list[tuple[nn.Module, Sequence[str]]] = [(parts.unet, lora.targets)]
+    models: list[tuple[Any, Sequence[str]]] = [(parts.unet, lora.targets)]
     if text_encoder:
         models.append((parts.text_encoder, _TEXT_ENCODER_TARGETS))
     for model, targets in models:
@@ -81,7 +81,7 @@ def has_lora(model: nn.Module) -> bool:
     return hasattr(model, "peft_config")
 
 
-def _unwrap(model: nn.Module) -> None:
+def _unwrap(model: Any) -> None:
     for name, module in list(model.named_modules()):
         if hasattr(module, "base_layer"):
             parent, _, child = name.rpartition(".")

@@ -27,9 +27,7 @@ def add_noise(alphas_cumprod: Tensor, latents: Tensor, noise: Tensor, timesteps:
     return signal * latents.float() + sigma * noise.float()
 
 
-def target(
-    kind: PredictionType, alphas_cumprod: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor
-) -> Tensor:
+def target(kind: PredictionType, alphas_cumprod: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """What the UNet should predict: ε, or v = √ᾱ_t · ε − √(1 − ᾱ_t) · x (Salimans & Ho 2022, appendix D).
 
     Args and shapes are those of `add_noise`.

@@ -136,9 +136,7 @@ def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
 def train_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
     """A CLIP tokenizer whose words are those of the texts; anything else is spelt in characters."""
     characters = [chr(code) for code in range(33, 127)]
-    tokenizer = CLIPTokenizer().train_new_from_iterator(
-        [*texts, *characters], _TINY_VOCABULARY, show_progress=False
-    )
+    tokenizer = CLIPTokenizer().train_new_from_iterator([*texts, *characters], _TINY_VOCABULARY, show_progress=False)
     tokenizer.model_max_length = 77
     return tokenizer
 

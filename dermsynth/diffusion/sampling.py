@@ -19,7 +19,7 @@ from dermsynth.diffusion.parts import Parts
 
 SchedulerName = Literal["dpmsolver++", "ddim", "euler", "euler_a", "pndm"]
 
-_SCHEDULERS: dict[str, tuple[type, dict[str, Any]]] = {
+_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}),
     "ddim": (DDIMScheduler, {"clip_sample": False}),
     "euler": (EulerDiscreteScheduler, {}),

@@ -124,11 +124,7 @@ class Comparison:
     def seed_rows(self, arm: str, metric: Metric) -> list[Row]:
         """The results of an arm's seeds, one each."""
         wanted = (arm, *metric)
-        return [
-            r
-            for r in self.rows
-            if (r.arm, r.metric, r.class_name) == wanted and r.seeds not in (MEAN, ENSEMBLE)
-        ]
+        return [r for r in self.rows if (r.arm, r.metric, r.class_name) == wanted and r.seeds not in (MEAN, ENSEMBLE)]
 
 
 def write(comparison: Comparison, out: Path) -> str:
@@ -275,9 +271,7 @@ def _conclusion(c: Comparison) -> str:
         limits += " An arm here has one seed, so a difference may be the seed's and not the arm's."
     else:
         limits += " How much the training seed matters is the ±."
-    power = ", ".join(
-        f"{arm} {_points(c.row(arm, metric).smallest_difference, c.primary)}" for arm in c.others
-    )
+    power = ", ".join(f"{arm} {_points(c.row(arm, metric).smallest_difference, c.primary)}" for arm in c.others)
     return "\n".join(
         [
             "What this shows",
@@ -319,9 +313,7 @@ def verdict(c: Comparison, arm: str) -> str:
     agree = sum(pair * difference > 0 for pair in pairs)
     if agree == len(pairs):
         return f"{verdict} All {len(pairs)} pairs of seeds agree."
-    return (
-        f"{verdict} Only {agree} of {len(pairs)} pairs of seeds agree: it may be the seeds', not the arm's."
-    )
+    return f"{verdict} Only {agree} of {len(pairs)} pairs of seeds agree: it may be the seeds', not the arm's."
 
 
 def plot(comparison: Comparison) -> Figure:
@@ -383,9 +375,7 @@ def _mark(
     axes.plot([low, high], [place] * 2, color=colour, linewidth=2.2, solid_capstyle="round")
     if len(seeds) > 1:
         circles = [seed * _scale(metric) for seed in seeds]
-        axes.plot(
-            circles, [place + 0.24] * len(seeds), "o", markersize=4, color=colour, fillstyle="none", alpha=0.7
-        )
+        axes.plot(circles, [place + 0.24] * len(seeds), "o", markersize=4, color=colour, fillstyle="none", alpha=0.7)
     face = "white" if difference and low <= 0 <= high else colour
     axes.plot(value, place, "D", markersize=7, color=colour, markerfacecolor=face, markeredgewidth=1.6)
     axes.annotate(
@@ -484,7 +474,5 @@ def _cells(name: str, cells: Sequence[str], width: int) -> str:
 def _wrap(paragraph: str, indent: str = "") -> str:
     # Hard spaces while wrapping keep a p and its number on one line.
     whole = re.sub(r"p ([=<]) ", "p\xa0\\1\xa0", paragraph)
-    filled = textwrap.fill(
-        whole, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-    )
+    filled = textwrap.fill(whole, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     return filled.replace("\xa0", " ")

@@ -87,8 +87,7 @@ def read_run(folder: Path) -> Run:
         classes = tuple(name.removeprefix(PREFIX) for name in header if name.startswith(PREFIX))
         if len(classes) < 2:
             raise InputError(
-                f"{table}: a column {PREFIX}CLASS is needed for each of two or more classes; "
-                f"found {', '.join(header)}."
+                f"{table}: a column {PREFIX}CLASS is needed for each of two or more classes; found {', '.join(header)}."
             )
         rows = [_parse(row, classes, f"{table}, line {reader.line_num}") for row in reader]
     if not rows:
@@ -147,8 +146,7 @@ def check_same_images(first: Run, other: Run) -> None:
         only = sorted(set(here.image_ids) - set(there.image_ids))
         if only:
             raise InputError(
-                f"{runs}: image {only[0]} is in {here.path} and not in {there.path} "
-                f"({len(only)} such). {advice}"
+                f"{runs}: image {only[0]} is in {here.path} and not in {there.path} ({len(only)} such). {advice}"
             )
     for what in ("labels", "splits", "groups"):
         for image_id, a, b in zip(first.image_ids, getattr(first, what), getattr(other, what), strict=True):
@@ -157,9 +155,7 @@ def check_same_images(first: Run, other: Run) -> None:
                 raise InputError(f"{runs}: image {image_id} differs in {what}: {values}. {advice}")
 
 
-def _parse(
-    row: dict[str, str], classes: tuple[str, ...], where: str
-) -> tuple[str, str, str, str, tuple[float, ...]]:
+def _parse(row: dict[str, str], classes: tuple[str, ...], where: str) -> tuple[str, str, str, str, tuple[float, ...]]:
     blank = [name for name in COLUMNS if not row[name]]
     if blank:
         raise InputError(f"{where}: {', '.join(blank)} is blank.")
@@ -172,7 +168,5 @@ def _parse(
     if not all(0 <= p <= 1 for p in probabilities):
         raise InputError(f"{where}: a probability lies outside 0 to 1: {', '.join(map(str, probabilities))}.")
     if not math.isclose(total := math.fsum(probabilities), 1, abs_tol=SUM_TOLERANCE):
-        raise InputError(
-            f"{where}: the probabilities sum to {total:.4g}; expected 1 (a softmax over the classes)."
-        )
+        raise InputError(f"{where}: the probabilities sum to {total:.4g}; expected 1 (a softmax over the classes).")
     return row["image_id"], row["group"], row["split"], row["label"], probabilities

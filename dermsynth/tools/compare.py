@@ -59,15 +59,11 @@ def compare_arms(arms: Mapping[str, Sequence[Run]], baseline: str | None, primar
     labels, groups, classes = first.label_index, first.group_index, first.classes
     n_groups = int(groups.max()) + 1
     if n_groups < 2:
-        raise InputError(
-            f"{first.path}: all images are of one group (patient); an interval needs two or more."
-        )
+        raise InputError(f"{first.path}: all images are of one group (patient); an interval needs two or more.")
     # Row 0 is the test set as it is, the others are its resamples.
     weights = np.vstack([np.ones(n_groups), statistics.resampling_weights(n_groups)])
     of_seeds: dict[str, Seeds] = {
-        arm: {
-            run.seed: statistics.measure(run.probabilities, labels, groups, weights, classes) for run in runs
-        }
+        arm: {run.seed: statistics.measure(run.probabilities, labels, groups, weights, classes) for run in runs}
         for arm, runs in arms.items()
     }
     # What is not defined depends on the images alone, so any one run tells.
@@ -155,9 +151,7 @@ def _mean_rows(arm: str, seeds: Seeds, baseline: Seeds | None) -> list[Row]:
     return rows
 
 
-def _exact_rows(
-    arm: str, seeds: str, images: Run, probabilities: Floats, baseline: Floats | None
-) -> list[Row]:
+def _exact_rows(arm: str, seeds: str, images: Run, probabilities: Floats, baseline: Floats | None) -> list[Row]:
     """Plain metrics of one set of probabilities; exact McNemar and DeLong against another of these images."""
     labels, classes = images.label_index, images.classes
     once = np.ones((1, 1))

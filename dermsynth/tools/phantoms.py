@@ -5,9 +5,7 @@ from pathlib import Path
 from dermsynth.data import phantoms as drawn
 
 
-def phantoms(
-    out: Path, patients: int = 60, seed: int = 0, size: int = 256, malignant_share: float = 0.3
-) -> None:
+def phantoms(out: Path, patients: int = 60, seed: int = 0, size: int = 256, malignant_share: float = 0.3) -> None:
     """Draw lesions in the ISIC 2020 layout: a practice data set that needs no download.
 
     The images look like dermoscopy, and benign and malignant ones differ as the ABCD rule says, but they are

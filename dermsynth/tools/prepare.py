@@ -111,8 +111,7 @@ class _Reading:
             "layout": self.layout.name,
             "why": self.why,
             "tables": {
-                table.relative_to(self.folder).as_posix(): manifest.sha256_file(table)
-                for table in self.download.tables
+                table.relative_to(self.folder).as_posix(): manifest.sha256_file(table) for table in self.download.tables
             },
             "images": len(self.download.images),
             "duplicates_dropped": self.download.duplicates_dropped,
@@ -168,9 +167,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         except (ValueError, AttributeError):
             before = {}
         wrong = [
-            f"{key} {before.get(key)!r}, now {settings[key]!r}"
-            for key in settings
-            if before.get(key) != settings[key]
+            f"{key} {before.get(key)!r}, now {settings[key]!r}" for key in settings if before.get(key) != settings[key]
         ]
         if wrong:
             raise InputError(

@@ -33,10 +33,7 @@ def test_confusion_cells_hold_counts_and_row_percent():
 
 def test_roc_names_each_class_with_its_area(outcomes):
     label, probabilities = outcomes
-    legend = [
-        text.get_text()
-        for text in roc_figure(label, probabilities, CLASSES, "val").axes[0].get_legend().texts
-    ]
+    legend = [text.get_text() for text in roc_figure(label, probabilities, CLASSES, "val").axes[0].get_legend().texts]
     assert legend == [
         f"{name}  {roc_auc_score(label == c, probabilities[:, c]):.3f} (n = {np.sum(label == c)})"
         for c, name in enumerate(CLASSES)

@@ -18,9 +18,7 @@ PROMPTS = ["a dermoscopic image of nevus", "a dermoscopic image of melanoma"]
 
 
 def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(base, tmp_path):
-    model = DreamBooth(
-        base, sampling=Sampling(2, 2.0), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2)
-    )
+    model = DreamBooth(base, sampling=Sampling(2, 2.0), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2))
     untrained = model.sample([PROMPTS[0]], [9])[0]
     trainer = Trainer(
         accelerator="cpu",

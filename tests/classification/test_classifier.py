@@ -111,9 +111,7 @@ def test_checkpoint_says_what_it_is_and_loads_with_weights_only(fitted):
 
 def test_tested_from_its_checkpoint_it_gives_the_same_numbers(fitted, tmp_path):
     _, run, path = fitted
-    expected = {
-        name.removeprefix("val/"): v.item() for name, v in run.callback_metrics.items() if "val/" in name
-    }
+    expected = {name.removeprefix("val/"): v.item() for name, v in run.callback_metrics.items() if "val/" in name}
     again = trainer(tmp_path, callbacks=[], enable_checkpointing=False)
     (found,) = again.test(classifier(), Bands(), ckpt_path=path, verbose=False, weights_only=True)
     assert {name.removeprefix("test/"): v for name, v in found.items()} == pytest.approx(expected, abs=1e-5)

@@ -40,9 +40,7 @@ def test_a_longer_configuration_governs_a_resumed_run():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"warmup_steps": 5}, {"warmup_steps": -1}, {"warmup_steps": 0, "floor": 2.0}]
-)
+@pytest.mark.parametrize("wrong", [{"warmup_steps": 5}, {"warmup_steps": -1}, {"warmup_steps": 0, "floor": 2.0}])
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match=r"warmup_steps|floor"):
         rates(1, total_steps=5, **wrong)

@@ -46,9 +46,7 @@ def test_exif_orientation_is_honoured_at_every_scale(tmp_path, quarters, suffix,
 
 def test_a_photograph_is_decoded_reduced_and_looks_like_the_full_decode(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    smooth = cv2.resize(
-        rng.integers(0, 255, (15, 20, 3), np.uint8), (800, 600), interpolation=cv2.INTER_CUBIC
-    )
+    smooth = cv2.resize(rng.integers(0, 255, (15, 20, 3), np.uint8), (800, 600), interpolation=cv2.INTER_CUBIC)
     path = tmp_path / "large.jpg"
     path.write_bytes(jpeg(smooth))
     flags = []
@@ -128,9 +126,7 @@ def test_bad_files_are_named(tmp_path, quarters, read, content, message):
 
 
 def test_a_damaged_png_with_its_end_is_noticed(tmp_path):
-    data = bytearray(
-        cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3)))[1].tobytes()
-    )
+    data = bytearray(cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3)))[1].tobytes())
     data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
     path = tmp_path / "damaged.png"
     path.write_bytes(data)

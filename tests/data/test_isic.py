@@ -12,9 +12,7 @@ from PIL import Image
 from dermsynth.data.isic import LAYOUTS, _second_of_pairs, read_download
 from dermsynth.errors import InputError
 
-COLUMNS_2020 = (
-    "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
-)
+COLUMNS_2020 = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
 
 
 def draw(path, seed=0):
@@ -233,9 +231,7 @@ class TestBadInput:
         with pytest.raises(InputError, match=r"line 3: image_name 'ISIC_0000001' occurs twice"):
             read_download(isic2020)
 
-    @pytest.mark.parametrize(
-        "name", ["../secret", "/etc/passwd", "train/ISIC_0000001", "..", "", "a b", "a\\b"]
-    )
+    @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "train/ISIC_0000001", "..", "", "a b", "a\\b"])
     def test_a_name_with_path_parts_is_an_error(self, isic2020, name):
         rewrite(isic2020 / "train.csv", "ISIC_0000002", name)
         with pytest.raises(InputError, match=r"line 3: image_name .*expected an image name"):

@@ -21,9 +21,7 @@ def synthetic(tmp_path, real):
 
 
 def test_classification_batches_hold_the_contract(real, synthetic):
-    data = ClassificationData(
-        real=real, synthetic=[synthetic], classes=CLASSES, size=16, batch_size=4, mix=Ratio(0.5)
-    )
+    data = ClassificationData(real=real, synthetic=[synthetic], classes=CLASSES, size=16, batch_size=4, mix=Ratio(0.5))
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert len(batches) == 6
@@ -56,9 +54,7 @@ def test_pixels_are_the_image_scaled_to_plus_minus_one(real):
 
 
 def test_validation_and_test_hold_real_images_only_and_each_once(real, synthetic):
-    data = ClassificationData(
-        real=real, synthetic=[synthetic], classes=CLASSES, size=16, batch_size=4, mix=Ratio(0.5)
-    )
+    data = ClassificationData(real=real, synthetic=[synthetic], classes=CLASSES, size=16, batch_size=4, mix=Ratio(0.5))
     for stage, loader in (("validate", data.val_dataloader), ("test", data.test_dataloader)):
         data.setup(stage)
         ids = [i for b in loader() for i in b["image_id"]]
@@ -125,7 +121,7 @@ def test_counts_that_do_not_fit_the_classes_are_refused(count):
 
 
 def test_a_prompt_with_an_unknown_field_is_refused():
-    with pytest.raises(InputError, match="only {token} and {lesion}"):
+    with pytest.raises(InputError, match=r"only \{token\} and \{lesion\}"):
         GenerationData(classes=["NV"], count=1, batch_size=1, prompt="a {colour} mole")
 
 

@@ -17,9 +17,7 @@ from dermsynth.data import phantoms
 from dermsynth.data.phantom_drawing import Lesion, Skin, draw
 from dermsynth.errors import InputError
 
-KAGGLE = (
-    "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
-)
+KAGGLE = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -158,9 +156,7 @@ def test_all_four_parameters_together_reach_the_stated_ceiling():
     abcd[:, :2] = np.log(abcd[:, :2] / (1 - abcd[:, :2]))
     malignant = np.array([p.malignant for p in images])
     scores = cross_val_predict(LogisticRegression(), abcd, malignant, cv=5, method="decision_function")
-    assert roc_auc_score(malignant, scores) == pytest.approx(
-        norm.cdf(math.sqrt(2) * phantoms.SHIFT), abs=0.03
-    )
+    assert roc_auc_score(malignant, scores) == pytest.approx(norm.cdf(math.sqrt(2) * phantoms.SHIFT), abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -174,9 +170,7 @@ def test_pixels_show_each_property_higher_in_malignant_and_overlapping(features,
 def test_hand_made_features_separate_but_not_perfectly(features):
     values, malignant, patient = features
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    scores = cross_val_predict(
-        model, values, malignant, groups=patient, cv=GroupKFold(5), method="decision_function"
-    )
+    scores = cross_val_predict(model, values, malignant, groups=patient, cv=GroupKFold(5), method="decision_function")
     assert 0.8 < roc_auc_score(malignant, scores) < 0.95
 
 

@@ -155,9 +155,7 @@ class TestGroupedSplit:
             min_size=1,
             max_size=40,
         ),
-        st.sampled_from(
-            [FRACTIONS, (0.8, 0.2, 0.0), (0.34, 0.33, 0.33), (0.1, 0.45, 0.45), (0.9, 0.08, 0.02)]
-        ),
+        st.sampled_from([FRACTIONS, (0.8, 0.2, 0.0), (0.34, 0.33, 0.33), (0.1, 0.45, 0.45), (0.9, 0.08, 0.02)]),
         st.integers(0, 2**32 - 1),
     )
     @settings(max_examples=80, deadline=None)

@@ -150,7 +150,9 @@ def test_a_base_that_saw_another_train_split_is_refused(base, sets, tmp_path):
 
 def test_noise_differs_between_ranks_steps_and_epochs(base):
     model = DreamBooth(base)
-    draws = [torch.randn(8, generator=model._generator(*place)) for place in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))]
+    draws = [
+        torch.randn(8, generator=model._generator(*place)) for place in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))
+    ]
     for index, one in enumerate(draws):
         assert all(not torch.equal(one, other) for other in draws[index + 1 :])
     assert torch.equal(draws[0], torch.randn(8, generator=model._generator(0, 0, 0)))

@@ -56,10 +56,7 @@ def test_text_says_accuracy_first_as_users_report_it():
 def test_text_gives_counts_majority_mcnemar_power_and_baseline():
     text = " ".join(report.text(comparison()).split())
     assert "Comparison of 2 arms on 600 images of 400 groups (patients or lesions), split test." in text
-    assert (
-        "benign 300 (50.00%), malignant 300 (50.00%). Answering benign for every image has accuracy 50.00%."
-        in text
-    )
+    assert "benign 300 (50.00%), malignant 300 (50.00%). Answering benign for every image has accuracy 50.00%." in text
     assert "Baseline: real (by its name). Primary metric: accuracy." in text
     assert "exact McNemar p = 0.11 40 images right only in hybrid, 26 only in real; accuracy 84.06%" in text
     assert "By seed: seed 1 p = 0.11, seed 2 p = 0.11." in text

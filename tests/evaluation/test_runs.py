@@ -75,9 +75,8 @@ def test_missing_folder_and_file_and_predictions(tmp_path):
     (folder / "predictions.csv").unlink()
     with pytest.raises(InputError) as caught:
         read_run(folder)
-    assert (
-        f"`python -m dermsynth test --config {folder}/fit.yaml --ckpt_path {folder}/checkpoints/best.ckpt`"
-        in str(caught.value)
+    assert f"`python -m dermsynth test --config {folder}/fit.yaml --ckpt_path {folder}/checkpoints/best.ckpt`" in str(
+        caught.value
     )
 
 

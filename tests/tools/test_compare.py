@@ -86,9 +86,7 @@ def test_two_arms_from_files_to_table_text_and_plot(tmp_path, capsys):
     weights = resampling_weights(40)[:, runs[0].group_index]
     resampled = np.average(np.broadcast_to(right, weights.shape), axis=1, weights=weights)
     real = table["real", "mean", "accuracy", ""]
-    assert [float(real["low"]), float(real["high"])] == pytest.approx(
-        np.percentile(resampled, [2.5, 97.5]), rel=1e-5
-    )
+    assert [float(real["low"]), float(real["high"])] == pytest.approx(np.percentile(resampled, [2.5, 97.5]), rel=1e-5)
 
     printed = capsys.readouterr().out
     assert printed.startswith((out / "comparison.txt").read_text(encoding="utf-8"))
@@ -103,9 +101,7 @@ def test_mcnemar_is_on_the_ensemble_and_on_each_pair_of_seeds(tmp_path):
     folders, labels, p = draw_runs(tmp_path, {"real": 1.0, "hybrid": 1.4}, seeds=(1, 2, 3))
     compare(folders, tmp_path / "out")
     table = read_table(tmp_path / "out")
-    decided = {
-        f"seed {n}": [p[f"{arm}-seed{n}"].argmax(axis=1) for arm in ("real", "hybrid")] for n in (1, 2, 3)
-    }
+    decided = {f"seed {n}": [p[f"{arm}-seed{n}"].argmax(axis=1) for arm in ("real", "hybrid")] for n in (1, 2, 3)}
     decided["ensemble"] = [
         np.mean([p[f"{arm}-seed{n}"] for n in (1, 2, 3)], axis=0).argmax(axis=1) for arm in ("real", "hybrid")
     ]
@@ -161,9 +157,7 @@ def test_class_without_images_is_left_undefined_or_refused_as_primary(tmp_path, 
     rng = np.random.default_rng(2)
     labels, groups = np.zeros(30, dtype=int), np.arange(30)
     p = rng.dirichlet([2, 1], size=(2, 30))
-    folders = [
-        write_run(tmp_path / arm, labels, groups, p[i], BINARY) for i, arm in enumerate(("real", "hybrid"))
-    ]
+    folders = [write_run(tmp_path / arm, labels, groups, p[i], BINARY) for i, arm in enumerate(("real", "hybrid"))]
     compare(folders, tmp_path / "out")
     assert "No image of malignant: what needs one is not defined (–)." in capsys.readouterr().out
     assert read_table(tmp_path / "out")["hybrid", "mean", "auroc", ""]["value"] == ""

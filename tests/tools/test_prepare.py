@@ -18,9 +18,7 @@ from dermsynth.data import images, manifest
 from dermsynth.errors import InputError
 from dermsynth.tools.prepare import prepare
 
-HEADER = (
-    "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
-)
+HEADER = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
 
 
 def download(folder, patients=8, each=3, side=32):
