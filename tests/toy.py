@@ -31,7 +31,7 @@ class Data(L.LightningDataModule):
 
 
 class Line(L.LightningModule):
-    """y = w x + b, drawn to zero. With `worse`, each validation reports a worse metric than the one before."""
+    """y = w x + b, drawn to zero. With `worse`, each validation's metric is worse than the one before."""
 
     def __init__(self, lr: float = 0.01, width: int = 1, worse: bool = False):
         super().__init__()
