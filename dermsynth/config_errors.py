@@ -33,6 +33,9 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
     """
     if found := _IN_CLASS.search(message):
         owner, key = found.group(1), found.group(2).split(".")[0]
+        if owner.rpartition(".")[2] in ("LightningModule", "LightningDataModule"):
+            place = _place(key, arguments)
+            return f"{place}{key!r} is given before the class that takes it. Put overlays after their recipe."
         choices = [*_parameters(owner), "class_path", "init_args"]
         return f"{_place(key, arguments)}{owner} has no parameter {key!r}. {_nearest(key, choices)}"
     if found := _NO_CLASS.search(message):

@@ -15,7 +15,6 @@ from dermsynth import cli
 from dermsynth.cli import COMMANDS, main
 from dermsynth.errors import InputError
 
-
 HEAVY = {"docstring_parser", "jsonargparse", "lightning", "numpy", "torch", "transformers", "yaml"}
 
 
