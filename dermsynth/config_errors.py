@@ -34,7 +34,7 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
     if found := _IN_CLASS.search(message):
         owner, key = found.group(1), found.group(2).split(".")[0]
         if owner.rpartition(".")[2] in ("LightningModule", "LightningDataModule"):
-            place = _place(key, arguments)
+            place = _place(key, arguments, earliest=True)
             return f"{place}{key!r} is given before the class that takes it. Put overlays after their recipe."
         choices = [*_parameters(owner), "class_path", "init_args"]
         return f"{_place(key, arguments)}{owner} has no parameter {key!r}. {_nearest(key, choices)}"
@@ -88,13 +88,14 @@ def _nearest(name: str, choices: Sequence[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(choices)}."
 
 
-def _place(word: str, arguments: Sequence[str]) -> str:
-    """The flag, or the file and line, where a key or class is given; blank if it is not found."""
+def _place(word: str, arguments: Sequence[str], earliest: bool = False) -> str:
+    """The flag, or file and line, where a key or class is given, by default the last; blank if it is not found."""
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if flag.startswith("--") and (flag.endswith((f".{word}", f"-{word}")) or value == word):
             return f"{flag}: "
-    for file in _config_files(arguments):
+    files = _config_files(arguments)
+    for file in files if earliest else reversed(files):
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             if re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", line.partition("#")[0]):
                 return f"{file}, line {number}: "
@@ -102,7 +103,7 @@ def _place(word: str, arguments: Sequence[str]) -> str:
 
 
 def _config_files(arguments: Sequence[str]) -> list[Path]:
-    """Configuration files that are given and there, the last one first, as it is the one that counts."""
+    """Configuration files that are given and there."""
     pairs = [*pairwise(arguments), *(argument.partition("=")[::2] for argument in arguments)]
     files = [Path(pair[1]) for pair in pairs if pair[0] in ("-c", "--config")]
-    return [file for file in reversed(files) if file.is_file()]
+    return [file for file in files if file.is_file()]

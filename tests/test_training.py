@@ -206,6 +206,12 @@ def test_a_mistake_in_a_file_is_named_with_file_line_and_the_right_name(here, ca
     assert not Path("r").exists()
 
 
+def test_an_overlay_before_its_recipe_is_told_from_a_wrong_key(here, capsys):
+    Path("faster.yaml").write_text("model: {init_args: {lr: 0.5}}\n")
+    assert main(["fit", "--config", "faster.yaml", "--config", "line.yaml", "--run", "r"]) == 2
+    assert "faster.yaml, line 1: 'lr' is given before the class" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

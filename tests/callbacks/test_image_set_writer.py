@@ -1,6 +1,12 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+import yaml
 from lightning import Trainer
 from PIL import Image
 
@@ -12,6 +18,8 @@ from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
 from tests.builders import make_set
+
+ROOT = Path(__file__).parents[2]
 
 
 def generate(base, out, provenance=None, beside=None, **options):
@@ -87,3 +95,32 @@ def test_a_set_without_its_end_is_not_a_set(base, tmp_path, monkeypatch):
     generate(base, tmp_path / "made")
     with pytest.raises(InputError, match=r"no metadata\.csv"):
         manifest.read(tmp_path / "made")
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_images_of_one(base, tmp_path):
+    recipe = {
+        "trainer": {
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_progress_bar": False,
+            "callbacks": [{"class_path": "callbacks.image_set_writer.ImageSetWriter"}],
+        },
+        "model": {
+            "class_path": "dermsynth.diffusion.dreambooth.DreamBooth",
+            "init_args": {"base": base, "sampling": {"steps": 2, "guidance_scale": 2.0}},
+        },
+        "data": {
+            "class_path": "dermsynth.data.modules.GenerationData",
+            "init_args": {"classes": ["NV", "MEL"], "count": {"NV": 3, "MEL": 2}, "batch_size": 1},
+        },
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-m", "dermsynth", "predict", "--config", str(tmp_path / "recipe.yaml"), "--run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    one, two = tmp_path / "a/made", tmp_path / "b/made"
+    subprocess.run([*command, str(one)], check=True, cwd=ROOT, env=environment)
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    subprocess.run([*command, str(two), *several], check=True, cwd=ROOT, env=environment, timeout=300)
+    assert manifest.read(one).records == manifest.read(two).records
+    assert len(manifest.read(two).records) == 5
