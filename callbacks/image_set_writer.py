@@ -1,6 +1,7 @@
 """Generated images as an image set: PNG files, metadata.csv, dataset.json and a picture of them all."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,12 @@ class ImageSetWriter(Callback):
         self._out = Path(trainer.default_root_dir)
         if (self._out / manifest.METADATA).exists():
             raise InputError(f"--run {self._out}: it holds an image set already. Choose another folder or remove it.")
-        (self._out / "images").mkdir(parents=True, exist_ok=True)
+        self._above = manifest.read(self.beside) if self.beside else None
+        if trainer.is_global_zero:
+            # Images of a broken-off run, which this one need not make again.
+            shutil.rmtree(self._out / "images", ignore_errors=True)
+            (self._out / "images").mkdir(parents=True)
+        trainer.strategy.barrier()
         module: Any = pl_module
         how = module.sampling
         known = module.provenance
@@ -86,8 +92,8 @@ class ImageSetWriter(Callback):
             records = [record for part in gathered for record in part]
         if trainer.is_global_zero:
             records.sort(key=lambda record: record.image_id)
-            self._picture(records)
             manifest.write(self._out, records, self._info)
+            self._picture(records)
             print(f"{len(records)} images: {self._out}\npicture:  {self._out / 'grid.png'}")
 
     def _write(self, index: int, seed: int, class_name: str, prompt: str, image: np.ndarray) -> Record:
@@ -121,14 +127,14 @@ class ImageSetWriter(Callback):
 
     def _picture(self, records: list[Record]) -> None:
         """One row a class; with `beside`, the real ones above."""
-        real = manifest.read(self.beside) if self.beside else None
         classes = dict.fromkeys(_class_of(record) for record in records)
         rows: list[list[Path]] = []
         for name in classes:
-            if real:
+            if above := self._above:
                 label_by = lesions.label_by([name])
-                rows.append([real.path(r) for r in real.split("train") if r.class_name(label_by) == name])
+                rows.append([above.path(r) for r in above.split("train") if r.class_name(label_by) == name])
             rows.append([self._out / record.file_name for record in records if _class_of(record) == name])
+        rows = [row for row in rows if row]
         columns = min([self.grid_images, *map(len, rows)])
         size = (records[0].width, records[0].height)
         images = [np.asarray(Image.open(p).convert("RGB").resize(size)) for row in rows for p in row[:columns]]

@@ -11,8 +11,8 @@ import numpy as np
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
-from dermsynth.data.manifest import write_atomically
 from dermsynth.errors import InputError
+from dermsynth.files import write_atomically
 
 FILE_NAME = "predictions.csv"
 
@@ -73,7 +73,7 @@ class PredictionsWriter(Callback):
     """At the end of `test`, rank 0 writes `predictions.csv` into the run folder (`trainer.default_root_dir`).
 
     Columns: image_id, group, split, label (class name), then `p_<class>` for each class in order. The file is
-    complete or absent; a debugging run (`fast_dev_run`) writes none.
+    complete or absent; a debugging run (`fast_dev_run`) and a test of some batches (`limit_test_batches`) write none.
     """
 
     def __init__(self) -> None:
@@ -98,12 +98,15 @@ class PredictionsWriter(Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Gather on every rank, write on rank 0."""
         rows = self._collector.gather()
-        debugging: bool | int = trainer.fast_dev_run  # type: ignore[attr-defined]
         classes: list[str] = pl_module.classes  # type: ignore[assignment]
-        if trainer.is_global_zero and not debugging:
-            path = Path(trainer.default_root_dir) / FILE_NAME
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, to_csv(rows, classes))
+        if not trainer.is_global_zero:
+            return
+        path = Path(trainer.default_root_dir) / FILE_NAME
+        if _is_partial(trainer):
+            print(f"{path} is not written: the test was limited to a part of the images.", flush=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, to_csv(rows, classes))
 
 
 def to_csv(rows: list[Prediction], classes: list[str], split: str = "test") -> str:
@@ -115,3 +118,12 @@ def to_csv(rows: list[Prediction], classes: list[str], split: str = "test") -> s
         numbers = (f"{p:.9g}" for p in row.probabilities)
         writer.writerow([row.image_id, row.group, split, classes[row.label], *numbers])
     return text.getvalue()
+
+
+def _is_partial(trainer: L.Trainer) -> bool:
+    """Whether the test was limited to fewer batches than its loaders have, or was a debugging run."""
+    debugging: bool | int = trainer.fast_dev_run  # type: ignore[attr-defined]
+    given: Any = trainer.test_dataloaders
+    loaders = given if isinstance(given, list | tuple) else [given]
+    taken = trainer.num_test_batches
+    return bool(debugging) or any(n < len(loader) for n, loader in zip(taken, loaders, strict=True))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -26,14 +27,21 @@ class SampleGrid(Callback):
         self._validations = 0
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sample and log, on rank 0."""
+        """Sample a share on each rank; log on rank 0."""
         due = self._validations % self.every_n_validations == 0
         self._validations += not trainer.sanity_checking
-        if not due or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+        if not due or not isinstance(trainer.logger, TensorBoardLogger):
             return
         module: Any = pl_module
-        seeds = list(range(self.seed, self.seed + self.columns))
-        images = [image for prompt in self.prompts for image in module.sample([prompt] * self.columns, seeds)]
-        board = trainer.logger.experiment
-        board.add_image("samples", grid(images, self.columns), trainer.global_step, dataformats="HWC")
-        board.add_text("samples/prompts", "  \n".join(self.prompts), trainer.global_step)
+        wanted = [(prompt, self.seed + column) for prompt in self.prompts for column in range(self.columns)]
+        mine = wanted[trainer.global_rank :: trainer.world_size]
+        with trainer.precision_plugin.forward_context():
+            images = list(module.sample([p for p, _ in mine], [s for _, s in mine])) if mine else []
+        if trainer.world_size > 1:
+            shares: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(shares, images)
+            images = [shares[n % trainer.world_size][n // trainer.world_size] for n in range(len(wanted))]
+        if trainer.is_global_zero:
+            board = trainer.logger.experiment
+            board.add_image("samples", grid(images, self.columns), trainer.global_step, dataformats="HWC")
+            board.add_text("samples/prompts", "  \n".join(self.prompts), trainer.global_step)

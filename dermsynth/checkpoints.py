@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from lightning import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -16,6 +17,11 @@ def optimizer_config(optimizer: Optimizer, lr_scheduler: ScheduleCallable | None
     if lr_scheduler is None:
         return optimizer
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler(optimizer), "interval": "step"}}
+
+
+def provenance_of(trainer: Trainer) -> dict[str, Any]:
+    """What the data module says of the data that is trained on; empty for one that says nothing."""
+    return getattr(trainer.datamodule, "provenance", {})  # type: ignore[attr-defined]
 
 
 def check_kind(checkpoint: dict[str, Any], expected: str, **facts: Any) -> None:

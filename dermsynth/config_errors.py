@@ -33,10 +33,10 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
     """
     if found := _IN_CLASS.search(message):
         owner, key = found.group(1), found.group(2).split(".")[0]
-        if owner.rpartition(".")[2] in ("LightningModule", "LightningDataModule"):
+        choices = [*_parameters(owner), "class_path", "init_args"]
+        if owner.endswith(("LightningModule", "LightningDataModule")) and not _near(key, choices):
             place = _place(key, arguments, earliest=True)
             return f"{place}{key!r} is given before the class that takes it. Put overlays after their recipe."
-        choices = [*_parameters(owner), "class_path", "init_args"]
         return f"{_place(key, arguments)}{owner} has no parameter {key!r}. {_nearest(key, choices)}"
     if found := _NO_CLASS.search(message):
         path, reason = found.groups()
@@ -83,8 +83,12 @@ def _parameters(class_path: str) -> list[str]:
     return parser.add_class_arguments(pydoc.locate(class_path), fail_untyped=False)
 
 
+def _near(name: str, choices: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(name, choices, 1)
+
+
 def _nearest(name: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, choices, 1)
+    near = _near(name, choices)
     return f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(choices)}."
 
 

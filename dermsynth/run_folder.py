@@ -14,8 +14,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
-from dermsynth.data.manifest import write_atomically
 from dermsynth.errors import InputError
+from dermsynth.files import write_atomically
 
 RUN_FILE = "fit.yaml"
 # Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
@@ -89,7 +89,7 @@ def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, A
         InputError: it is not there, not whole, or not one of a training run.
     """
     if not path.exists():
-        raise InputError(f"--ckpt_path {path}: no such file.")
+        raise InputError(f"{path}: no such checkpoint.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
     except pickle.UnpicklingError as error:

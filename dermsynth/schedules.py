@@ -5,6 +5,8 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from dermsynth.errors import InputError
+
 
 class WarmupCosine(LambdaLR):
     """Linear warm-up (Goyal et al. 2017, sec. 2.2), then half a cosine (Loshchilov & Hutter 2017, eq. 5).
@@ -19,14 +21,17 @@ class WarmupCosine(LambdaLR):
         floor: last factor, in `[0, 1]`.
 
     Raises:
-        ValueError: the warm-up is not shorter than the run, or the floor is outside `[0, 1]`.
+        InputError: the warm-up is not shorter than the run, or the floor is outside `[0, 1]`.
     """
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int, total_steps: int, floor: float = 0.0) -> None:
         if not 0 <= warmup_steps < total_steps:
-            raise ValueError(f"warmup_steps {warmup_steps} must be at least 0 and below total_steps {total_steps}.")
+            raise InputError(
+                f"model.lr_scheduler.warmup_steps: {warmup_steps} must be at least 0 and below "
+                f"model.lr_scheduler.total_steps, {total_steps}, which is the whole run (trainer.max_steps)."
+            )
         if not 0 <= floor <= 1:
-            raise ValueError(f"floor {floor} must lie in [0, 1].")
+            raise InputError(f"model.lr_scheduler.floor: {floor} must lie in [0, 1].")
 
         # A closure, because LambdaLR leaves plain functions out of its state: a resumed run follows its
         # configuration, and the checkpoint only says where it stood.

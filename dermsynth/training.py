@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dermsynth.config_errors import explain
-from dermsynth.data.manifest import write_atomically
 from dermsynth.errors import InputError
+from dermsynth.files import write_atomically
 from dermsynth.quiet import quieten
 from dermsynth.run_folder import FINISHED, LastCheckpoint, RunFile, claim, last_checkpoint, read_checkpoint
 

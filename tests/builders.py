@@ -111,5 +111,6 @@ def make_pipeline(root: Path) -> Path:
     from dermsynth.diffusion.parts import build_parts, save_pipeline
 
     configs = make_configs(root.with_name(f"{root.name}-configs"))
+    root.mkdir(parents=True)
     save_pipeline(build_parts(configs, ["a dermoscopic image of sks melanoma nevus keratosis"]), root, {})
     return root

@@ -25,6 +25,8 @@ COMMON = {
     "dermsynth.checkpoints",
     "dermsynth.schedules",
     "dermsynth.grids",
+    "dermsynth.files",
+    "dermsynth.hub",
 }
 
 

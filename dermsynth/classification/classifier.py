@@ -1,5 +1,6 @@
 """The classifier as a LightningModule."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -18,6 +19,7 @@ from dermsynth.classification.metrics import metrics
 from dermsynth.errors import InputError
 
 KIND = "classifier"
+PREPROCESSOR = "preprocessor_config.json"
 
 
 class Outputs(TypedDict):
@@ -84,6 +86,8 @@ class Classifier(L.LightningModule):
         self.lr_scheduler = lr_scheduler
         self.model = vit.build(model, classes, image_size)
         self.register_buffer("class_weight", torch.tensor(weights, dtype=torch.float32))
+        #: What the data said of themselves that the weights were fitted on; carried from checkpoint to checkpoint.
+        self.provenance: dict[str, Any] = {}
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         self.val_metrics, self.test_metrics = metrics(classes).clone("val/"), metrics(classes).clone("test/")
 
@@ -103,6 +107,23 @@ class Classifier(L.LightningModule):
                 f"the training mix holds {list(counts)}."
             )
         self.class_weight.copy_(torch.tensor(balanced_weights(counts)))
+
+    def on_fit_start(self) -> None:
+        """Refuse to go on with a run on other data; note which data the weights are fitted on."""
+        self._check_train_split()
+        self.provenance = self._provenance_of_data() or self.provenance
+
+    def on_validation_start(self) -> None:
+        """Refuse data whose validation images the weights may have been fitted on."""
+        self._check_train_split()
+
+    def on_test_start(self) -> None:
+        """Refuse data whose test images the weights may have been fitted on."""
+        self._check_train_split()
+
+    def on_predict_start(self) -> None:
+        """Refuse data whose images the weights may have been fitted on."""
+        self._check_train_split()
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Logits `[B, C]` of images `[B, 3, H, W]` in [-1, 1]."""
@@ -146,11 +167,12 @@ class Classifier(L.LightningModule):
         return optimizer_config(self.optimizer(vit.parameter_groups(self.model)), self.lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what the file is: its kind, the classes and the network's configuration."""
+        """Say what the file is: its kind, the classes, the network's configuration and the data it was fitted on."""
         checkpoint["dermsynth"] = {
             "kind": KIND,
             "classes": self.classes,
             "model": self.model.config.to_dict(),
+            "data": self.provenance,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -169,10 +191,29 @@ class Classifier(L.LightningModule):
                 f"{_shape(saved, key)} in the file and {_shape(own, key)} in the configuration. Use the "
                 "configuration of the run that wrote it (fit.yaml)."
             )
+        self.provenance = checkpoint["dermsynth"].get("data", {})
 
     def export(self, out: Path, format: str) -> None:
-        """Write the network as a transformers folder with safetensors weights (`transformers`)."""
+        """Write the network as a transformers folder with safetensors weights (`transformers`).
+
+        Args:
+            out: the folder to write into.
+            format: `transformers`, the only one.
+        """
         self.model.save_pretrained(out, safe_serialization=True)
+        text = json.dumps(_preprocessor(self.model.config), indent=2)
+        (out / PREPROCESSOR).write_text(f"{text}\n", encoding="utf-8")
+
+    def _provenance_of_data(self) -> dict[str, Any]:
+        return getattr(self.trainer.datamodule, "provenance", {})  # type: ignore[attr-defined]
+
+    def _check_train_split(self) -> None:
+        fitted, ours = (p.get("train_split_sha256") for p in (self.provenance, self._provenance_of_data()))
+        if fitted and ours and fitted != ours:
+            raise InputError(
+                f"the checkpoint was fitted on another train split ({fitted[:12]}) than that of the data ({ours[:12]}), "
+                "so it may have seen the images it is tested on. Give it the image set that it was fitted on."
+            )
 
     def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `[B, C]`, weighted losses `[B]` and the weights `[B]` that normalise them."""
@@ -208,3 +249,22 @@ class Classifier(L.LightningModule):
 
 def _shape(state: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
     return tuple(state[key].shape) if key in state else None
+
+
+def _preprocessor(config: Any) -> dict[str, Any]:
+    """How transformers makes of an image what the network saw in the test: short side, centre, [-1, 1]."""
+    size = config.image_size if isinstance(getattr(config, "image_size", None), int) else None
+    square = {} if size is None else {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": size is not None,
+        "resample": 3,  # bicubic
+        "do_center_crop": size is not None,
+        **square,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }

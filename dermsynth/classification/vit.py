@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from dermsynth.errors import InputError
+from dermsynth.hub import is_folder_name
 
 SUPPORTED = (
     "Supported: a folder with config.json and model.safetensors, a Hugging Face hub id such as "
@@ -112,7 +113,7 @@ def _from_config(config: PretrainedConfig, classes: Sequence[str], image_size: i
 def _load(name: str, classes: Sequence[str], image_size: int | None) -> PreTrainedModel:
     if Path(name).expanduser().is_dir():
         name = str(Path(name).expanduser())
-    elif name.count("/") > 1 or name.startswith((".", "/", "~")):  # cannot be a hub id: no network for a typing error
+    elif is_folder_name(name):  # no network for a typing error
         raise InputError(f"model: no folder {name!r}. {SUPPORTED}")
     try:
         config = AutoConfig.from_pretrained(name)

@@ -6,14 +6,15 @@ atomically: a folder that has it is complete.
 
 import csv
 import hashlib
+import io
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dermsynth.errors import InputError
+from dermsynth.files import write_atomically
 from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT
 
 METADATA = "metadata.csv"
@@ -132,19 +133,22 @@ def read(root: Path) -> ImageSet:
             f"{root}: no {METADATA} in it, so it is not a complete image set. "
             "Run `python -m dermsynth prepare` (again) with it as --out."
         )
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(f"{table}: column {', '.join(missing)} is missing; found {reader.fieldnames}.")
-        records = tuple(_parse(row, f"{table}, line {reader.line_num}") for row in reader)
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(f"{table}: column {', '.join(missing)} is missing; found {reader.fieldnames}.")
+            records = tuple(_parse(row, f"{table}, line {reader.line_num}") for row in reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{table}: not a CSV file in UTF-8 ({error}). Save it as UTF-8, or prepare the set again."
+        ) from error
     if not records:
         raise InputError(f"{table}: no rows. Prepare the set again.")
     _check_unique(records, table)
     _check_groups(records, table)
-    info_file = root / DATASET
-    info = json.loads(info_file.read_text(encoding="utf-8")) if info_file.is_file() else {}
-    return ImageSet(root, records, info)
+    return ImageSet(root, records, _read_info(root / DATASET))
 
 
 def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
@@ -165,24 +169,23 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
     full_info = {**info, "train_split_sha256": train_split_sha256(records)}
     write_atomically(root / DATASET, json.dumps(full_info, indent=2, ensure_ascii=False) + "\n")
     lines: list[dict[str, Any]] = [{**{name: getattr(r, name) for name in COLUMNS}, **r.extra} for r in records]
-    temporary = table.with_name(f".{METADATA}.{os.getpid()}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *extra], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(table)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, *extra], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_atomically(table, text.getvalue())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a kill at any moment leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _read_info(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON in UTF-8 ({error}). Mend it, or prepare the set again.") from error
+    if not isinstance(info, dict):
+        raise InputError(f"{file}: holds a {type(info).__name__}; expected an object. Prepare the set again.")
+    return info
 
 
 def _parse(row: dict[str, str], where: str) -> Record:

@@ -15,8 +15,9 @@ from dermsynth.errors import InputError
 
 Indices = NDArray[np.int64]
 
-# What a stream of random numbers is for, so that no two of them coincide.
-_REAL, _SYNTHETIC, _SHUFFLE = range(3)
+# What a stream of random numbers is for. Every seed is (run seed, purpose, …) with a purpose of its own, so that no two
+# streams coincide.
+_REAL, _SYNTHETIC, _SHUFFLE, _BALANCE = range(4)
 
 
 class Policy(ABC):
@@ -137,7 +138,7 @@ def deal(labels: Indices, count: int, seed: tuple[int, ...], epoch: int, class_b
             first = int(slots[mine][0]) // len(classes)
             members = np.flatnonzero(labels == label)
             chosen[mine] = members[_slice_of_passes(len(members), first, int(mine.sum()), (*seed, int(label)))]
-    return np.random.default_rng((*seed, _SHUFFLE, epoch)).permutation(chosen)
+    return np.random.default_rng((seed[0], _BALANCE, *seed[1:], epoch)).permutation(chosen)
 
 
 def _slice_of_passes(size: int, start: int, count: int, seed: tuple[int, ...]) -> Indices:

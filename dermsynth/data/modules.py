@@ -13,7 +13,7 @@ from dermsynth import lesions
 from dermsynth.data import leaks, manifest
 from dermsynth.data.images import read_rgb
 from dermsynth.data.manifest import Record
-from dermsynth.data.mixing import Policy, PriorPreservation, Ratio
+from dermsynth.data.mixing import Policy, Ratio
 from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
@@ -67,6 +67,9 @@ class LesionData(LightningDataModule):
         num_workers: loader processes; 0 loads in the training process.
     """
 
+    #: Class images of a base that was never fitted on patients may be mixed in.
+    trains_a_generator = False
+
     def __init__(
         self,
         real: Path,
@@ -97,7 +100,7 @@ class LesionData(LightningDataModule):
         """Read the sets and check that nothing leaks between them."""
         real = manifest.read(self.real)
         synthetic = [manifest.read(folder) for folder in self.synthetic]
-        leaks.check(real, synthetic, self.allow_foreign, for_prior=isinstance(self.mix, PriorPreservation))
+        leaks.check(real, synthetic, self.allow_foreign, for_prior=self.trains_a_generator)
         self.train_split_sha256 = manifest.train_split_sha256(real.records)
         train = real.split("train")
         #: What a model fitted on this says of its data, carried into its checkpoints and into what it generates.
@@ -193,6 +196,8 @@ class DreamBoothData(LesionData):
         class_prompt: of class images; `{lesion}` is filled in.
     """
 
+    trains_a_generator = True
+
     def __init__(
         self,
         classes: list[str],
@@ -202,10 +207,16 @@ class DreamBoothData(LesionData):
         **kwargs: Any,
     ) -> None:
         super().__init__(classes=classes, **kwargs)
+        self.token = token if "{token}" in instance_prompt else ""
         self.prompts = {
             "real": [fill_prompt(instance_prompt, name, token) for name in classes],
             "synthetic": [fill_prompt(class_prompt, name, token) for name in classes],
         }
+
+    def setup(self, stage: str) -> None:
+        """See `LesionData.setup`; a model's provenance also says which token it was taught."""
+        super().setup(stage)
+        self.provenance["token"] = self.token
 
     def describe(self, sample: Sample) -> dict[str, Any]:
         """See `LesionData.describe`."""
@@ -241,7 +252,11 @@ class GenerationData(LightningDataModule):
             raise InputError(
                 f"data.count: {count} must give each of the classes {', '.join(classes)} a number from 0, not all 0."
             )
+        if batch_size < 1:
+            raise InputError(f"data.batch_size: {batch_size} must be at least 1.")
         self.classes, self.batch_size = classes, batch_size
+        #: What the model must have been taught for the prompts to mean anything.
+        self.token = token if "{token}" in prompt else ""
         names = [name for name in classes for _ in range(counts[name])]
         self.items = [
             {

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dermsynth.data.manifest import write_atomically
+from dermsynth.files import write_atomically
 from dermsynth.data.phantom_drawing import Lesion, Skin, draw
 from dermsynth.errors import InputError
 

@@ -48,13 +48,20 @@ class TrainSampler(Sampler[list[Draw]]):
                 "Make it smaller."
             )
         self.epoch = 0
-        self.start = 0
+        #: (epoch, batches of it to leave out), where a resumed run goes on.
+        self.resume = (-1, 0)
         # Lightning calls set_epoch on `loader.batch_sampler.sampler`.
         self.sampler = self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration."""
         self.epoch = epoch
+
+    @property
+    def start(self) -> int:
+        """The first batch of the epoch that is dealt."""
+        epoch, batches = self.resume
+        return batches if epoch == self.epoch else 0
 
     def __len__(self) -> int:
         return self.batches
@@ -90,15 +97,13 @@ class ResumableLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's own annotation names a private class
         self._given = self.batch_sampler.start
         for batch in super().__iter__():
-            # Lightning counts batches and need not run this loop to its end, so the place is given up here.
-            self.batch_sampler.start = 0
             self._given += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The number of batches of the current epoch that have been handed out."""
-        return {"batches": self._given % len(self.batch_sampler)}
+        """The epoch, and how many of its batches have been handed out."""
+        return {"epoch": self.batch_sampler.epoch, "batches": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after that many batches in the next iteration."""
-        self.batch_sampler.start = state["batches"]
+        """Leave those batches out when that epoch is dealt; others are dealt from their beginning."""
+        self.batch_sampler.resume = (state["epoch"], state["batches"])

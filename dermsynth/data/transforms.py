@@ -1,7 +1,7 @@
 """albumentations pipelines: uint8 `[H, W, 3]` in, float32 `[3, size, size]` in [-1, 1] out.
 
 Generated and real images go through the same pipeline. Nothing here needs the image to be larger than `size`, but a
-smaller one is enlarged.
+smaller one is enlarged, and smoothly: repeated pixels would tell a classifier which set an image comes from.
 """
 
 import os
@@ -31,11 +31,10 @@ class Transform:
     """
 
     def __init__(self, size: int, augmentation: Augmentation) -> None:
-        steps: list[A.BasicTransform] = [A.SmallestMaxSize(max_size=size, interpolation=cv2.INTER_AREA)]
-        if augmentation == "none":
-            steps += [A.CenterCrop(size, size)]
-        else:
-            steps += [A.RandomCrop(size, size), A.D4(p=1)]
+        self.size = size
+        steps: list[A.BasicTransform] = [A.CenterCrop(size, size)]
+        if augmentation != "none":
+            steps = [A.RandomCrop(size, size), A.D4(p=1)]
         if augmentation == "standard":
             steps += [
                 A.Affine(
@@ -55,5 +54,16 @@ class Transform:
     def __call__(self, image: NDArray[np.uint8], seed: int) -> Tensor:
         """The image as the model sees it; the same image and seed give the same result."""
         self._compose.set_random_seed(seed)
-        pixels = torch.from_numpy(np.ascontiguousarray(self._compose(image=image)["image"]))
+        pixels = torch.from_numpy(np.ascontiguousarray(self._compose(image=fit_short_side(image, self.size))["image"]))
         return pixels.permute(2, 0, 1).float().div_(127.5).sub_(1)
+
+
+def fit_short_side(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The image `[H, W, 3]` with its short side resized to `size` and the aspect kept."""
+    height, width = image.shape[:2]
+    scale = size / min(height, width)
+    if scale == 1:
+        return image
+    shape = (max(size, round(width * scale)), max(size, round(height * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, shape, interpolation=how), dtype=np.uint8)

@@ -9,8 +9,8 @@ from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config
-from dermsynth.diffusion.parts import load_parts, save_pipeline
+from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
+from dermsynth.diffusion.parts import load_parts, refuse_foreign_base, save_pipeline
 
 KIND = "autoencoder"
 
@@ -28,6 +28,8 @@ class Autoencoder(LightningModule):
         lr_scheduler: stepped after every batch.
     """
 
+    latent_moments: Tensor
+
     def __init__(
         self,
         base: str,
@@ -41,15 +43,19 @@ class Autoencoder(LightningModule):
         self.vae = self.parts.vae.train()
         self.edge_weight, self.kl_weight = edge_weight, kl_weight
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        # The latents' standard deviation, measured on the validation images: the pipeline's scaling factor.
-        self.register_buffer("latent_std", torch.tensor(1 / self.vae.config.scaling_factor))
-        self._moments: list[Tensor] = []
+        # First and second moment of the training latents, for the pipeline's scaling factor.
+        self.register_buffer("latent_moments", torch.tensor([0.0, self.vae.config.scaling_factor**-2]))
         self.provenance: dict[str, Any] = self.parts.provenance
+
+    def on_fit_start(self) -> None:
+        """Refuse a base that saw other patients."""
+        refuse_foreign_base(self.parts, provenance_of(self.trainer))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch of images."""
         pixels = batch["pixel_values"]
         posterior = self.vae.encode(pixels).latent_dist
+        self._measure(posterior.mean.detach().float())
         decoded = self.vae.decode(posterior.sample()).sample.float()
         reconstruction = F.l1_loss(decoded, pixels)
         loss = reconstruction + self.edge_weight * edge_loss(decoded, pixels) + self.kl_weight * posterior.kl().mean()
@@ -58,23 +64,14 @@ class Autoencoder(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log the peak signal-to-noise ratio in dB and collect the latents' second moment."""
+        """Log the peak signal-to-noise ratio in dB."""
         pixels = batch["pixel_values"]
-        latents = self.vae.encode(pixels).latent_dist.mode().float()
+        latents = self.vae.encode(pixels).latent_dist.mode()
         decoded = self.vae.decode(latents).sample.float().clamp(-1, 1)
         error = F.mse_loss(decoded, pixels, reduction="none").mean(dim=(1, 2, 3))
         # The range [-1, 1] is 2 wide, so the peak's square is 4.
         psnr = (10 * torch.log10(4 / error)).mean()
         self.log("val/psnr", psnr, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(pixels))
-        self._moments.append(torch.stack([latents.sum(), latents.square().sum(), latents.new_tensor(latents.numel())]))
-
-    def on_validation_epoch_end(self) -> None:
-        """Set the scaling factor so that scaled latents have unit variance (Rombach et al. 2022, appendix G)."""
-        if self._moments:
-            moments: Any = self.all_gather(torch.stack(self._moments).sum(dim=0))
-            total = moments.reshape(-1, 3).sum(dim=0)
-            self.latent_std = (total[1] / total[2] - (total[0] / total[2]).square()).sqrt()
-            self._moments.clear()
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the autoencoder, its schedule stepped per batch."""
@@ -85,7 +82,7 @@ class Autoencoder(LightningModule):
         checkpoint["dermsynth"] = {
             "kind": KIND,
             "base": self.parts.base,
-            "data": getattr(self.trainer.datamodule, "provenance", {}),  # type: ignore[attr-defined]
+            "data": provenance_of(self.trainer),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -94,9 +91,18 @@ class Autoencoder(LightningModule):
         self.provenance = checkpoint["dermsynth"]["data"]
 
     def export(self, out: Path, format: str) -> None:
-        """Write the pipeline with the trained autoencoder and its scaling factor."""
-        self.vae.register_to_config(scaling_factor=1 / float(self.latent_std))
+        """Write the pipeline with the trained autoencoder.
+
+        Its scaling factor gives the training latents unit variance (Rombach et al. 2022, appendix G).
+        """
+        mean, square = self.latent_moments.tolist()
+        self.vae.register_to_config(scaling_factor=(square - mean**2) ** -0.5)
         save_pipeline(self.parts, out, self.provenance)
+
+    def _measure(self, latents: Tensor) -> None:
+        # Averaged over about the last twenty batches: earlier ones are of another encoder.
+        moments = torch.stack([latents.mean(), latents.square().mean()])
+        self.latent_moments.lerp_(moments, 1.0 if self.global_step == 0 else 0.05)
 
 
 def edge_loss(a: Tensor, b: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The LightningModule for text-to-image training: DreamBooth, and a tiny base from scratch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config
+from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
 from dermsynth.diffusion import objective
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
 from dermsynth.diffusion.objective import PredictionType
-from dermsynth.diffusion.parts import load_parts, save_pipeline, weights_sha256
+from dermsynth.diffusion.parts import load_parts, refuse_foreign_base, save_pipeline, tensors_sha256
 from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.errors import InputError
 
@@ -43,8 +44,6 @@ class DreamBooth(LightningModule):
         optimizer: what updates the weights.
         lr_scheduler: stepped after every optimizer step.
     """
-
-    alphas_cumprod: Tensor
 
     def __init__(
         self,
@@ -80,18 +79,13 @@ class DreamBooth(LightningModule):
         self.prior_loss_weight, self.caption_dropout = prior_loss_weight, caption_dropout
         self.sampling, self.seed = sampling, seed
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.register_buffer("alphas_cumprod", self.parts.scheduler.alphas_cumprod, persistent=False)
+        # No buffer: half-precision training would round it to 192 noise levels.
+        self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
         self.provenance: dict[str, Any] = self.parts.provenance
 
     def on_fit_start(self) -> None:
         """Refuse a base that saw other patients; set the trained parts, and only them, to training mode."""
-        seen = self.parts.provenance.get("train_split_sha256")
-        ours = getattr(self.trainer.datamodule, "provenance", {}).get("train_split_sha256")  # type: ignore[attr-defined]
-        if seen and seen != ours:
-            raise InputError(
-                f"model.base: {self.parts.base} was fitted on another train split ({seen[:12]}) than that of the data "
-                f"({(ours or 'none')[:12]}), so it may have seen the patients that a classifier is tested on."
-            )
+        refuse_foreign_base(self.parts, provenance_of(self.trainer))
         self.unet.train()
         self.text_encoder.train(self.train_text_encoder)
 
@@ -104,7 +98,7 @@ class DreamBooth(LightningModule):
             prompts = [prompt if keep else "" for prompt, keep in zip(prompts, kept.tolist(), strict=True)]
         prediction, wanted = self._denoise(batch["pixel_values"], prompts, generator)
         loss = objective.dreambooth_loss(prediction, wanted, batch["prior"], self.prior_loss_weight)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(prompts))
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(prompts))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -113,6 +107,15 @@ class DreamBooth(LightningModule):
         prediction, wanted = self._denoise(batch["pixel_values"], batch["prompt"], generator)
         loss = F.mse_loss(prediction.float(), wanted)
         self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(batch["prompt"]))
+
+    def on_predict_start(self) -> None:
+        """Refuse prompts with a token that this model was not taught."""
+        token = getattr(self.trainer.datamodule, "token", "")  # type: ignore[attr-defined]
+        if token and self.provenance.get("token", "") != token:
+            raise InputError(
+                f"data.prompt: it asks for the token {token!r}, which was not taught to the model that is loaded. Give "
+                "the checkpoint of a DreamBooth run as --ckpt_path, or a prompt without {token}."
+            )
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Generate one image for each prompt and seed of the batch; adds `images`, uint8 `[B, H, W, 3]`."""
@@ -135,12 +138,22 @@ class DreamBooth(LightningModule):
         checkpoint["dermsynth"] = {
             "kind": KIND,
             **self._facts(),
-            "data": getattr(self.trainer.datamodule, "provenance", {}),  # type: ignore[attr-defined]
+            "data": provenance_of(self.trainer),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model or of another base; remember what it was fitted on."""
-        check_kind(checkpoint, KIND, **self._facts())
+        facts = self._facts()
+        # The same base may lie elsewhere, so its weights decide and not its name.
+        base, frozen = facts.pop("base"), facts.pop("frozen_sha256")
+        check_kind(checkpoint, KIND, **facts)
+        if checkpoint["dermsynth"]["frozen_sha256"] != frozen:
+            raise InputError(
+                f"the checkpoint was made on another base, {checkpoint['dermsynth']['base']}: its frozen weights are not "
+                f"those of model.base {base}."
+            )
+        if set(checkpoint["state_dict"]) != set(self.trained):
+            raise InputError("the checkpoint holds other weights than the configuration trains.")
         self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
 
     def export(self, out: Path, format: str) -> None:
@@ -153,31 +166,30 @@ class DreamBooth(LightningModule):
 
     def _facts(self) -> dict[str, Any]:
         if not hasattr(self, "_frozen_sha256"):
-            frozen: Iterable[nn.Module] = [self.vae]
-            if not self.train_text_encoder:
-                frozen = [*frozen, self.text_encoder]
-            self._frozen_sha256 = weights_sha256(*frozen)
-        lora = {"rank": self.lora.rank, "alpha": self.lora.alpha} if self.lora else None
+            trained = set(self.trained)
+            self._frozen_sha256 = tensors_sha256({n: p for n, p in self.named_parameters() if n not in trained})
         return {
             "base": self.parts.base,
             "frozen_sha256": self._frozen_sha256,
             "train_text_encoder": self.train_text_encoder,
-            "lora": lora,
+            "prediction_type": self.parts.scheduler.config.prediction_type,
+            "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
         }
 
     def _denoise(self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            posterior = self.vae.encode(pixels).latent_dist
+            posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, timesteps.
         latents = posterior.mean + posterior.std * self._randn_like(posterior.mean, generator)
         latents = latents.float() * self.vae.config.scaling_factor
         noise = self._randn_like(latents, generator)
         timesteps = torch.randint(len(self.alphas_cumprod), (len(latents),), generator=generator).to(self.device)
-        noisy = objective.add_noise(self.alphas_cumprod, latents, noise, timesteps)
+        alphas_cumprod = self.alphas_cumprod.to(self.device)
+        noisy = objective.add_noise(alphas_cumprod, latents, noise, timesteps)
         embeddings = self.text_encoder(self.parts.tokenize(prompts).to(self.device))[0]
-        prediction = self.unet(noisy, timesteps, embeddings).sample
+        prediction = self.unet(noisy.to(self.unet.dtype), timesteps, embeddings).sample
         kind = self.parts.scheduler.config.prediction_type
-        return prediction, objective.target(kind, self.alphas_cumprod, latents, noise, timesteps)
+        return prediction, objective.target(kind, alphas_cumprod, latents, noise, timesteps)
 
     def _randn_like(self, like: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(like.shape, generator=generator).to(like.device)

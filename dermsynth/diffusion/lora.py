@@ -55,8 +55,6 @@ def save_lora(parts: Parts, out: Path) -> None:
     """Write the adapters as `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads."""
     if not has_lora(parts.unet):
         raise InputError("--format lora: the model was trained without `lora`, so it has no LoRA adapters to export.")
-    if out.exists():
-        raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
     files: dict[str, Any] = {}
     for name, model in (("unet", parts.unet), ("text_encoder", parts.text_encoder)):
         if has_lora(model):

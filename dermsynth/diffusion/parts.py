@@ -6,8 +6,7 @@ The folder layout is that of `diffusers.StableDiffusionPipeline.save_pretrained`
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dermsynth.errors import InputError
+from dermsynth.hub import is_folder_name
 
 SUPPORTED = (
     "Give a Stable Diffusion 1.x or 2.x pipeline of the class StableDiffusionPipeline: a hub id such as "
@@ -87,13 +87,14 @@ def load_parts(base: str) -> Parts:
         InputError: the folder or id does not exist, or holds another kind of model.
     """
     _check_kind(base)
+    safe = {"use_safetensors": True}  # a pickle could run code
     try:
         return Parts(
             base=base,
             tokenizer=CLIPTokenizer.from_pretrained(base, subfolder="tokenizer"),
-            text_encoder=CLIPTextModel.from_pretrained(base, subfolder="text_encoder", dtype=torch.float32),
-            vae=AutoencoderKL.from_pretrained(base, subfolder="vae", torch_dtype=torch.float32),
-            unet=UNet2DConditionModel.from_pretrained(base, subfolder="unet", torch_dtype=torch.float32),
+            text_encoder=CLIPTextModel.from_pretrained(base, subfolder="text_encoder", dtype=torch.float32, **safe),
+            vae=AutoencoderKL.from_pretrained(base, subfolder="vae", torch_dtype=torch.float32, **safe),
+            unet=UNet2DConditionModel.from_pretrained(base, subfolder="unet", torch_dtype=torch.float32, **safe),
             scheduler=_training_scheduler(base),
             provenance=_read_provenance(Path(base)),
         )
@@ -142,32 +143,44 @@ def train_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
 
 
 def save_pipeline(parts: Parts, out: Path, provenance: dict[str, Any]) -> None:
-    """Write a diffusers folder with safetensors weights; it appears whole or not at all.
+    """Write a diffusers folder with safetensors weights.
 
     Args:
         parts: LoRA adapters must have been merged.
-        out: a folder that does not exist yet.
+        out: the folder.
         provenance: what is known of how the weights came about, kept as `dermsynth.json`.
     """
-    if out.exists():
-        raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
-    temporary = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
     # The scheduler that Stable Diffusion 1.x ships; samplers of other kinds read their noise schedule from it.
     sampler = PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)
-    parts.pipeline(sampler).save_pretrained(temporary, safe_serialization=True)
-    (temporary / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
-    temporary.rename(out)
+    parts.pipeline(sampler).save_pretrained(out, safe_serialization=True)
+    (out / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
 
 
-def weights_sha256(*modules: nn.Module) -> str:
-    """A hash of the modules' weights: names, shapes and values in float32."""
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of named weights: names, shapes and values in float32."""
     digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def refuse_foreign_base(parts: Parts, data: Mapping[str, Any]) -> None:
+    """Refuse to go on training a base of ours that was fitted on other patients than the data's train split.
+
+    Args:
+        parts: with the base's provenance.
+        data: the provenance of what it is to be trained on.
+
+    Raises:
+        InputError: the two train splits differ.
+    """
+    seen, ours = parts.provenance.get("train_split_sha256"), data.get("train_split_sha256", "")
+    if seen and seen != ours:
+        raise InputError(
+            f"model.base: {parts.base} was fitted on another train split ({seen[:12]}) than that of the data "
+            f"({ours[:12] or 'none'}), so it may have seen the patients that a classifier is tested on."
+        )
 
 
 def _training_scheduler(base: str) -> DDPMScheduler:
@@ -178,7 +191,7 @@ def _training_scheduler(base: str) -> DDPMScheduler:
 def _check_kind(base: str) -> None:
     folder = Path(base)
     if not folder.is_dir():
-        if folder.is_absolute() or base.startswith(".") or base.count("/") != 1:
+        if is_folder_name(base) or base.count("/") != 1:
             raise InputError(f"model.base: {base} is neither a folder nor a hub id. {SUPPORTED}")
         return
     index = folder / "model_index.json"

@@ -4,14 +4,17 @@ A run folder named `ARM-seedN` is seed N of arm ARM; one without `-seedN` is an 
 """
 
 import csv
+import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 from dermsynth.errors import InputError
 from dermsynth.evaluation.statistics import Floats, Integers
@@ -19,6 +22,9 @@ from dermsynth.evaluation.statistics import Floats, Integers
 PREDICTIONS = "predictions.csv"
 COLUMNS = ("image_id", "group", "split", "label")
 PREFIX = "p_"
+AGAIN = "Write it again with `python -m dermsynth test`."
+CONFIG = "fit.yaml"
+OWN_KEYS = ("seed_everything", "run", "ckpt_path")  # in these the runs of one arm may differ
 SUM_TOLERANCE = 1e-3  # softmax in half precision, written with few digits, is still within it
 
 
@@ -59,6 +65,11 @@ class Run:
         """Group of each image as an index from 0, `[N]`."""
         return np.unique(np.array(self.groups), return_inverse=True)[1].astype(np.int64)
 
+    @property
+    def n_without_id(self) -> int:
+        """Images of no known patient or lesion: each is its own group, which has its name."""
+        return sum(group == image_id for group, image_id in zip(self.groups, self.image_ids, strict=True))
+
 
 def read_run(folder: Path) -> Run:
     """Read one run folder's `predictions.csv`.
@@ -74,24 +85,24 @@ def read_run(folder: Path) -> Run:
     if not table.is_file():
         raise InputError(
             f"{folder}: no {PREDICTIONS} in it. Write it with `python -m dermsynth test "
-            f"--config {folder / 'fit.yaml'} --ckpt_path {folder / 'checkpoints' / 'best.ckpt'}`."
+            f"--config {folder / CONFIG} --ckpt_path {folder / 'checkpoints' / 'best.ckpt'}`."
         )
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(_text(table), newline=""), strict=True)
+    try:
         header = reader.fieldnames or []
         missing = [name for name in COLUMNS if name not in header]
         if missing:
-            raise InputError(
-                f"{table}: column {', '.join(missing)} is missing; found {', '.join(header) or 'nothing'}."
-            )
+            raise InputError(f"{table}: column {', '.join(missing)} is missing; found {', '.join(header)}.")
         classes = tuple(name.removeprefix(PREFIX) for name in header if name.startswith(PREFIX))
         if len(classes) < 2:
             raise InputError(
                 f"{table}: a column {PREFIX}CLASS is needed for each of two or more classes; found {', '.join(header)}."
             )
         rows = [_parse(row, classes, f"{table}, line {reader.line_num}") for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{table}, line {reader.reader.line_num}: not CSV ({error}). {AGAIN}") from error
     if not rows:
-        raise InputError(f"{table}: no rows. Run `python -m dermsynth test` again.")
+        raise InputError(f"{table}: no rows. {AGAIN}")
     rows.sort(key=lambda row: row[0])
     image_ids, groups, splits, labels, probabilities = zip(*rows, strict=True)
     repeated = [name for name, count in Counter(image_ids).items() if count > 1]
@@ -155,7 +166,53 @@ def check_same_images(first: Run, other: Run) -> None:
                 raise InputError(f"{runs}: image {image_id} differs in {what}: {values}. {advice}")
 
 
+def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
+    """What besides the seed may explain a difference, as far as the runs' configurations are there.
+
+    Raises:
+        InputError: a configuration is not YAML.
+    """
+    steps: dict[str, Any] = {}
+    for arm, runs in arms.items():
+        configs = [_leaves(_config(run.path)) for run in runs if (run.path / CONFIG).is_file()]
+        keys = {key for c in configs for key in {**configs[0], **c} if c.get(key) != configs[0].get(key)}
+        if changed := sorted(keys.difference(OWN_KEYS)):
+            yield f"the runs of {arm} differ in more than their seed: {', '.join(changed)}."
+        if configs:
+            steps[arm] = configs[0].get("trainer.max_steps")
+    if any(n != next(iter(steps.values())) for n in steps.values()):
+        each = ", ".join(f"{arm} {n}" for arm, n in steps.items())
+        yield f"trainer.max_steps is not the same in all arms ({each}): a difference may be that of longer training."
+
+
+def _config(folder: Path) -> Any:
+    try:
+        return yaml.safe_load((folder / CONFIG).read_bytes())
+    except yaml.YAMLError as error:
+        raise InputError(f"{folder / CONFIG}: not YAML ({' '.join(str(error).split())}).") from error
+
+
+def _leaves(value: Any, key: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {key: value}
+    items = ((f"{key}.{name}" if key else str(name), item) for name, item in value.items())
+    return {path: leaf for name, item in items for path, leaf in _leaves(item, name).items()}
+
+
+def _text(table: Path) -> str:
+    try:
+        text = table.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{table}, line {line}: not UTF-8 text. {AGAIN}") from error
+    if not text.strip():
+        raise InputError(f"{table}: the file is empty. {AGAIN}")
+    return text
+
+
 def _parse(row: dict[str, str], classes: tuple[str, ...], where: str) -> tuple[str, str, str, str, tuple[float, ...]]:
+    if None in row:
+        raise InputError(f"{where}: more cells than the header has columns.")
     blank = [name for name in COLUMNS if not row[name]]
     if blank:
         raise InputError(f"{where}: {', '.join(blank)} is blank.")

@@ -55,7 +55,8 @@ def resampling_weights(n_groups: int, resamples: int = RESAMPLES, seed: int = SE
     """Cluster bootstrap: how often each group is drawn when `n_groups` are drawn with replacement.
 
     Drawing whole groups keeps the dependence of images within a patient (the cluster bootstrap of Field &
-    Welsh 2007); the counts of such a draw are multinomial.
+    Welsh 2007); where each image is a group of its own it is the plain bootstrap. The counts of such a draw
+    are multinomial.
 
     Returns:
         `[resamples, n_groups]`, each row sums to `n_groups`.
@@ -160,7 +161,7 @@ def bootstrap_p(differences: Floats) -> float:
 def smallest_difference(differences: Floats, level: float = LEVEL, power: float = POWER) -> float:
     """The smallest true difference that a two-sided test would show with this power.
 
-    (z of 1 - α/2 + z of the power) × the standard error, here of the paired clustered bootstrap; 2.80
+    (z of 1 - α/2 + z of the power) × the standard error, here of the paired bootstrap; 2.80
     standard errors at 5 % and 80 % (Bloom 1995, "Minimum detectable effects"). NaN where the
     resamples do not vary.
     """

@@ -9,8 +9,9 @@ import numpy as np
 
 from dermsynth.errors import InputError
 from dermsynth.evaluation import statistics
-from dermsynth.evaluation.report import ENSEMBLE, MEAN, Comparison, Row, write
-from dermsynth.evaluation.runs import Run, read_arms
+from dermsynth.evaluation.comparison import ENSEMBLE, MEAN, Comparison, Row
+from dermsynth.evaluation.report import write
+from dermsynth.evaluation.runs import Run, notes, read_arms
 from dermsynth.evaluation.statistics import Floats, Metric
 
 DEFAULT_BASELINES = ("real", "baseline")
@@ -59,7 +60,7 @@ def compare_arms(arms: Mapping[str, Sequence[Run]], baseline: str | None, primar
     labels, groups, classes = first.label_index, first.group_index, first.classes
     n_groups = int(groups.max()) + 1
     if n_groups < 2:
-        raise InputError(f"{first.path}: all images are of one group (patient); an interval needs two or more.")
+        raise InputError(f"{first.path}: all images are of one patient or lesion; an interval needs two or more.")
     # Row 0 is the test set as it is, the others are its resamples.
     weights = np.vstack([np.ones(n_groups), statistics.resampling_weights(n_groups)])
     of_seeds: dict[str, Seeds] = {
@@ -91,9 +92,11 @@ def compare_arms(arms: Mapping[str, Sequence[Run]], baseline: str | None, primar
         class_counts={name: int(np.count_nonzero(labels == index)) for index, name in enumerate(classes)},
         n_images=len(labels),
         n_groups=n_groups,
+        n_without_id=first.n_without_id,
         splits=tuple(sorted(set(first.splits))),
         resamples=statistics.RESAMPLES,
         undefined=max(int(np.isnan(v[1:]).sum()) for v in of_first.values() if not np.isnan(v[0])),
+        notes=tuple(notes(arms)),
     )
 
 
@@ -144,7 +147,7 @@ def _mean_rows(arm: str, seeds: Seeds, baseline: Seeds | None) -> list[Row]:
                 difference_low=low,
                 difference_high=high,
                 smallest_difference=statistics.smallest_difference(difference[1:]),
-                test="paired clustered bootstrap",
+                test="paired bootstrap of groups",
                 p=statistics.bootstrap_p(difference[1:]),
             )
         rows.append(row)

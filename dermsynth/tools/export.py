@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dermsynth.errors import InputError
+from dermsynth.files import new_folder
 
 Format = Literal["diffusers", "lora", "transformers"]
 
@@ -19,16 +20,12 @@ def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
         format: diffusers for a whole Stable Diffusion pipeline (adapters merged), lora for the adapters alone,
             transformers for a classifier; by default the first that the model has.
     """
-    if not checkpoint.is_file():
-        raise InputError(f"{checkpoint}: no such checkpoint.")
-    if out.exists():
-        raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
-    import torch
-
     from dermsynth.quiet import quieten
 
     quieten()
-    content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    from dermsynth.run_folder import read_checkpoint
+
+    content = read_checkpoint(checkpoint)
     kind = content.get("dermsynth", {}).get("kind")
     if kind not in _FORMATS:
         raise InputError(f"{checkpoint}: not a checkpoint of a model of this project.")
@@ -39,7 +36,8 @@ def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
     module.on_load_checkpoint(content)
     module.load_state_dict(content["state_dict"], strict=module.strict_loading)
     module.eval()
-    module.export(out, chosen)
+    with new_folder(out) as folder:
+        module.export(folder, chosen)
     print(f"{chosen}: {out}")
 
 

@@ -16,11 +16,13 @@ def init(configs: Path, out: Path, seed: int = 0) -> None:
     quieten()
     from dermsynth import lesions
     from dermsynth.diffusion.parts import build_parts, save_pipeline
+    from dermsynth.files import new_folder
 
     names = [*lesions.DIAGNOSES, *lesions.MALIGNANCY_CLASSES]
     texts = [f"a dermoscopic image of {lesions.phrase(name)}" for name in names]
     parts = build_parts(configs, texts, seed)
-    save_pipeline(parts, out, provenance={"base": str(configs), "seed": seed})
+    with new_folder(out) as folder:
+        save_pipeline(parts, folder, provenance={"base": str(configs), "seed": seed})
     for name in ("unet", "vae", "text_encoder"):
         count = sum(parameter.numel() for parameter in getattr(parts, name).parameters())
         print(f"{name:14}{count:>14,} parameters")

@@ -21,6 +21,7 @@ from dermsynth.data import images, manifest, splits
 from dermsynth.data.isic import Download, Layout, LayoutName, SourceImage, read_download, some
 from dermsynth.data.manifest import Record
 from dermsynth.errors import InputError
+from dermsynth.files import write_atomically
 
 _PACKAGES = ("dermsynth", "numpy", "opencv-python-headless", "pillow", "scikit-learn")
 
@@ -179,7 +180,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise InputError(f"--out {out}: it is not empty and prepare did not make it. Give a new folder.")
     out.mkdir(parents=True, exist_ok=True)
-    manifest.write_atomically(mark, json.dumps({"settings": settings}, indent=2) + "\n")
+    write_atomically(mark, json.dumps({"settings": settings}, indent=2) + "\n")
 
 
 def _store_all(found: Sequence[SourceImage], out: Path, size: int, processes: int) -> list[images.Stored]:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def generate(base, out, provenance=None, beside=None, **options):
     options = {"classes": ["NV", "MEL"], "count": 3, "batch_size": 2, "seed": 4, **options}
     model = DreamBooth(base, sampling=Sampling(3, 2.0, negative_prompt="hair"))
-    model.provenance = provenance or {}
+    model.provenance = {"token": "sks", **(provenance or {})}
     trainer = Trainer(
         accelerator="cpu",
         default_root_dir=out,
@@ -79,6 +79,21 @@ def test_real_images_of_the_same_class_lie_above_on_the_picture(base, tmp_path):
         assert np.array_equal(picture[row * 18 : row * 18 + 16, :16], expected)
 
 
+def test_a_set_to_show_beside_is_looked_for_before_anything_is_generated(base, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        generate(base, tmp_path / "made", beside=tmp_path / "none")
+    only_nevi = make_set(tmp_path / "nevi", {"NV": 8})
+    generate(base, tmp_path / "made", beside=only_nevi)
+    assert Image.open(tmp_path / "made/grid.png").size == (2 * 16 + 2, 3 * 16 + 4)
+
+
+def test_a_set_that_broke_off_is_made_anew(base, tmp_path):
+    (tmp_path / "made/images").mkdir(parents=True)
+    (tmp_path / "made/images/NV_000099.png").write_bytes(b"left over")
+    generate(base, tmp_path / "made")
+    assert len(list((tmp_path / "made/images").iterdir())) == len(manifest.read(tmp_path / "made").records)
+
+
 def test_a_finished_set_is_not_overwritten(base, tmp_path):
     generate(base, tmp_path / "made")
     with pytest.raises(InputError, match="it holds an image set already"):
@@ -112,7 +127,12 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
         },
         "data": {
             "class_path": "dermsynth.data.modules.GenerationData",
-            "init_args": {"classes": ["NV", "MEL"], "count": {"NV": 3, "MEL": 2}, "batch_size": 1},
+            "init_args": {
+                "classes": ["NV", "MEL"],
+                "count": {"NV": 3, "MEL": 2},
+                "batch_size": 1,
+                "prompt": "a dermoscopic image of {lesion}",
+            },
         },
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))

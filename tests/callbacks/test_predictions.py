@@ -72,6 +72,18 @@ def test_debugging_run_writes_nothing(tmp_path):
     assert not run_test(tmp_path, fast_dev_run=True).exists()
 
 
+@pytest.mark.parametrize("limit", [1, 0.5])
+def test_a_limited_test_leaves_the_whole_file_and_says_so(tmp_path, capsys, limit):
+    before = run_test(tmp_path).read_text()
+    assert run_test(tmp_path, limit_test_batches=limit).read_text() == before
+    assert capsys.readouterr().out.count(f"{tmp_path / 'predictions.csv'} is not written") == 1
+
+
+@pytest.mark.parametrize("limit", [2, 5, 1.0])
+def test_a_limit_that_leaves_nothing_out_is_none(tmp_path, limit):
+    assert len(run_test(tmp_path, limit_test_batches=limit).read_text().splitlines()) == 4
+
+
 def test_a_second_test_replaces_the_first(tmp_path):
     run_test(tmp_path)
     assert len(run_test(tmp_path, ROWS[:1]).read_text().splitlines()) == 2

@@ -1,14 +1,23 @@
 import json
+import shutil
 
+import cv2
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
+from transformers import AutoImageProcessor
 
+from callbacks.predictions import PredictionsWriter
 from dermsynth.classification.classifier import Classifier, balanced_weights
+from dermsynth.data import manifest
+from dermsynth.data.modules import ClassificationData
+from dermsynth.data.transforms import Transform
 from dermsynth.errors import InputError
 from dermsynth.schedules import WarmupCosine
+from tests.builders import make_set
 
 CLASSES = ["NV", "MEL", "SK"]
 TINY = {
@@ -208,3 +217,106 @@ def test_images_of_another_size_are_refused(tmp_path):
 def test_wrong_arguments_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         classifier(**change)
+
+
+def data_of(root):
+    return ClassificationData(real=root, classes=CLASSES, size=16, batch_size=6)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    """A set, a copy of it with train and test swapped, and a checkpoint fitted on the first."""
+    folder = tmp_path_factory.mktemp("splits")
+    root = make_set(folder / "set")
+    swapped = shutil.copytree(root, folder / "swapped")
+    table = swapped / manifest.METADATA
+    text = table.read_text().replace(",train,", ",?,").replace(",test,", ",train,").replace(",?,", ",test,")
+    table.write_text(text)
+    trainer(folder / "run", 1).fit(classifier(), data_of(root))
+    return root, swapped, folder / "run/last.ckpt"
+
+
+def test_checkpoint_knows_the_data_that_it_was_fitted_on(splits):
+    root, _, path = splits
+    facts = torch.load(path, weights_only=True)["dermsynth"]["data"]
+    assert facts == {
+        "train_split_sha256": manifest.train_split_sha256(manifest.read(root).records),
+        "classes": CLASSES,
+        "license": "CC0-1.0",
+        "attribution": "nobody",
+    }
+
+
+@pytest.mark.parametrize("stage", ["test", "validate", "fit"])
+def test_data_that_were_split_otherwise_are_refused_and_nothing_is_written(splits, tmp_path, stage):
+    root, swapped, path = splits
+    if stage == "fit":
+        first, again = trainer(tmp_path, 2, callbacks=[], enable_checkpointing=False), {}
+    else:
+        first, again = (
+            trainer(tmp_path, callbacks=[PredictionsWriter()], enable_checkpointing=False),
+            {"verbose": False},
+        )
+    seen, ours = (manifest.train_split_sha256(manifest.read(r).records)[:12] for r in (root, swapped))
+    with pytest.raises(InputError, match=rf"another train split \({seen}\) than that of the data \({ours}\)"):
+        getattr(first, stage)(classifier(), data_of(swapped), ckpt_path=path, weights_only=True, **again)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_split_in_another_folder_is_tested_and_trained_on(splits, tmp_path):
+    root, _, path = splits
+    copy = shutil.copytree(root, tmp_path / "copy")
+    run = trainer(tmp_path / "run", 2, callbacks=[PredictionsWriter()], enable_checkpointing=False)
+    run.test(classifier(), data_of(copy), ckpt_path=path, verbose=False, weights_only=True)
+    assert (tmp_path / "run/predictions.csv").is_file()
+    run.fit(classifier(), data_of(copy), ckpt_path=path, weights_only=True)
+    assert run.global_step == 2
+
+
+def test_a_model_in_memory_is_refused_other_splits_too(splits, tmp_path):
+    root, swapped, _ = splits
+    run, model = trainer(tmp_path, 1, callbacks=[], enable_checkpointing=False), classifier()
+    run.fit(model, data_of(root))
+    with pytest.raises(InputError, match="another train split"):
+        run.test(model, data_of(swapped), verbose=False)
+
+
+def test_an_older_checkpoint_and_data_that_say_nothing_pass(splits, tmp_path):
+    _, swapped, path = splits
+    run = trainer(tmp_path, callbacks=[], enable_checkpointing=False)
+    run.test(classifier(), Bands(), ckpt_path=path, verbose=False, weights_only=True)
+    run.test(classifier(), Bands().loader(), ckpt_path=path, verbose=False, weights_only=True)
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["dermsynth"]["data"]
+    torch.save(checkpoint, tmp_path / "older.ckpt")
+    run.test(classifier(), data_of(swapped), ckpt_path=tmp_path / "older.ckpt", verbose=False, weights_only=True)
+
+
+def test_fits_and_saves_without_a_data_module(tmp_path):
+    trainer(tmp_path, 1).fit(classifier(class_weights=None), Bands().loader())
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["dermsynth"]["data"] == {}
+
+
+def test_exported_preprocessing_makes_of_an_image_what_the_test_does(tmp_path):
+    classifier().export(tmp_path / "out", "transformers")
+    content = json.loads((tmp_path / "out/preprocessor_config.json").read_text())
+    assert content == {
+        "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "resample": 3,
+        "do_center_crop": True,
+        "size": {"shortest_edge": 16},
+        "crop_size": {"height": 16, "width": 16},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = cv2.resize(noise, (64, 48), interpolation=cv2.INTER_CUBIC)
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
+    found = processor(image, return_tensors="pt")["pixel_values"][0]
+    assert found.shape == (3, 16, 16)
+    torch.testing.assert_close(found, Transform(16, "none")(image, 0), atol=0.1, rtol=0)

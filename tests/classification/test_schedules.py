@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from dermsynth.errors import InputError
 from dermsynth.schedules import WarmupCosine
 
 
@@ -40,7 +41,14 @@ def test_a_longer_configuration_governs_a_resumed_run():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("wrong", [{"warmup_steps": 5}, {"warmup_steps": -1}, {"warmup_steps": 0, "floor": 2.0}])
-def test_impossible_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"warmup_steps|floor"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"warmup_steps": 5}, r"lr_scheduler\.warmup_steps: 5 must .* below model\.lr_scheduler\.total_steps, 5"),
+        ({"warmup_steps": -1}, r"lr_scheduler\.warmup_steps: -1 must be at least 0"),
+        ({"warmup_steps": 0, "floor": 2.0}, r"lr_scheduler\.floor: 2\.0"),
+    ],
+)
+def test_impossible_numbers_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
         rates(1, total_steps=5, **wrong)

@@ -94,6 +94,18 @@ def test_missing_folder_is_refused_and_says_what_is_supported(name):
         vit.build(name, CLASSES)
 
 
+def test_misspelt_folder_beside_others_is_not_looked_for_on_the_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/base").mkdir(parents=True)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("asked for a hub id")
+
+    monkeypatch.setattr(vit.AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(InputError, match=r"no folder 'runs/bsae'"):
+        vit.build("runs/bsae", CLASSES)
+
+
 def test_hub_id_out_of_reach_is_refused(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"'google/no-such-vit' could not be loaded .*Supported"):

@@ -103,6 +103,24 @@ def test_a_bad_table_names_the_row_and_the_column(tmp_path, changes, message):
         manifest.read(root)
 
 
+@pytest.mark.parametrize("content", [b'{"command": ', b'{"command": "\xff"}', b"[]"])
+def test_a_broken_account_is_refused(tmp_path, content):
+    root = make_set(tmp_path / "set")
+    (root / "dataset.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"set/dataset\.json: "):
+        manifest.read(root)
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path):
+    root = make_set(tmp_path / "set")
+    rewrite(root, attribution="Müller")
+    table = root / "metadata.csv"
+    assert manifest.read(root).records[0].attribution == "Müller"
+    table.write_bytes(table.read_text(encoding="utf-8").encode("latin-1"))
+    with pytest.raises(InputError, match=r"set/metadata\.csv: not a CSV file in UTF-8"):
+        manifest.read(root)
+
+
 def test_rows_longer_than_the_header_are_refused(tmp_path):
     root = make_set(tmp_path / "set")
     table = root / "metadata.csv"

@@ -58,11 +58,11 @@ def test_a_loader_goes_on_where_its_state_says_and_starts_the_next_epoch_at_the_
     for _ in range(4):
         next(iterator)
     state = stopped.state_dict()
-    assert state == {"batches": 4}
+    assert state == {"epoch": 0, "batches": 4}
     resumed = loader()
     resumed.load_state_dict(state)
     assert [batch.tolist() for batch in resumed] == batches[4:]
-    assert resumed.state_dict() == {"batches": 0}
+    assert resumed.state_dict() == {"epoch": 0, "batches": 10}
     resumed.batch_sampler.set_epoch(1)
     straight.batch_sampler.set_epoch(1)
     assert [b.tolist() for b in resumed] == [b.tolist() for b in straight]

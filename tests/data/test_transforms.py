@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,14 @@ def test_without_augmentation_it_is_the_scaled_centre(image):
     expected = torch.from_numpy(image[4:20]).permute(2, 0, 1) / 127.5 - 1
     for seed in (0, 1):
         torch.testing.assert_close(Transform(16, "none")(image, seed), expected)
+
+
+@pytest.mark.parametrize(("size", "how"), [(8, cv2.INTER_AREA), (32, cv2.INTER_CUBIC)])
+def test_it_shrinks_by_area_and_enlarges_by_cubics(image, size, how):
+    margin = size // 4
+    centre = cv2.resize(image, (size, size + 2 * margin), interpolation=how)[margin : margin + size]
+    expected = torch.from_numpy(centre).permute(2, 0, 1) / 127.5 - 1
+    torch.testing.assert_close(Transform(size, "none")(image, 0), expected)
 
 
 def test_dihedral_gives_the_eight_views_of_a_square(image):

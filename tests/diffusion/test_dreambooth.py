@@ -7,10 +7,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from callbacks.ema import EMA
 from dermsynth.data import manifest
 from dermsynth.data.mixing import PriorPreservation
-from dermsynth.data.modules import DreamBoothData
+from dermsynth.data.modules import DreamBoothData, GenerationData
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.parts import load_parts
+from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
 
@@ -105,13 +106,17 @@ def test_only_what_is_trained_changes_and_only_that_is_saved(base, sets, tmp_pat
     assert saved["dermsynth"]["data"]["train_split_sha256"] == trainer.datamodule.train_split_sha256
 
 
-@pytest.mark.parametrize("averaged", [False, True])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(base, sets, tmp_path, averaged):
+# 12 instance images, so an epoch of 24 in batches of 4 is 6 steps: stopped inside the second, at its end, and with
+# epochs cut to 4 steps.
+@pytest.mark.parametrize(
+    ("stop", "averaged", "limit"), [(8, False, 1.0), (8, True, 1.0), (6, False, 1.0), (6, False, 4), (8, False, 4)]
+)
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(base, sets, tmp_path, stop, averaged, limit):
     def run(folder, ckpt_path=None):
         model = DreamBooth(base, optimizer=optimizer)
-        # 12 instance images, so an epoch of 24 in batches of 4 is 6 steps; step 8 lies inside the second.
-        callbacks = [ModelCheckpoint(folder, "step", every_n_train_steps=8), *([EMA(decay=0.9)] if averaged else [])]
-        trainer = trainer_of(tmp_path, 11, callbacks, limit_val_batches=0)
+        callbacks = [ModelCheckpoint(folder, "step", every_n_train_steps=stop, save_top_k=-1)]
+        callbacks += [EMA(decay=0.9)] if averaged else []
+        trainer = trainer_of(tmp_path, 11, callbacks, limit_val_batches=0, limit_train_batches=limit)
         trainer.fit(model, data_of(sets), ckpt_path=ckpt_path, weights_only=True)
         return model
 
@@ -132,11 +137,16 @@ def test_checkpoints_of_another_base_or_kind_are_refused(base, sets, tmp_path):
         )
     saved = torch.load(tmp_path / "c.ckpt", weights_only=True)
     for change, message in (
+        ({"prediction_type": "v_prediction"}, "made with prediction_type 'v_prediction'"),
         ({"kind": "classifier"}, "one of a classifier; expected one of a dreambooth"),
-        ({"frozen_sha256": "0"}, "made with frozen_sha256 '0'"),
+        ({"frozen_sha256": "0"}, "made on another base"),
     ):
         with pytest.raises(InputError, match=message):
             model.on_load_checkpoint({**saved, "dermsynth": {**saved["dermsynth"], **change}})
+    model.on_load_checkpoint({**saved, "dermsynth": {**saved["dermsynth"], "base": "the same, elsewhere"}})
+    fewer = dict(list(saved["state_dict"].items())[1:])
+    with pytest.raises(InputError, match="other weights than the configuration trains"):
+        model.on_load_checkpoint({**saved, "state_dict": fewer})
     with pytest.raises(InputError, match="not written by dermsynth"):
         model.on_load_checkpoint({"state_dict": {}})
 
@@ -195,10 +205,31 @@ def test_gradient_checkpointing_gives_the_same_gradients(base, sets):
     gradients = []
     for checkpointing in (False, True):
         model = DreamBooth(base, gradient_checkpointing=checkpointing, train_text_encoder=True)
-        model.on_fit_start()
+        model.unet.train()
+        model.text_encoder.train()
         p, wanted = model._denoise(batch["pixel_values"], batch["prompt"], torch.Generator().manual_seed(0))
         F.mse_loss(p, wanted).backward()
         gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     assert len(gradients[0]) == len(gradients[1]) > 50
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_half_precision_weights_train_with_float32_noise_levels(base, sets, tmp_path):
+    model = DreamBooth(base, optimizer=optimizer)
+    trainer = trainer_of(tmp_path, 1, limit_val_batches=1, precision="bf16-true")
+    trainer.fit(model, data_of(sets))
+    assert model.unet.dtype == torch.bfloat16
+    assert model.alphas_cumprod.dtype == torch.float32
+    assert trainer.callback_metrics["train/loss"].isfinite()
+
+
+def test_a_token_that_was_not_taught_is_refused(base, sets, tmp_path):
+    generation = GenerationData(classes=["NV"], count=1, batch_size=1, token="zyq")
+    model = DreamBooth(base, sampling=Sampling(1, 1.0))
+    with pytest.raises(InputError, match="asks for the token 'zyq', which was not taught"):
+        trainer_of(tmp_path, 1).predict(model, generation)
+    data = data_of(sets, token="zyq")
+    data.setup("fit")
+    model.provenance = data.provenance
+    assert len(trainer_of(tmp_path, 1).predict(model, generation)) == 1

@@ -6,42 +6,10 @@ import pytest
 
 from dermsynth.errors import InputError
 from dermsynth.evaluation import report
-from dermsynth.evaluation.report import ENSEMBLE, MEAN, Comparison, Row
-from dermsynth.evaluation.statistics import Metric, metrics
-
-CLASSES = ("benign", "malignant")
+from dermsynth.evaluation.statistics import Metric
 
 
-def comparison(classes=CLASSES, **of_primary):
-    """Two arms of two seeds; the numbers on accuracy can be chosen, the rest are the same everywhere."""
-    given = {
-        "difference": 0.0233, "difference_sd": 0.004, "difference_low": -0.007, "difference_high": 0.053,
-        "smallest_difference": 0.043, "test": "paired clustered bootstrap", "p": 0.13, "p_holm": 0.13,
-        **of_primary,
-    }  # fmt: skip
-    seed_differences = given.pop("seed_differences", (0.02, 0.0266))
-    rows = []
-    for arm, value in (("real", 0.8173), ("hybrid", 0.8406)):
-        for metric in metrics(classes):
-            differences = given if arm == "hybrid" else {}
-            if metric.name != "accuracy":
-                differences = {k: v for k, v in differences.items() if k != "p_holm"}
-            rows.append(Row(arm, MEAN, *metric, value=value, sd=0.005, low=0.78, high=0.87, **differences))
-            tested = arm == "hybrid" and metric.name == "accuracy"
-            counts = {"only_baseline_correct": 26, "only_arm_correct": 40} if tested else {}
-            p = 0.11 if tested else None
-            rows.append(Row(arm, ENSEMBLE, *metric, value=value, p=p, **counts))
-            for seed, difference in zip((1, 2), seed_differences, strict=True):
-                difference = difference if arm == "hybrid" else None
-                rows.append(Row(arm, f"seed {seed}", *metric, value=value, difference=difference, p=p))
-    return Comparison(
-        rows=tuple(rows), arms={"real": 2, "hybrid": 2}, baseline="real", baseline_reason="by its name",
-        primary="accuracy", class_counts=dict.fromkeys(classes, 300), n_images=300 * len(classes),
-        n_groups=400, splits=("test",), resamples=2000, undefined=0,
-    )  # fmt: skip
-
-
-def test_text_says_accuracy_first_as_users_report_it():
+def test_text_says_accuracy_first_as_users_report_it(comparison):
     lines = report.text(comparison()).splitlines()
     real = next(line for line in lines if line.startswith("real"))
     hybrid = next(line for line in lines if line.startswith("hybrid"))
@@ -53,9 +21,9 @@ def test_text_says_accuracy_first_as_users_report_it():
     assert head.split() == ["accuracy", "%", "AUROC", "accuracy", "%", "malignant", "%", "malignant", "%"]
 
 
-def test_text_gives_counts_majority_mcnemar_power_and_baseline():
+def test_text_gives_counts_majority_mcnemar_power_and_baseline(comparison):
     text = " ".join(report.text(comparison()).split())
-    assert "Comparison of 2 arms on 600 images of 400 groups (patients or lesions), split test." in text
+    assert "Comparison of 2 arms on 600 images of 400 patients or lesions, split test." in text
     assert "benign 300 (50.00%), malignant 300 (50.00%). Answering benign for every image has accuracy 50.00%." in text
     assert "Baseline: real (by its name). Primary metric: accuracy." in text
     assert "exact McNemar p = 0.11 40 images right only in hybrid, 26 only in real; accuracy 84.06%" in text
@@ -65,7 +33,7 @@ def test_text_gives_counts_majority_mcnemar_power_and_baseline():
     assert "tend to be too narrow" not in text
 
 
-def test_text_warns_of_few_groups_undrawn_classes_one_seed_and_empty_classes():
+def test_text_warns_of_few_groups_undrawn_classes_one_seed_and_empty_classes(comparison):
     c = comparison()
     c = replace(
         c,
@@ -75,11 +43,19 @@ def test_text_warns_of_few_groups_undrawn_classes_one_seed_and_empty_classes():
         class_counts={"benign": 600, "malignant": 0},
     )
     text = " ".join(report.text(c).split())
-    assert "With 12 groups the intervals are rough and tend to be too narrow." in text
+    assert "With 12 patients or lesions the intervals are rough and tend to be too narrow." in text
     assert "Up to 37 resamples held no image of some class" in text
     assert "An arm here has one seed" in text
     assert "different numbers of seeds" in text
+    assert "With 12 patients or lesions that error tends to be too small, and so is this." in text
     assert "No image of malignant: what needs one is not defined (–)." in text
+
+
+CLEAR = {"difference_low": 0.001, "p_holm": 0.03, "exact": (0.02, 20, 40)}
+OBSERVED = (
+    "hybrid: accuracy was 2.33 points higher than real's in this test set (95% interval +0.10 to +5.30). "
+    "That the arms differ is not established: "
+)
 
 
 @pytest.mark.parametrize(
@@ -91,32 +67,81 @@ def test_text_warns_of_few_groups_undrawn_classes_one_seed_and_empty_classes():
             "(+2.33 points, 95% interval -0.70 to +5.30, which contains zero).",
         ),
         (
-            {"difference_low": 0.001, "p_holm": 0.08},
-            "hybrid: no difference in accuracy from real shown (+2.33 points, 95% interval +0.10 to +5.30; "
-            "the interval leaves out zero, but after Holm's adjustment for 1 comparison p = 0.080).",
+            {"exact": (0.02, 20, 40)},
+            "hybrid: no difference in accuracy from real shown "
+            "(+2.33 points, 95% interval -0.70 to +5.30, which contains zero). The exact McNemar test of the "
+            "ensembles disagrees with this interval: p = 0.020, 40 images right only in hybrid and 20 only in real.",
         ),
+        (CLEAR, "hybrid: accuracy is higher than real's in this test set (+2.33 points, 95% interval +0.10 to +5.30)."),
         (
-            {"difference_low": 0.001, "p_holm": 0.03},
-            "hybrid: accuracy is higher than real's (+2.33 points, 95% interval +0.10 to +5.30). "
-            "All 2 pairs of seeds agree.",
+            {**CLEAR, "exact": (0.11, 26, 40)},
+            "hybrid: accuracy is higher than real's in this test set (+2.33 points, 95% interval +0.10 to +5.30). "
+            "The exact McNemar test of the ensembles disagrees with this interval: p = 0.11, "
+            "40 images right only in hybrid and 26 only in real.",
         ),
+        ({**CLEAR, "p_holm": 0.08}, f"{OBSERVED}after Holm's adjustment for 1 comparison p = 0.080."),
         (
-            {"difference_low": 0.001, "p_holm": 0.03, "seed_differences": (-0.01, 0.0566)},
-            "hybrid: accuracy is higher than real's (+2.33 points, 95% interval +0.10 to +5.30). "
-            "Only 1 of 2 pairs of seeds agree: it may be the seeds', not the arm's.",
+            {**CLEAR, "seed_differences": (-0.01, 0.0566)},
+            f"{OBSERVED}only 1 of 2 pairs of seeds agree, so it may be the seeds' and not the arm's.",
         ),
         (
             {
                 "difference": -0.02, "difference_low": -0.04, "difference_high": -0.003, "p_holm": 0.02,
-                "seed_differences": (-0.01, -0.03),
+                "seed_differences": (-0.01, -0.03), "exact": (0.001, 60, 20),
             },
-            "hybrid: accuracy is lower than real's (-2.00 points, 95% interval -4.00 to -0.30). "
-            "All 2 pairs of seeds agree.",
+            "hybrid: accuracy is lower than real's in this test set (-2.00 points, 95% interval -4.00 to -0.30).",
+        ),
+        (
+            {
+                "difference": -0.02, "difference_low": -0.04, "difference_high": -0.003, "p_holm": 0.02,
+                "seed_differences": (-0.01, -0.03), "exact": (0.001, 20, 60),
+            },
+            "hybrid: accuracy is lower than real's in this test set (-2.00 points, 95% interval -4.00 to -0.30). "
+            "The exact McNemar test of the ensembles disagrees with this interval: p = 0.001, "
+            "60 images right only in hybrid and 20 only in real.",
         ),
     ],
 )  # fmt: skip
-def test_verdict(numbers, expected):
+def test_verdict(comparison, numbers, expected):
     assert report.verdict(comparison(**numbers), "hybrid") == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "doubts"),
+    [
+        ({"n_groups": 29}, "with 29 patients or lesions the interval tends to be too narrow."),
+        (
+            {"n_images": 20, "n_groups": 20, "n_without_id": 20},
+            "with 20 images the interval tends to be too narrow.",
+        ),
+        ({"arms": {"real": 1, "hybrid": 2}}, "with one seed of real the difference may be the seed's."),
+        ({"arms": {"real": 2, "hybrid": 1}}, "with one seed of hybrid the difference may be the seed's."),
+        (
+            {"n_groups": 12, "arms": {"real": 1, "hybrid": 1}},
+            "with 12 patients or lesions the interval tends to be too narrow; "
+            "with one seed of real and of hybrid the difference may be the seed's.",
+        ),
+    ],
+)
+def test_verdict_of_few_groups_or_one_seed_claims_nothing(comparison, changes, doubts):
+    c = comparison(**CLEAR)
+    assert " is higher " in report.verdict(replace(c, n_groups=30), "hybrid")
+    assert report.verdict(replace(c, **changes), "hybrid") == OBSERVED + doubts
+
+
+def test_text_of_images_without_ids_names_no_patients(comparison):
+    c = replace(comparison(), n_groups=600, n_without_id=600)
+    text = " ".join(report.text(c).split())
+    assert "Comparison of 2 arms on 600 images, split test." in text
+    assert "There are no patient or lesion ids: images are taken as independent." in text
+    assert "by drawing images with replacement" in text
+    assert "the choice of test images for these trained models" in text
+    assert text.count("patient") == text.count("lesion") == 1
+    assert "group" not in text
+    some = " ".join(report.text(replace(c, n_groups=500, n_without_id=450)).split())
+    assert "on 600 images of 500 patients or lesions" in some
+    assert "Of 450 images no patient or lesion is known: each is taken as a patient of its own." in some
+    assert "by drawing whole patients or lesions with replacement" in some
 
 
 @pytest.mark.parametrize(
@@ -128,13 +153,13 @@ def test_verdict(numbers, expected):
         (("NV", "SK", "DF"), []),
     ],
 )
-def test_headline_watches_the_malignant_classes(classes, expected):
+def test_headline_watches_the_malignant_classes(comparison, classes, expected):
     shown = comparison(classes).headline
     assert [metric.name for metric in shown[:3]] == ["accuracy", "auroc", "balanced_accuracy"]
     assert [tuple(metric) for metric in shown[3:]] == expected
 
 
-def test_table_has_every_row_as_fractions_and_blanks():
+def test_table_has_every_row_as_fractions_and_blanks(comparison):
     c = comparison(smallest_difference=float("nan"))
     rows = list(csv.DictReader(io.StringIO(report.table(c))))
     assert len(rows) == len(c.rows)
@@ -151,38 +176,13 @@ def test_table_has_every_row_as_fractions_and_blanks():
     assert (ensemble["only_baseline_correct"], ensemble["only_arm_correct"]) == ("26", "40")
 
 
-def test_plot_shows_each_metric_with_its_interval_and_fills_only_clear_differences():
-    figure = report.plot(comparison(difference_low=0.001))
-    upper, lower = figure.axes[:5], figure.axes[5:]
-    assert [ax.get_title().split("\n")[-1] for ax in upper] == [
-        "accuracy %", "AUROC", "accuracy %", "malignant %", "malignant %"
-    ]  # fmt: skip
-    assert [label.get_text() for label in upper[0].get_yticklabels()] == ["real", "hybrid"]
-    assert [label.get_text() for label in lower[0].get_yticklabels()] == ["hybrid"]
-    assert [text.get_text() for text in upper[0].texts] == ["81.73", "84.06"]
-    interval = next(line for line in upper[0].lines if line.get_color() == report.ARM_COLOUR)
-    assert list(interval.get_xdata()) == pytest.approx([78, 87])
-
-    def diamond(axes):
-        return next(line for line in axes.lines if line.get_marker() == "D").get_markerfacecolor()
-
-    assert diamond(lower[0]) == report.ARM_COLOUR
-    assert diamond(report.plot(comparison()).axes[5]) == "white"
-
-
-def test_plot_leaves_out_what_is_not_defined():
-    c = comparison()
-    undefined = tuple(replace(r, value=float("nan")) if r.metric == "auroc" else r for r in c.rows)
-    assert not report.plot(replace(c, rows=undefined)).axes[1].texts
-
-
-def test_out_that_is_a_file_is_refused(tmp_path):
+def test_out_that_is_a_file_is_refused(tmp_path, comparison):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="this is a file; give a folder"):
         report.write(comparison(), tmp_path / "file")
 
 
-def test_row_is_found_by_its_class():
+def test_row_is_found_by_its_class(comparison):
     c = comparison(("NV", "MEL", "SK"))
     assert c.row("hybrid", Metric("sensitivity", "SK")).class_name == "SK"
     assert [r.seeds for r in c.seed_rows("hybrid", Metric("accuracy"))] == ["seed 1", "seed 2"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dermsynth.errors import InputError
-from dermsynth.evaluation.runs import arm_and_seed, read_arms, read_run
+from dermsynth.evaluation.runs import arm_and_seed, notes, read_arms, read_run
 
 HEADER = ["image_id", "group", "split", "label", "p_benign", "p_malignant"]
 ROWS = [
@@ -92,9 +92,35 @@ def test_too_few_classes_and_no_rows(tmp_path):
         read_run(write(tmp_path / "one", [row[:5] for row in ROWS], HEADER[:5]))
     with pytest.raises(InputError, match="no rows"):
         read_run(write(tmp_path / "none", []))
-    (tmp_path / "none" / "predictions.csv").write_text("")
-    with pytest.raises(InputError, match="is missing; found nothing"):
-        read_run(tmp_path / "none")
+    for nothing in ("", "\ufeff", "\r\n\r\n"):
+        (tmp_path / "none" / "predictions.csv").write_text(nothing, encoding="utf-8")
+        with pytest.raises(InputError, match=r"predictions\.csv: the file is empty\. Write it again"):
+            read_run(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("encode", "line"),
+    [
+        (lambda text: text.replace("benign,0.9", "b\xe9nign,0.9").encode("latin-1"), 3),
+        (lambda text: b"\xef\xbb\xbf" + text.encode().replace(b"ISIC_1", b"\xff"), 3),
+        (lambda text: text.encode("utf-16"), 1),
+    ],
+)
+def test_predictions_that_are_not_utf8_are_named_by_line(tmp_path, encode, line):
+    table = write(tmp_path / "real") / "predictions.csv"
+    table.write_bytes(encode(table.read_text()))
+    with pytest.raises(InputError) as caught:
+        read_run(tmp_path / "real")
+    assert str(caught.value).startswith(f"{table}, line {line}: not UTF-8 text.")
+
+
+def test_predictions_with_a_byte_order_mark_or_an_open_quote(tmp_path):
+    table = write(tmp_path / "real") / "predictions.csv"
+    table.write_text(table.read_text(), encoding="utf-8-sig")
+    assert len(read_run(tmp_path / "real").image_ids) == 3
+    table.write_text(table.read_text(encoding="utf-8-sig").replace("ISIC_3", '"ISIC_3'))
+    with pytest.raises(InputError, match=r"predictions\.csv, line 4: not CSV"):
+        read_run(tmp_path / "real")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +130,9 @@ def test_too_few_classes_and_no_rows(tmp_path):
         (changed(1, "label", "nevus"), "line 3: label 'nevus' is not among the classes benign, malignant"),
         (changed(1, "p_benign", "high"), "line 3: a probability is not a number"),
         (changed(1, "p_benign", "nan"), "line 3: a probability lies outside 0 to 1: nan, 0.1"),
+        (changed(1, "p_benign", "-0.1"), "line 3: a probability lies outside 0 to 1: -0.1, 0.1"),
+        (changed(1, "p_benign", "inf"), "line 3: a probability lies outside 0 to 1: inf, 0.1"),
+        ([ROWS[0], [*ROWS[1], "0"], ROWS[2]], "line 3: more cells than the header has columns"),
         (changed(1, "p_benign", "1.1"), "line 3: a probability lies outside 0 to 1"),
         (changed(1, "p_benign", "0.8"), "line 3: the probabilities sum to 0.9; expected 1"),
         ([ROWS[0], ROWS[1][:5], ROWS[2]], "line 3: a probability is not a number"),
@@ -154,3 +183,33 @@ def test_run_given_twice_is_refused(tmp_path):
         read_arms([write(tmp_path / "a" / "real-seed1"), write(tmp_path / "b" / "real-seed1")])
     with pytest.raises(InputError, match="both arm real, no seed"):
         read_arms([write(tmp_path / "real")] * 2)
+
+
+def test_images_without_a_patient_or_lesion_are_counted(tmp_path):
+    assert read_run(write(tmp_path / "real")).n_without_id == 0
+    assert read_run(write(tmp_path / "some", changed(0, "group", "ISIC_2"))).n_without_id == 1
+
+
+def configured(folder, seed=1, steps=100, lr=0.1):
+    write(folder)
+    (folder / "fit.yaml").write_text(
+        f"seed_everything: {seed}\nrun: {folder}\nckpt_path: null\n"
+        f"trainer: {{max_steps: {steps}, callbacks: [{{class_path: a}}]}}\nmodel: {{optimizer: {{lr: {lr}}}}}\n"
+    )
+    return folder
+
+
+def test_notes_name_what_else_differs_within_an_arm_and_unequal_steps(tmp_path):
+    matched = [
+        configured(tmp_path / f"{arm}-seed{n}", seed=n, lr=lr) for arm, lr in (("a", 1), ("b", 2)) for n in (1, 2)
+    ]
+    assert list(notes(read_arms([*matched, write(tmp_path / "bare")]))) == []
+    configured(matched[3], seed=2, lr=3)
+    assert list(notes(read_arms(matched))) == ["the runs of b differ in more than their seed: model.optimizer.lr."]
+    for folder in matched[2:]:
+        configured(folder, steps=300)
+    (said,) = notes(read_arms(matched))
+    assert said.startswith("trainer.max_steps is not the same in all arms (a 100, b 300)")
+    (matched[0] / "fit.yaml").write_text("trainer: [")
+    with pytest.raises(InputError, match=r"a-seed1.fit\.yaml: not YAML"):
+        list(notes(read_arms(matched)))

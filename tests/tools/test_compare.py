@@ -165,6 +165,27 @@ def test_class_without_images_is_left_undefined_or_refused_as_primary(tmp_path, 
         compare(folders, tmp_path / "out", primary="auroc")
 
 
+def test_images_that_are_their_own_groups_and_unequal_steps_are_told(tmp_path, capsys):
+    folders, _, _ = draw_runs(tmp_path / "a", {"real": 1.0, "hybrid": 1.4})
+    alone = []
+    for folder in folders:
+        table = (folder / "predictions.csv").read_text().splitlines()
+        cells = [line.split(",") for line in table]
+        copy = tmp_path / "b" / folder.name
+        copy.mkdir(parents=True)
+        text = "\n".join(",".join([row[0], row[0] if i else row[1], *row[2:]]) for i, row in enumerate(cells))
+        (copy / "predictions.csv").write_text(text + "\n")
+        (copy / "fit.yaml").write_text(f"trainer: {{max_steps: {10 if folder.name.startswith('real') else 30}}}\n")
+        alone.append(copy)
+    compare(folders, tmp_path / "out")
+    assert "150 images of 40 patients or lesions" in capsys.readouterr().out
+    compare(alone, tmp_path / "out")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "on 150 images, split test." in printed
+    assert "no patient or lesion ids: images are taken as independent" in printed
+    assert "Note: trainer.max_steps is not the same in all arms (real 10, hybrid 30)" in printed
+
+
 def test_mistakes_are_named_and_nothing_is_written(tmp_path):
     folders, labels, p = draw_runs(tmp_path, {"real": 1.0, "hybrid": 1.4})
     out = tmp_path / "out"
@@ -176,7 +197,7 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path):
         compare(folders, out, baseline="raal")
     one_group = np.zeros(len(labels), dtype=int)
     same = [write_run(tmp_path / "c" / f.name, labels, one_group, p[f.name], BINARY) for f in folders]
-    with pytest.raises(InputError, match="all images are of one group"):
+    with pytest.raises(InputError, match="all images are of one patient or lesion"):
         compare(same, out)
     (folders[3] / "predictions.csv").unlink()
     with pytest.raises(InputError, match="python -m dermsynth test --config"):

@@ -79,8 +79,15 @@ def test_files_that_are_no_checkpoint_of_ours_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such checkpoint"):
         export(tmp_path / "none.ckpt", tmp_path / "out")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match="not a checkpoint of a model of this project"):
+    with pytest.raises(InputError, match="not a checkpoint of a training run"):
         export(tmp_path / "other.ckpt", tmp_path / "out")
-    torch.save({"dermsynth": {"kind": "dreambooth"}}, tmp_path / "lost.ckpt")
+    lightning = {"pytorch-lightning_version": "2.6.6"}
+    torch.save(lightning, tmp_path / "foreign.ckpt")
+    with pytest.raises(InputError, match="not a checkpoint of a model of this project"):
+        export(tmp_path / "foreign.ckpt", tmp_path / "out")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        export(tmp_path / "text.ckpt", tmp_path / "out")
+    torch.save({**lightning, "dermsynth": {"kind": "dreambooth"}}, tmp_path / "lost.ckpt")
     with pytest.raises(InputError, match=r"the run's fit\.yaml is needed"):
         export(tmp_path / "lost.ckpt", tmp_path / "out")

@@ -1,0 +1,133 @@
+"""What a comparison found: one row a result, and what they are results of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dermsynth.evaluation.statistics import Metric
+from dermsynth.lesions import DIAGNOSES
+
+MEAN, ENSEMBLE = "mean", "ensemble"
+OVERALL = ("accuracy", "auroc", "balanced_accuracy")
+FEW_GROUPS = 30  # below it cluster methods reject too often (Cameron, Gelbach & Miller 2008)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of comparison.csv: a metric of an arm, and its difference from the baseline; fractions.
+
+    Args:
+        arm: name of the arm.
+        seeds: `mean` over the seeds, the `ensemble` of their mean probabilities, or `seed N`.
+        metric: name of the metric.
+        class_name: the class it is measured for, against the rest; blank for all.
+        value: on the test set as it is.
+        sd: standard deviation over the seeds.
+        low: lower end of the interval of the value.
+        high: upper end.
+        difference: the value minus the baseline's.
+        difference_sd: standard deviation of the difference over the seeds that both arms have.
+        difference_low: lower end of the interval of the difference.
+        difference_high: upper end.
+        smallest_difference: what this test set would show with 80 % power.
+        test: how p was found.
+        p: two-sided.
+        p_holm: adjusted for the number of arms; for the primary metric alone.
+        only_baseline_correct: images that the baseline alone got right.
+        only_arm_correct: images that the arm alone got right.
+    """
+
+    arm: str
+    seeds: str
+    metric: str
+    class_name: str
+    value: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    difference: float | None = None
+    difference_sd: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    smallest_difference: float | None = None
+    test: str = ""
+    p: float | None = None
+    p_holm: float | None = None
+    only_baseline_correct: int | None = None
+    only_arm_correct: int | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a report says.
+
+    Args:
+        rows: the results.
+        arms: number of seeds of each arm, in the order to show them.
+        baseline: the arm that the others are compared with.
+        baseline_reason: why this one.
+        primary: name of the metric that the conclusion is about.
+        class_counts: test images of each class, in the order of the label index.
+        n_images: test images.
+        n_groups: patients or lesions among them; an image without such an id is a group of its own.
+        n_without_id: images without such an id.
+        splits: the splits that the images come from.
+        resamples: bootstrap resamples.
+        undefined: largest number of resamples in which a metric was not defined.
+        notes: what else to know about the runs.
+    """
+
+    rows: tuple[Row, ...]
+    arms: Mapping[str, int]
+    baseline: str
+    baseline_reason: str
+    primary: str
+    class_counts: Mapping[str, int]
+    n_images: int
+    n_groups: int
+    n_without_id: int
+    splits: tuple[str, ...]
+    resamples: int
+    undefined: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def others(self) -> list[str]:
+        """The arms that are not the baseline."""
+        return [arm for arm in self.arms if arm != self.baseline]
+
+    @property
+    def unit(self) -> str:
+        """What is drawn with replacement, and taken as independent."""
+        return "images" if self.n_without_id == self.n_images else "patients or lesions"
+
+    @property
+    def sample(self) -> str:
+        """The images, and whose they are where that is known."""
+        of_groups = "" if self.unit == "images" else f" of {self.n_groups:,} {self.unit}"
+        return f"{self.n_images:,} images{of_groups}"
+
+    @property
+    def few_groups(self) -> bool:
+        """Whether the intervals tend to be too narrow."""
+        return self.n_groups < FEW_GROUPS
+
+    @property
+    def headline(self) -> tuple[Metric, ...]:
+        """What to show: the overall metrics, then class 1 of two or the malignant diagnoses of more."""
+        overall = tuple(Metric(name) for name in OVERALL)
+        classes = list(self.class_counts)
+        watched = [name for name in classes if name in DIAGNOSES and DIAGNOSES[name].malignant]
+        if len(classes) == 2:
+            watched = classes[1:]
+        if len(watched) == 1:
+            return (*overall, Metric("sensitivity", watched[0]), Metric("specificity", watched[0]))
+        return overall + tuple(Metric("sensitivity", name) for name in watched)
+
+    def row(self, arm: str, metric: Metric, seeds: str = MEAN) -> Row:
+        """The one result of an arm for a metric."""
+        return next(r for r in self.rows if (r.arm, r.seeds, r.metric, r.class_name) == (arm, seeds, *metric))
+
+    def seed_rows(self, arm: str, metric: Metric) -> list[Row]:
+        """The results of an arm's seeds, one each."""
+        wanted = (arm, *metric)
+        return [r for r in self.rows if (r.arm, r.metric, r.class_name) == wanted and r.seeds not in (MEAN, ENSEMBLE)]

@@ -1,0 +1,58 @@
+"""How metrics and their numbers are written, in text and in plots alike."""
+
+import math
+
+from dermsynth.evaluation.statistics import Metric
+
+NAMES = {"accuracy": "accuracy", "auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
+
+
+def is_percent(metric: str) -> bool:
+    """Whether it is written in per cent and its differences in points; an AUROC is a plain fraction."""
+    return metric != "auroc"
+
+
+def title(metric: Metric) -> tuple[str, str]:
+    """Two lines, so that long names leave the columns narrow."""
+    if metric.class_name:
+        return metric.name, f"{metric.class_name} %"
+    if metric.name == "balanced_accuracy":
+        return "balanced", "accuracy %"
+    return "", f"{NAMES[metric.name]} %" if is_percent(metric.name) else NAMES[metric.name]
+
+
+def number(value: float | None, metric: str, sign: bool = False) -> str:
+    """`84.06`, `+2.33` or, where nothing is defined, a dash."""
+    if value is None or math.isnan(value):
+        return "–"
+    plus = "+" if sign else ""
+    return f"{100 * value:{plus}.2f}" if is_percent(metric) else f"{value:{plus}.4f}"
+
+
+def points(value: float | None, metric: str, sign: bool = False) -> str:
+    """A difference with its unit: `+2.33 points`."""
+    return number(value, metric, sign) + (" points" if is_percent(metric) else "")
+
+
+def spread(value: float | None, sd: float | None, metric: str, sign: bool = False) -> str:
+    """`84.06 ± 0.50`."""
+    return number(value, metric, sign) + ("" if sd is None else f" ± {number(sd, metric)}")
+
+
+def interval(low: float | None, high: float | None, metric: str, sign: bool = False) -> str:
+    """`[78.00, 87.00]`."""
+    return f"[{number(low, metric, sign)}, {number(high, metric, sign)}]"
+
+
+def p_value(p: float | None) -> str:
+    """`p = 0.13`, `p = 0.031`, `p < 0.001`."""
+    if p is None or math.isnan(p):
+        return "p –"
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
