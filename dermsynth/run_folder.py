@@ -44,10 +44,12 @@ def claim(run: Path, resolved: str) -> bool:
         InputError: the folder holds another run; the message names the keys that differ.
     """
     file = run / RUN_FILE
+    if run.exists() and not run.is_dir():
+        raise InputError(f"--run {run}: a file. Give a folder.")
+    if not last_checkpoint(run).exists():
+        return False  # Nothing would be lost: a first try that failed may be mended.
     if not file.is_file():
-        if last_checkpoint(run).exists():
-            raise InputError(f"--run {run}: it holds checkpoints but no {RUN_FILE}; give another folder.")
-        return False
+        raise InputError(f"--run {run}: it holds checkpoints but no {RUN_FILE}; give another folder.")
     changes = differences(yaml.safe_load(file.read_text(encoding="utf-8")), yaml.safe_load(resolved))
     if changes:
         lines = "\n".join(f"  {line}" for line in changes)
@@ -98,7 +100,7 @@ def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, A
             "could run code. If you trust it, give --weights_only false."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a whole checkpoint ({str(error).split('. ')[0]}).") from error
+        raise InputError(f"{path}: not a whole checkpoint.") from error
     if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
         raise InputError(f"{path}: not a checkpoint of a training run.")
     return checkpoint

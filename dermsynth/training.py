@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -74,6 +75,7 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.default_root_dir is not None:
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
+        _check_steps(config)
         if self.subcommand == "test" and config.ckpt_path is None:
             raise InputError(
                 "test: --ckpt_path must be given, else the weights would be untrained; for example "
@@ -158,11 +160,24 @@ def run(arguments: list[str]) -> None:
     quieten()
     try:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
+    except MisconfigurationException as error:
+        raise InputError(str(error)) from error
     except SystemExit as error:
         # Lightning answers Ctrl-C with exit status 1, that of a crash.
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+
+
+def _check_steps(config: Namespace) -> None:
+    """Refuse a schedule that ends before the training: its last steps would be at the lowest rate, without a word."""
+    schedule = config.model.init_args.get("lr_scheduler")
+    total = schedule.init_args.get("total_steps") if schedule else None
+    if total is not None and config.trainer.max_steps > total:
+        raise InputError(
+            f"trainer.max_steps: {config.trainer.max_steps} is more than model.lr_scheduler.total_steps, {total}. "
+            "Give both as flags: a recipe's YAML anchor does not follow one."
+        )
 
 
 @rank_zero_only

@@ -220,7 +220,7 @@ def test_an_overlay_before_its_recipe_is_told_from_a_wrong_key(here, capsys):
         (["--data.mix.ratio", "1.5"], "mix.ratio: 1.5 is outside [0, 1]"),
         (["--data.rows", "0"], "data.rows: 0 must be positive"),
         (["--trainer.default_root_dir", "x"], "is given as --run"),
-        (["--ckpt_path", "none.ckpt"], "--ckpt_path none.ckpt: no such file"),
+        (["--ckpt_path", "none.ckpt"], "none.ckpt: no such checkpoint"),
         (["--ckpt_path", "line.yaml"], "line.yaml: not a "),
         (["--ckpt_path", "plain.ckpt"], "plain.ckpt: not a checkpoint of a training run"),
     ],

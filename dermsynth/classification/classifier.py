@@ -211,8 +211,9 @@ class Classifier(L.LightningModule):
         fitted, ours = (p.get("train_split_sha256") for p in (self.provenance, self._provenance_of_data()))
         if fitted and ours and fitted != ours:
             raise InputError(
-                f"the checkpoint was fitted on another train split ({fitted[:12]}) than that of the data ({ours[:12]}), "
-                "so it may have seen the images it is tested on. Give it the image set that it was fitted on."
+                f"the checkpoint was fitted on another train split ({fitted[:12]}) than that of the data "
+                f"({ours[:12]}), so it may have seen the images it is tested on. "
+                "Give it the image set that it was fitted on."
             )
 
     def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:

@@ -38,7 +38,7 @@ class Record:
         malignant: 0, 1 or None.
         patient_id: as the source gives it.
         lesion_id: as the source gives it.
-        group: what must stay in one split: a patient, else a lesion, joined with near-duplicates.
+        group: what must stay in one split: a patient, else a lesion, else the image alone.
         split: one of `SPLITS`.
         origin: `real` or `synthetic`.
         image_manipulation: the ISIC archive's own word.
@@ -241,5 +241,5 @@ def _check_groups(records: Sequence[Record], table: Path) -> None:
         if first.split != record.split:
             raise InputError(
                 f"{table}: images {first.image_id} ({first.split}) and {record.image_id} ({record.split}) belong to "
-                "one patient, lesion or near-duplicate group but to different splits. Prepare the set again."
+                "one patient, lesion or group but to different splits. Prepare the set again."
             )

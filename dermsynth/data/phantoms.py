@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dermsynth.files import write_atomically
 from dermsynth.data.phantom_drawing import Lesion, Skin, draw
 from dermsynth.errors import InputError
+from dermsynth.files import write_atomically
 
 COLUMNS = (
     "image_name",

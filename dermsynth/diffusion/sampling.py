@@ -16,6 +16,7 @@ from diffusers import (
 from numpy.typing import NDArray
 
 from dermsynth.diffusion.parts import Parts
+from dermsynth.errors import InputError
 
 SchedulerName = Literal["dpmsolver++", "ddim", "euler", "euler_a", "pndm"]
 
@@ -44,6 +45,12 @@ class Sampling:
     guidance_scale: float = 7.5
     scheduler: SchedulerName = "dpmsolver++"
     negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.guidance_scale < 1:
+            raise InputError(
+                f"model.sampling: steps {self.steps} and guidance_scale {self.guidance_scale} must be at least 1."
+            )
 
 
 def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Sampling) -> NDArray[np.uint8]:

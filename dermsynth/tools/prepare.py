@@ -64,7 +64,9 @@ def prepare(
     policy, records = _split([image.record for image in found], readings, split, fractions, seed)
 
     settings = {
-        "sources": [str(folder.resolve()) for folder in sources],
+        # Names and hashes, not paths: a set may be given away.
+        "sources": [folder.resolve().name for folder in sources],
+        "tables": [reading.account()["tables"] for reading in readings],
         "layouts": [reading.layout.name for reading in readings],
         "size": size,
         "split": policy,
@@ -91,7 +93,7 @@ def prepare(
 
 
 def _command(sources: Sequence[Path], **flags: Any) -> str:
-    words = ["python", "-m", "dermsynth", "prepare", *map(str, sources)]
+    words = ["python", "-m", "dermsynth", "prepare", *(folder.resolve().name for folder in sources)]
     for name, value in flags.items():
         words += [f"--{name}", str(value).replace(" ", "") if isinstance(value, list) else str(value)]
     return shlex.join(words)

@@ -250,16 +250,10 @@ def test_checkpoint_knows_the_data_that_it_was_fitted_on(splits):
 @pytest.mark.parametrize("stage", ["test", "validate", "fit"])
 def test_data_that_were_split_otherwise_are_refused_and_nothing_is_written(splits, tmp_path, stage):
     root, swapped, path = splits
-    if stage == "fit":
-        first, again = trainer(tmp_path, 2, callbacks=[], enable_checkpointing=False), {}
-    else:
-        first, again = (
-            trainer(tmp_path, callbacks=[PredictionsWriter()], enable_checkpointing=False),
-            {"verbose": False},
-        )
+    run = trainer(tmp_path, 2, callbacks=[PredictionsWriter()], enable_checkpointing=False)
     seen, ours = (manifest.train_split_sha256(manifest.read(r).records)[:12] for r in (root, swapped))
     with pytest.raises(InputError, match=rf"another train split \({seen}\) than that of the data \({ours}\)"):
-        getattr(first, stage)(classifier(), data_of(swapped), ckpt_path=path, weights_only=True, **again)
+        getattr(run, stage)(classifier(), data_of(swapped), ckpt_path=path, weights_only=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -3,6 +3,7 @@ import pytest
 
 from dermsynth.diffusion.parts import load_parts
 from dermsynth.diffusion.sampling import Sampling, sample
+from dermsynth.errors import InputError
 
 
 @pytest.mark.parametrize("scheduler", ["dpmsolver++", "ddim", "euler", "euler_a", "pndm"])
@@ -17,6 +18,12 @@ def test_an_image_depends_on_its_prompt_and_seed_and_not_on_its_batch(base, sche
     # Batched arithmetic may round differently in the last bit.
     assert np.abs(alone[0].astype(int) - both[1]).max() <= 1
     assert np.abs(sample(parts, prompts[1:], [13], how)[0].astype(int) - both[1]).max() > 1
+
+
+@pytest.mark.parametrize(("steps", "scale"), [(0, 2.0), (5, 0.5)])
+def test_settings_that_draw_nothing_are_refused(steps, scale):
+    with pytest.raises(InputError, match=r"model\.sampling: steps"):
+        Sampling(steps, scale)
 
 
 def test_guidance_of_one_ignores_the_negative_prompt_and_more_does_not(base):

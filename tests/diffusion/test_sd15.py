@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real_data
 
 @pytest.fixture
 def configs():
-    return Path(os.environ["DERMSYNTH_DATA"]).parent / "models/stable-diffusion-v1-5"
+    return Path(os.environ["DERMSYNTH_MODELS"]) / "stable-diffusion-v1-5"
 
 
 def test_every_part_has_the_published_number_of_parameters(configs):

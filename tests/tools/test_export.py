@@ -86,7 +86,7 @@ def test_files_that_are_no_checkpoint_of_ours_are_refused(tmp_path):
     with pytest.raises(InputError, match="not a checkpoint of a model of this project"):
         export(tmp_path / "foreign.ckpt", tmp_path / "out")
     (tmp_path / "text.ckpt").write_text("no checkpoint")
-    with pytest.raises(InputError, match="not a checkpoint"):
+    with pytest.raises(InputError, match="not a whole checkpoint"):
         export(tmp_path / "text.ckpt", tmp_path / "out")
     torch.save({**lightning, "dermsynth": {"kind": "dreambooth"}}, tmp_path / "lost.ckpt")
     with pytest.raises(InputError, match=r"the run's fit\.yaml is needed"):
