@@ -47,7 +47,9 @@ def claim(run: Path, resolved: str) -> bool:
     if run.exists() and not run.is_dir():
         raise InputError(f"--run {run}: a file. Give a folder.")
     if not last_checkpoint(run).exists():
-        return False  # Nothing would be lost: a first try that failed may be mended.
+        # Nothing would be lost: a first try that failed may be mended.
+        (run / FINISHED).unlink(missing_ok=True)
+        return False
     if not file.is_file():
         raise InputError(f"--run {run}: it holds checkpoints but no {RUN_FILE}; give another folder.")
     changes = differences(yaml.safe_load(file.read_text(encoding="utf-8")), yaml.safe_load(resolved))

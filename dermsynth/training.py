@@ -171,8 +171,7 @@ def run(arguments: list[str]) -> None:
 
 def _check_steps(config: Namespace) -> None:
     """Refuse a schedule that ends before the training: its last steps would be at the lowest rate, without a word."""
-    schedule = config.model.init_args.get("lr_scheduler")
-    total = schedule.init_args.get("total_steps") if schedule else None
+    total = config.get("model.init_args.lr_scheduler.init_args.total_steps")
     if total is not None and config.trainer.max_steps > total:
         raise InputError(
             f"trainer.max_steps: {config.trainer.max_steps} is more than model.lr_scheduler.total_steps, {total}. "

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torchmetrics import MeanMetric, MetricCollection
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config
+from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
 from dermsynth.classification import vit
 from dermsynth.classification.metrics import metrics
 from dermsynth.errors import InputError
@@ -111,7 +111,7 @@ class Classifier(L.LightningModule):
     def on_fit_start(self) -> None:
         """Refuse to go on with a run on other data; note which data the weights are fitted on."""
         self._check_train_split()
-        self.provenance = self._provenance_of_data() or self.provenance
+        self.provenance = provenance_of(self.trainer) or self.provenance
 
     def on_validation_start(self) -> None:
         """Refuse data whose validation images the weights may have been fitted on."""
@@ -204,16 +204,15 @@ class Classifier(L.LightningModule):
         text = json.dumps(_preprocessor(self.model.config), indent=2)
         (out / PREPROCESSOR).write_text(f"{text}\n", encoding="utf-8")
 
-    def _provenance_of_data(self) -> dict[str, Any]:
-        return getattr(self.trainer.datamodule, "provenance", {})  # type: ignore[attr-defined]
-
     def _check_train_split(self) -> None:
-        fitted, ours = (p.get("train_split_sha256") for p in (self.provenance, self._provenance_of_data()))
+        if getattr(self.trainer.datamodule, "external", False):  # type: ignore[attr-defined]
+            return
+        fitted, ours = (p.get("train_split_sha256") for p in (self.provenance, provenance_of(self.trainer)))
         if fitted and ours and fitted != ours:
             raise InputError(
                 f"the checkpoint was fitted on another train split ({fitted[:12]}) than that of the data "
-                f"({ours[:12]}), so it may have seen the images it is tested on. "
-                "Give it the image set that it was fitted on."
+                f"({ours[:12]}), so it may have seen the images it is tested on. Give it the image set that it was "
+                "fitted on; or, if this is an external test set of other patients, name its folder in data.allow_foreign."
             )
 
     def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:

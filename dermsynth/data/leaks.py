@@ -30,10 +30,10 @@ def check(
                 f"{real.root}: image {record.image_id} is generated; data.real takes real images only. "
                 "Give generated sets as data.synthetic."
             )
-    unknown = set(allow_foreign) - {s.root.name for s in synthetic}
+    unknown = set(allow_foreign) - {s.root.name for s in (real, *synthetic)}
     if unknown:
         raise InputError(
-            f"data.allow_foreign: {', '.join(sorted(unknown))} is not the name of a set in data.synthetic."
+            f"data.allow_foreign: {', '.join(sorted(unknown))} is not the folder name of a set that is given."
         )
     split_hash = train_split_sha256(real.records)
     for generated in synthetic:

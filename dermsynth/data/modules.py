@@ -62,7 +62,8 @@ class LesionData(LightningDataModule):
         synthetic: folders of generated sets.
         mix: which of the real and generated images an epoch shows.
         augmentation: of training images.
-        allow_foreign: generated sets, by folder name, whose generator may have been fitted on another train split.
+        allow_foreign: sets, by folder name, that you answer for: generated ones whose generator was fitted on another
+            train split, or `real` itself as an external test set of other patients.
         seed: of order and augmentation.
         num_workers: loader processes; 0 loads in the training process.
     """
@@ -94,6 +95,8 @@ class LesionData(LightningDataModule):
                 f"for {type(self.mix).__name__}."
             )
         self.augmentation, self.allow_foreign = augmentation, allow_foreign
+        #: Whether a model that was fitted on another train split may be tested on this one.
+        self.external = self.real.name in allow_foreign
         self.seed, self.num_workers = seed, num_workers
 
     def setup(self, stage: str) -> None:

@@ -149,8 +149,8 @@ class DreamBooth(LightningModule):
         check_kind(checkpoint, KIND, **facts)
         if checkpoint["dermsynth"]["frozen_sha256"] != frozen:
             raise InputError(
-                f"the checkpoint was made on another base, {checkpoint['dermsynth']['base']}: its frozen weights are not "
-                f"those of model.base {base}."
+                f"the checkpoint was made on another base, {checkpoint['dermsynth']['base']}: its frozen weights are "
+                f"not those of model.base {base}."
             )
         if set(checkpoint["state_dict"]) != set(self.trained):
             raise InputError("the checkpoint holds other weights than the configuration trains.")

@@ -267,6 +267,15 @@ def test_the_same_split_in_another_folder_is_tested_and_trained_on(splits, tmp_p
     assert run.global_step == 2
 
 
+def test_an_external_test_set_is_tested_on_when_it_is_named(splits, tmp_path):
+    _, swapped, path = splits
+    data = data_of(swapped)
+    data.external = True  # what data.allow_foreign with the folder's own name sets
+    run = trainer(tmp_path, 2, callbacks=[PredictionsWriter()], enable_checkpointing=False)
+    run.test(classifier(), data, ckpt_path=path, verbose=False, weights_only=True)
+    assert (tmp_path / "predictions.csv").is_file()
+
+
 def test_a_model_in_memory_is_refused_other_splits_too(splits, tmp_path):
     root, swapped, _ = splits
     run, model = trainer(tmp_path, 1, callbacks=[], enable_checkpointing=False), classifier()

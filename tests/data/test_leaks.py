@@ -25,7 +25,7 @@ def test_a_generator_that_saw_another_split_is_refused_unless_allowed_by_name(tm
     with pytest.raises(InputError, match="another train split"):
         leaks.check(real, [foreign], allow_foreign=[])
     leaks.check(real, [foreign], allow_foreign=["made"])
-    with pytest.raises(InputError, match="typo is not the name"):
+    with pytest.raises(InputError, match="typo is not the folder name"):
         leaks.check(real, [foreign], allow_foreign=["made", "typo"])
 
 

@@ -83,6 +83,16 @@ def test_dreambooth_batches_are_half_prior_with_their_own_prompts(real, syntheti
             assert prompt == f"a dermoscopic image of {'' if prior else 'zyq '}{lesion}"
 
 
+def test_a_real_set_that_is_named_is_an_external_one(real):
+    def external(names):
+        data = ClassificationData(real=real, classes=CLASSES, size=16, batch_size=2, allow_foreign=names)
+        data.setup("test")
+        return data.external
+
+    assert external([real.name])
+    assert not external([])
+
+
 def test_an_odd_batch_cannot_hold_two_halves(real):
     with pytest.raises(InputError, match=r"data\.batch_size: 3 must be a positive multiple of 2"):
         DreamBoothData(real=real, classes=CLASSES, size=16, batch_size=3, mix=PriorPreservation())
