@@ -212,7 +212,7 @@ class Classifier(L.LightningModule):
             raise InputError(
                 f"the checkpoint was fitted on another train split ({fitted[:12]}) than that of the data "
                 f"({ours[:12]}), so it may have seen the images it is tested on. Give it the image set that it was "
-                "fitted on; or, if this is an external test set of other patients, name its folder in data.allow_foreign."
+                "fitted on; or, if this is an external test set of other patients, name it in data.allow_foreign."
             )
 
     def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
