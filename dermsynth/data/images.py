@@ -70,7 +70,11 @@ def load_resized(path: Path, size: int) -> RGB:
     flag = cv2.IMREAD_COLOR
     if header.format in _JPEG:
         flag = next((_REDUCED[n] for n in _REDUCED if min(header.size) >= n * size), flag)
-    image = _decode(data, path, flag)
+    return fit_short_side(_decode(data, path, flag), size)
+
+
+def fit_short_side(image: RGB, size: int) -> RGB:
+    """The image `[H, W, 3]` with its short side resized to `size` and the aspect kept."""
     height, width = image.shape[:2]
     scale = size / min(height, width)
     if scale == 1:

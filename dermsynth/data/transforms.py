@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dermsynth.data.images import fit_short_side
+
 # Without it the import asks the package index for a newer version: no network unless asked.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -56,14 +58,3 @@ class Transform:
         self._compose.set_random_seed(seed)
         pixels = torch.from_numpy(np.ascontiguousarray(self._compose(image=fit_short_side(image, self.size))["image"]))
         return pixels.permute(2, 0, 1).float().div_(127.5).sub_(1)
-
-
-def fit_short_side(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The image `[H, W, 3]` with its short side resized to `size` and the aspect kept."""
-    height, width = image.shape[:2]
-    scale = size / min(height, width)
-    if scale == 1:
-        return image
-    shape = (max(size, round(width * scale)), max(size, round(height * scale)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, shape, interpolation=how), dtype=np.uint8)
