@@ -16,7 +16,7 @@ from dermsynth import lesions
 from dermsynth.data import manifest
 from dermsynth.data.manifest import Record, sha256_file
 from dermsynth.errors import InputError
-from dermsynth.grids import grid
+from dermsynth.grids import grid, name_rows
 
 
 class ImageSetWriter(Callback):
@@ -126,19 +126,24 @@ class ImageSetWriter(Callback):
         )
 
     def _picture(self, records: list[Record]) -> None:
-        """One row a class; with `beside`, the real ones above."""
-        classes = dict.fromkeys(_class_of(record) for record in records)
-        rows: list[list[Path]] = []
+        """One row a class, in the order of the indices; with `beside`, the real ones above."""
+        classes = dict.fromkeys(_class_of(r) for r in sorted(records, key=lambda r: r.image_id.rpartition("_")[2]))
+        rows: list[tuple[str, list[Path]]] = []
         for name in classes:
             if above := self._above:
                 label_by = lesions.label_by([name])
-                rows.append([above.path(r) for r in above.split("train") if r.class_name(label_by) == name])
-            rows.append([self._out / record.file_name for record in records if _class_of(record) == name])
-        rows = [row for row in rows if row]
-        columns = min([self.grid_images, *map(len, rows)])
+                real = [above.path(r) for r in above.split("train") if r.class_name(label_by) == name]
+                rows.append((f"{name} real", real))
+            made = [self._out / record.file_name for record in records if _class_of(record) == name]
+            rows.append((f"{name} generated", made))
+        rows = [(name, paths) for name, paths in rows if paths]
+        columns = min([self.grid_images, *(len(paths) for _, paths in rows)])
         size = (records[0].width, records[0].height)
-        images = [np.asarray(Image.open(p).convert("RGB").resize(size)) for row in rows for p in row[:columns]]
-        Image.fromarray(grid(images, columns)).save(self._out / "grid.png")
+        images = [
+            np.asarray(Image.open(path).convert("RGB").resize(size)) for _, paths in rows for path in paths[:columns]
+        ]
+        picture = name_rows(grid(images, columns), [name for name, _ in rows])
+        Image.fromarray(picture).save(self._out / "grid.png")
 
 
 def _class_of(record: Record) -> str:

@@ -1,21 +1,22 @@
 """Silence what libraries say in every run and a user can do nothing about; each line says why."""
 
 import logging
-import os
 import warnings
 
 
 def quieten() -> None:
     """Call before diffusers or transformers is imported."""
-    # That there is no torchvision: nothing here uses what it would be for.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers.utils import logging as transformers_logging
 
+    # That there is no torchvision: nothing here uses what it would be for.
+    transformers_logging.set_verbosity_error()
     # Bars for files that are read in a blink; downloads keep theirs.
     transformers_logging.disable_progress_bar()
     # Advertisements of its makers' services.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     for message in (
+        # Checkpoint callbacks belong to `fit`; other stages need none.
+        r"Be aware that when using 'ckpt_path'",
         # A change in torch that Lightning has yet to follow.
         r".*treespec, LeafSpec",
         # True of every run that is resumed, whose checkpoints have been found to be its own.

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -15,7 +16,7 @@ from dermsynth.config_errors import explain
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.quiet import quieten
-from dermsynth.run_folder import FINISHED, LastCheckpoint, RunFile, claim, last_checkpoint, read_checkpoint
+from dermsynth.run_folder import FINISHED, RUN_FILE, LastCheckpoint, RunFile, claim, last_checkpoint, read_checkpoint
 
 
 class TrainingCLI(LightningCLI):
@@ -76,6 +77,7 @@ class TrainingCLI(LightningCLI):
         if config.trainer.default_root_dir is not None:
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
         _check_steps(config)
+        _check_moved(config)
         if self.subcommand == "test" and config.ckpt_path is None:
             raise InputError(
                 "test: --ckpt_path must be given, else the weights would be untrained; for example "
@@ -139,6 +141,8 @@ class TrainingCLI(LightningCLI):
         if self.trainer.is_global_zero and self._is_kept():
             text = f"{self.trainer.global_step} steps, {self.trainer.current_epoch} epochs\n"
             write_atomically(self.config["fit"].run / FINISHED, text)
+            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+            _say(f"finished: {self.config['fit'].run}" + (f", best checkpoint {best}" if best else ""))
 
     def _is_kept(self) -> bool:
         """Whether this is a `fit` that leaves something to go on from, and not a trial."""
@@ -177,6 +181,24 @@ def _check_steps(config: Namespace) -> None:
             f"trainer.max_steps: {config.trainer.max_steps} is more than model.lr_scheduler.total_steps, {total}. "
             "Give both as flags: a recipe's YAML anchor does not follow one."
         )
+    trainer = config.trainer
+    every, in_steps = trainer.val_check_interval, trainer.check_val_every_n_epoch is None
+    validates = trainer.limit_val_batches != 0
+    if in_steps and validates and isinstance(every, int) and 0 < trainer.max_steps < every:
+        raise InputError(
+            f"trainer.val_check_interval: {every} is more than trainer.max_steps, {trainer.max_steps}, so that nothing "
+            "would be validated and no best checkpoint kept. Make it smaller."
+        )
+
+
+def _check_moved(config: Namespace) -> None:
+    """Refuse the run file of a folder that was renamed: results would go to the old name."""
+    for file in config.config or []:
+        path = Path(str(file))
+        if path.name == RUN_FILE:
+            recorded = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("run")
+            if recorded == str(config.run) and path.resolve().parent != config.run.resolve():
+                raise InputError(f"{path}: it is of the run {recorded}, which lay there. Add --run {path.parent}.")
 
 
 @rank_zero_only

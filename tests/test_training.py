@@ -283,3 +283,20 @@ def test_two_processes_train_as_one_run(here):
     assert checkpoint("r/checkpoints/last.ckpt")["global_step"] == 8
     again = subprocess.run([*command, *more], env=environment, check=True, capture_output=True, text=True)
     assert again.stdout.count("r is complete") == 1
+
+
+def test_a_renamed_run_does_not_write_to_its_old_name(here, capsys):
+    fit()
+    Path("r").rename("renamed")
+    assert main(["test", "--config", "renamed/fit.yaml", "--ckpt_path", "renamed/checkpoints/best.ckpt"]) == 2
+    assert "it is of the run r, which lay there. Add --run renamed" in capsys.readouterr().err
+    assert not Path("r").exists()
+    arguments = ["--ckpt_path", "renamed/checkpoints/best.ckpt", "--run", "renamed"]
+    assert main(["test", "--config", "renamed/fit.yaml", *arguments]) == 0
+
+
+def test_a_training_that_would_never_validate_is_refused(here, capsys):
+    steps = ["--trainer.max_epochs", "-1", "--trainer.max_steps", "3"]
+    more = ["--trainer.val_check_interval", "5", "--trainer.check_val_every_n_epoch", "null"]
+    assert fit(*steps, *more) == 2
+    assert "trainer.val_check_interval: 5 is more than trainer.max_steps, 3" in capsys.readouterr().err

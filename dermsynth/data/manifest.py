@@ -126,7 +126,9 @@ def read(root: Path) -> ImageSet:
         InputError: the folder or its `metadata.csv` is missing, empty or inconsistent; the message names the row.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder. Make an image set with `python -m dermsynth prepare`.")
+        raise InputError(
+            f"{root}: no such folder. Make an image set with `prepare` (real images) or `predict` (generated ones)."
+        )
     table = root / METADATA
     if not table.is_file():
         raise InputError(

@@ -52,7 +52,8 @@ class Ratio(Policy):
     """A given share of generated images in the training set.
 
     Args:
-        ratio: generated images as a share of all that an epoch shows, from 0 (real only) to 1 (generated only).
+        ratio: generated images as a share of all that an epoch shows, from 0 (real only) to 1 (generated only). If that
+            is more than there are, they repeat, evenly.
         budget: `additive` shows every real image and adds generated ones until they make up the ratio; `matched`
             keeps the epoch at the number of real images and replaces that share of them.
         class_balanced: draw the classes equally often, repeating images of the rarer ones.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -121,7 +122,9 @@ class LesionData(LightningDataModule):
                 raise InputError(f"{self.real}: no image of the classes {', '.join(self.classes)} in its {name} split.")
         if stage == "fit":
             self._labels = (_labels(self.samples["train"]), _labels(self.generated))
-            self._epoch_length = sum(self.mix.counts(*map(len, self._labels)))
+            self._counts = self.mix.counts(*map(len, self._labels))
+            self._epoch_length = sum(self._counts)
+            self._report(len(real.split("train")))
 
     @property
     def class_counts(self) -> list[int]:
@@ -159,6 +162,26 @@ class LesionData(LightningDataModule):
 
     def _order(self, epoch: int) -> np.ndarray:
         return self.mix.order(*self._labels, seed=self.seed, epoch=epoch)
+
+    def _report(self, train_images: int) -> None:
+        """Say what is trained on, and refuse a class that is not there."""
+        real, generated = (np.bincount(labels, minlength=len(self.classes)) for labels in self._labels)
+        shown = {name: int(real[n]) for n, name in enumerate(self.classes)}
+        left_out = train_images - int(real.sum())
+        missing = [name for n, name in enumerate(self.classes) if not real[n] + generated[n]]
+        counts = ", ".join(f"{name} {count}" for name, count in shown.items())
+        if missing:
+            raise InputError(
+                f"data.classes: no training image of {', '.join(missing)} in {self.real} ({counts}; {left_out} of "
+                f"{train_images} images are of other classes or unknown). Choose other classes."
+            )
+        rank_zero_info(f"train: {counts}; {left_out} of {train_images} images of other classes left out")
+        if self._counts[1]:
+            each = self._counts[1] / len(self._labels[1])
+            rank_zero_info(
+                f"an epoch: {self._counts[0]} real and {self._counts[1]} generated images "
+                f"(of {len(self._labels[1])}, each {each:.2g} times)"
+            )
 
     def _samples(self, images: manifest.ImageSet, records: Sequence[Record]) -> list[Sample]:
         number = {name: index for index, name in enumerate(self.classes)}

@@ -269,4 +269,11 @@ def _report(records: Sequence[Record], readings: Sequence[_Reading], out: Path, 
     if extra := sum(reading.download.files_without_row for reading in readings):
         print(f"{extra} image files left out that no table names")
     print(f"image set: {out}")
-    print(f"next: python -m dermsynth fit --config configs/tiny/vit_baseline.yaml --data.real {out}")
+    # Where diagnoses are mostly unknown, malignancy is what can be learnt.
+    known = [name for name in classes if name != "unknown"]
+    few = 2 * sum(record.diagnosis == "" for record in records) > len(records)
+    labels = "[benign, malignant]" if few else f"[{', '.join(known)}]"
+    print(
+        f"next: python -m dermsynth fit --config configs/tiny/vit_baseline.yaml --data.real {out} "
+        f'--data.classes "{labels}" --run runs/my-first'
+    )

@@ -17,6 +17,7 @@ from dermsynth.data.modules import GenerationData, image_seed
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
+from dermsynth.grids import MARGIN
 from tests.builders import make_set
 
 ROOT = Path(__file__).parents[2]
@@ -66,17 +67,17 @@ def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
         again = model.sample([record.extra["prompt"]], [image_seed(4, index)])[0]
         assert np.abs(pixels.astype(int) - again).max() <= 1
         assert "not a patient" in Image.open(made.path(record)).text["Description"]
-    assert Image.open(tmp_path / "made/grid.png").size == (2 * 16 + 2, 2 * 16 + 2)
+    assert Image.open(tmp_path / "made/grid.png").size == (MARGIN + 2 * 16 + 2, 2 * 16 + 2)
 
 
 def test_real_images_of_the_same_class_lie_above_on_the_picture(base, tmp_path):
     real = make_set(tmp_path / "real")
     generate(base, tmp_path / "made", beside=real)
     picture = np.asarray(Image.open(tmp_path / "made/grid.png"))
-    assert picture.shape == (4 * 16 + 6, 2 * 16 + 2, 3)
-    for row, name in ((0, "real/images/r_MEL_000"), (1, "made/images/MEL_000003"), (2, "real/images/r_NV_000")):
+    assert picture.shape == (4 * 16 + 6, MARGIN + 2 * 16 + 2, 3)
+    for row, name in ((0, "real/images/r_NV_000"), (1, "made/images/NV_000000"), (2, "real/images/r_MEL_000")):
         expected = np.asarray(Image.open(tmp_path / f"{name}.png"))
-        assert np.array_equal(picture[row * 18 : row * 18 + 16, :16], expected)
+        assert np.array_equal(picture[row * 18 : row * 18 + 16, MARGIN : MARGIN + 16], expected)
 
 
 def test_a_set_to_show_beside_is_looked_for_before_anything_is_generated(base, tmp_path):
@@ -84,7 +85,7 @@ def test_a_set_to_show_beside_is_looked_for_before_anything_is_generated(base, t
         generate(base, tmp_path / "made", beside=tmp_path / "none")
     only_nevi = make_set(tmp_path / "nevi", {"NV": 8})
     generate(base, tmp_path / "made", beside=only_nevi)
-    assert Image.open(tmp_path / "made/grid.png").size == (2 * 16 + 2, 3 * 16 + 4)
+    assert Image.open(tmp_path / "made/grid.png").size == (MARGIN + 2 * 16 + 2, 3 * 16 + 4)
 
 
 def test_a_set_that_broke_off_is_made_anew(base, tmp_path):

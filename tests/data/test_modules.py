@@ -135,6 +135,21 @@ def test_a_prompt_with_an_unknown_field_is_refused():
         GenerationData(classes=["NV"], count=1, batch_size=1, prompt="a {colour} mole")
 
 
+def test_a_class_without_training_images_is_refused_with_what_there_is(real):
+    data = ClassificationData(real=real, classes=["NV", "BCC"], size=16, batch_size=2)
+    with pytest.raises(InputError, match=r"no training image of BCC .*\(NV 4, BCC 0; 8 of 12 images"):
+        data.setup("fit")
+
+
+def test_it_says_what_is_trained_on_and_how_often_generated_images_repeat(real, synthetic, caplog):
+    with caplog.at_level("INFO"):
+        ClassificationData(
+            real=real, synthetic=[synthetic], classes=["NV", "MEL"], size=16, batch_size=2, mix=Ratio(0.8)
+        ).setup("fit")
+    assert "train: NV 4, MEL 4; 4 of 12 images of other classes left out" in caplog.text
+    assert "an epoch: 8 real and 32 generated images (of 12, each 2.7 times)" in caplog.text
+
+
 def test_missing_class_in_a_split_is_said(tmp_path):
     only_train = make_set(tmp_path / "only", {"NV": 4}, split="train")
     data = ClassificationData(real=only_train, classes=["NV"], size=16, batch_size=2)
