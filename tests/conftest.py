@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from tests.builders import make_pipeline
@@ -7,3 +10,22 @@ from tests.builders import make_pipeline
 def base(tmp_path_factory):
     """A tiny pipeline with random weights; read only."""
     return str(make_pipeline(tmp_path_factory.mktemp("models") / "base"))
+
+
+@pytest.fixture
+def real_data():
+    """The folder of real ISIC downloads; without it a test that asks for them fails and does not pass by."""
+    return _folder("DERMSYNTH_DATA")
+
+
+@pytest.fixture
+def real_models():
+    """The folder of model configurations."""
+    return _folder("DERMSYNTH_MODELS")
+
+
+def _folder(variable):
+    folder = Path(os.environ.get(variable, ""))
+    assert variable in os.environ, f"set {variable} (docs/design.md), or leave these tests out: -m 'not real_data'"
+    assert folder.is_dir(), f"{variable}: {folder} is no folder"
+    return folder

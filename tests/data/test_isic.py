@@ -1,9 +1,7 @@
 """Readers of ISIC downloads, on drawn files under the official names, and on the real ones where they are."""
 
-import os
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -271,14 +269,8 @@ class TestBadInput:
 
 @pytest.mark.real_data
 class TestRealData:
-    @pytest.fixture
-    def data(self):
-        if "DERMSYNTH_DATA" not in os.environ:
-            pytest.skip("DERMSYNTH_DATA is not set")
-        return Path(os.environ["DERMSYNTH_DATA"])
-
-    def test_isic2017(self, data):
-        layout, _, download = read_download(data / "isic2017")
+    def test_isic2017(self, real_data):
+        layout, _, download = read_download(real_data / "isic2017")
         assert layout.name == "isic2017"
         counts = Counter((image.record.split, image.record.diagnosis) for image in download.images)
         assert counts == {
@@ -293,8 +285,8 @@ class TestRealData:
             ("test", "NV"): 393,
         }
 
-    def test_isic2020(self, data):
-        layout, _, download = read_download(data / "isic2020")
+    def test_isic2020(self, real_data):
+        layout, _, download = read_download(real_data / "isic2020")
         assert layout.name == "isic2020"
         records = [image.record for image in download.images]
         assert len(records) == 643
@@ -302,9 +294,9 @@ class TestRealData:
         assert sum(r.malignant for r in records) == 21
         assert sum(r.diagnosis == "MEL" for r in records) == 21
 
-    def test_the_official_list_of_duplicates(self, data):
-        table = data / "isic_csv" / "ISIC_2020_Training_GroundTruth.csv"
+    def test_the_official_list_of_duplicates(self, real_data):
+        table = real_data / "isic_csv" / "ISIC_2020_Training_GroundTruth.csv"
         everything = {line.split(",")[0] for line in table.read_text().splitlines()[1:]}
         assert len(everything) == 33126
-        dropped = _second_of_pairs(data / "isic_csv" / "ISIC_2020_Training_Duplicates.csv", everything)
+        dropped = _second_of_pairs(real_data / "isic_csv" / "ISIC_2020_Training_Duplicates.csv", everything)
         assert len(dropped) == 425

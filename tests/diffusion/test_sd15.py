@@ -1,8 +1,5 @@
 """Stable Diffusion 1.5 at full size, from its configuration files."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -14,8 +11,8 @@ pytestmark = pytest.mark.real_data
 
 
 @pytest.fixture
-def configs():
-    return Path(os.environ["DERMSYNTH_MODELS"]) / "stable-diffusion-v1-5"
+def configs(real_models):
+    return real_models / "stable-diffusion-v1-5"
 
 
 def test_every_part_has_the_published_number_of_parameters(configs):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -310,21 +309,15 @@ def test_torch_is_not_imported():
 
 @pytest.mark.real_data
 class TestRealData:
-    @pytest.fixture
-    def data(self):
-        if "DERMSYNTH_DATA" not in os.environ:
-            pytest.skip("DERMSYNTH_DATA is not set")
-        return Path(os.environ["DERMSYNTH_DATA"])
-
-    def test_isic2017_with_its_official_split(self, data, tmp_path):
-        prepare([data / "isic2017"], tmp_path / "set", size=32)
+    def test_isic2017_with_its_official_split(self, real_data, tmp_path):
+        prepare([real_data / "isic2017"], tmp_path / "set", size=32)
         image_set = manifest.read(tmp_path / "set")
         assert image_set.info["settings"]["split"] == "official"
         assert Counter(r.split for r in image_set.records) == {"train": 2000, "val": 150, "test": 600}
         assert Counter(r.diagnosis for r in image_set.split("test")) == {"MEL": 117, "SK": 90, "NV": 393}
 
-    def test_isic2020_by_patient(self, data, tmp_path):
-        prepare([data / "isic2020"], tmp_path / "set", size=32)
+    def test_isic2020_by_patient(self, real_data, tmp_path):
+        prepare([real_data / "isic2020"], tmp_path / "set", size=32)
         image_set = manifest.read(tmp_path / "set")
         assert len(image_set.records) == 643
         assert len({r.group for r in image_set.records}) == 31
