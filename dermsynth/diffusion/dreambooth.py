@@ -35,6 +35,7 @@ class DreamBooth(LightningModule):
         train_text_encoder: train it too.
         lora: train low-rank adapters of these dimensions instead of all weights.
         prior_loss_weight: of the class images' loss.
+        snr_gamma: weigh each sample's loss by its noise level, min-SNR-γ (Hang et al. 2023); 5 is usual.
         prediction_type: what the UNet predicts; the base's own if not given.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a quarter more time.
         caption_dropout: share of training prompts that are emptied, which classifier-free guidance builds on; 0.1 to
@@ -51,6 +52,7 @@ class DreamBooth(LightningModule):
         train_text_encoder: bool = False,
         lora: LoRA | None = None,
         prior_loss_weight: float = 1.0,
+        snr_gamma: float | None = None,
         prediction_type: PredictionType | None = None,
         gradient_checkpointing: bool = False,
         caption_dropout: float = 0.0,
@@ -60,6 +62,8 @@ class DreamBooth(LightningModule):
         lr_scheduler: ScheduleCallable | None = None,
     ) -> None:
         super().__init__()
+        if snr_gamma is not None and snr_gamma <= 0:
+            raise InputError(f"model.snr_gamma: {snr_gamma} must be above 0; 5 is usual.")
         self.parts = load_parts(base)
         if prediction_type:
             self.parts.scheduler.register_to_config(prediction_type=prediction_type)
@@ -76,7 +80,7 @@ class DreamBooth(LightningModule):
         self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         # The frozen weights are not in the checkpoint; names and state dict keys are the same for parameters.
         self.strict_loading = False
-        self.prior_loss_weight, self.caption_dropout = prior_loss_weight, caption_dropout
+        self.prior_loss_weight, self.snr_gamma, self.caption_dropout = prior_loss_weight, snr_gamma, caption_dropout
         self.sampling, self.seed = sampling, seed
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # No buffer: half-precision training would round it to 192 noise levels.
@@ -96,15 +100,19 @@ class DreamBooth(LightningModule):
         if self.caption_dropout:
             kept = torch.rand(len(prompts), generator=generator) >= self.caption_dropout
             prompts = [prompt if keep else "" for prompt, keep in zip(prompts, kept.tolist(), strict=True)]
-        prediction, wanted = self._denoise(batch["pixel_values"], prompts, generator)
-        loss = objective.dreambooth_loss(prediction, wanted, batch["prior"], self.prior_loss_weight)
+        prediction, wanted, timesteps = self._denoise(batch["pixel_values"], prompts, generator)
+        weights = None
+        if self.snr_gamma is not None:
+            kind, alphas_cumprod = self.parts.scheduler.config.prediction_type, self.alphas_cumprod.to(self.device)
+            weights = objective.snr_weights(kind, alphas_cumprod, timesteps, self.snr_gamma)
+        loss = objective.dreambooth_loss(prediction, wanted, batch["prior"], self.prior_loss_weight, weights)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(prompts))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Denoising loss on held-out images; noise and timestep of an image are the same at every validation."""
         generator = self._generator(batch_idx, self.global_rank)
-        prediction, wanted = self._denoise(batch["pixel_values"], batch["prompt"], generator)
+        prediction, wanted, _ = self._denoise(batch["pixel_values"], batch["prompt"], generator)
         loss = F.mse_loss(prediction.float(), wanted)
         self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(batch["prompt"]))
 
@@ -176,7 +184,10 @@ class DreamBooth(LightningModule):
             "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
         }
 
-    def _denoise(self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _denoise(
+        self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The UNet's output, what it should be, and the timesteps, at random noise."""
         with torch.no_grad():
             posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, timesteps.
@@ -189,7 +200,7 @@ class DreamBooth(LightningModule):
         embeddings = self.text_encoder(self.parts.tokenize(prompts).to(self.device))[0]
         prediction = self.unet(noisy.to(self.unet.dtype), timesteps, embeddings).sample
         kind = self.parts.scheduler.config.prediction_type
-        return prediction, objective.target(kind, alphas_cumprod, latents, noise, timesteps)
+        return prediction, objective.target(kind, alphas_cumprod, latents, noise, timesteps), timesteps
 
     def _randn_like(self, like: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(like.shape, generator=generator).to(like.device)

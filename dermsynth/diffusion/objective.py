@@ -38,7 +38,29 @@ def target(kind: PredictionType, alphas_cumprod: Tensor, latents: Tensor, noise:
     return signal * noise.float() - sigma * latents.float()
 
 
-def dreambooth_loss(prediction: Tensor, wanted: Tensor, prior: Tensor, prior_loss_weight: float) -> Tensor:
+def snr_weights(kind: PredictionType, alphas_cumprod: Tensor, timesteps: Tensor, gamma: float) -> Tensor:
+    """Min-SNR-γ loss weights (Hang et al. 2023, sec. 3.4), with SNR = ᾱ_t / (1 − ᾱ_t).
+
+    min(SNR, γ) / SNR for ε-prediction, min(SNR, γ) / (SNR + 1) for v-prediction: both weigh the implied error of the
+    clean latents by min(SNR, γ), so that nearly clean latents, which teach little of an image's layout, count less.
+
+    Args:
+        kind: what the UNet predicts.
+        alphas_cumprod: ᾱ of the noise schedule, `[T]`, float32.
+        timesteps: int64 `[B]`, each in `[0, T)`.
+        gamma: truncation; 5 in the paper.
+
+    Returns:
+        float32 `[B]`.
+    """
+    level = alphas_cumprod.to(torch.float32)[timesteps]
+    snr = level / (1 - level)
+    return snr.clamp(max=gamma) / (snr if kind == "epsilon" else snr + 1)
+
+
+def dreambooth_loss(
+    prediction: Tensor, wanted: Tensor, prior: Tensor, prior_loss_weight: float, weights: Tensor | None = None
+) -> Tensor:
     """Mean squared error of the instances plus λ times that of the class images (Ruiz et al. 2023, eq. 2).
 
     Args:
@@ -46,11 +68,14 @@ def dreambooth_loss(prediction: Tensor, wanted: Tensor, prior: Tensor, prior_los
         wanted: what it should be, the same shape.
         prior: bool `[B]`, true for class images. Either half may be empty.
         prior_loss_weight: λ.
+        weights: of each sample's error, instances and class images alike, `[B]`; 1 if not given.
 
     Returns:
         float32 scalar.
     """
     errors = F.mse_loss(prediction.float(), wanted.float(), reduction="none").mean(dim=(1, 2, 3))
+    if weights is not None:
+        errors = errors * weights
     # Weighted sums and not a selection by mask, which would make the device wait for the host.
     share = prior.float()
     instance = (errors * (1 - share)).sum() / (1 - share).sum().clamp(min=1)
