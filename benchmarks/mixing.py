@@ -4,8 +4,8 @@
 
 Each policy runs in a process of its own, on labels that lie there already: nine classes as skewed as ISIC 2019, real
 and generated images half and half where the policy takes both. The time is the processor's, of one thread; the memory
-is by how much the process's peak exceeds what it held before (Linux). The last line is JSON: the slowest policy's seconds, the largest megabytes, and
-how many times as long the plain alternative takes as the slowest policy.
+is by how much the process's peak exceeds what it held before (Linux). The last line is JSON: the slowest policy's
+seconds, the largest megabytes, and how many times as long the plain alternative takes as the slowest policy.
 """
 
 import argparse
