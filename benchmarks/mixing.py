@@ -1,9 +1,9 @@
-"""How long an epoch's order of ten million images takes, and how much memory, against torch's WeightedRandomSampler.
+"""How long the order of an epoch takes for ten million records, and how much memory, against torch's sampler.
 
     python -m benchmarks.mixing
 
-Each policy runs in a process of its own, on labels that lie there already: nine classes as skewed as ISIC 2019, real
-and generated images half and half where the policy takes both. The time is the processor's, of one thread; the memory
+Each policy runs in a process of its own, on labels that lie there already: nine classes as skewed as ISIC 2019, half of
+the records real and half generated where the policy takes both. The time is the processor's, of one thread; the memory
 is by how much the process's peak exceeds what it held before (Linux). The last line is JSON: the slowest policy's
 seconds, the largest megabytes, and how many times as long the plain alternative takes as the slowest policy.
 """
@@ -28,7 +28,7 @@ EPOCH = 3  # one that begins and ends within passes
 
 
 def policies(count: int) -> dict[str, tuple[mixing.Policy, int, int]]:
-    """Policies with so many real and generated images that an epoch shows about `count`."""
+    """Each policy, with how many real and how many generated records it gets; `count` together."""
     half = count // 2
     each = half // len(SKEW)
     return {
@@ -36,12 +36,12 @@ def policies(count: int) -> dict[str, tuple[mixing.Policy, int, int]]:
         "RealOnly balanced": (mixing.RealOnly(class_balanced=True), count, 0),
         "SyntheticOnly": (mixing.SyntheticOnly(), 0, count),
         "Ratio 0.5": (mixing.Ratio(0.5), half, half),
-        "Ratio 0.3 matched": (mixing.Ratio(0.3, "matched"), count, count),
+        "Ratio 0.3 matched": (mixing.Ratio(0.3, "matched"), half, half),
         "RatioPerClass": (mixing.RatioPerClass([0.5] * len(SKEW)), half, half),
         "CountPerClass": (mixing.CountPerClass(each), half, half),
-        "FillUp matched": (mixing.FillUp(budget="matched"), count, half),
+        "FillUp matched": (mixing.FillUp(budget="matched"), half, half),
         "PerDraw 0.5": (mixing.PerDraw(0.5), half, half),
-        "SyntheticFirst": (mixing.SyntheticFirst(9), count, half),
+        "SyntheticFirst": (mixing.SyntheticFirst(9), half, half),
         "OversampledReal": (mixing.OversampledReal(mixing.Ratio(0.5)), half, half),
         "PriorPreservation": (mixing.PriorPreservation(), half, half),
     }
@@ -73,7 +73,7 @@ def ours(name: str, count: int) -> tuple[int, float, float]:
 
 
 def plain(count: int) -> tuple[int, float, float]:
-    """As one would with torch: a weight for each record, drawn in that proportion, and a list of what was drawn."""
+    """WeightedRandomSampler: a weight for each record, drawn in that proportion, and a list of what was drawn."""
     import torch
     from torch.utils.data import WeightedRandomSampler
 
@@ -85,7 +85,7 @@ def plain(count: int) -> tuple[int, float, float]:
 
 
 def say(name: str, length: int, seconds: float, megabytes: float) -> None:
-    print(f"{name:22} {length:>11,} images {seconds:6.2f} s {megabytes:5.0f} MB", flush=True)
+    print(f"{name:22} {length:>11,} shown {seconds:6.2f} s {megabytes:5.0f} MB", flush=True)
 
 
 def main() -> None:

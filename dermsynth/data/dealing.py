@@ -33,6 +33,13 @@ def entropy(seed: int, purpose: Purpose, place: int = 0, number: int = 0) -> tup
     return seed, purpose, place, number
 
 
+def count_cells(real_labels: Indices, synthetic_labels: Indices, classes: int = 0) -> Cells:
+    """How many records of each origin and class there are, `[2, C]`; C at least `classes`."""
+    classes = max(classes, 1 + max(int(labels.max(initial=0)) for labels in (real_labels, synthetic_labels)))
+    counts = [np.bincount(labels, minlength=classes) for labels in (real_labels, synthetic_labels)]
+    return np.stack(counts).astype(np.float64)
+
+
 def rounded(expected: Cells, epochs: int) -> Indices:
     """Whole numbers for the first epochs: each next to what is expected, with the same sum in every epoch.
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from dermsynth.data import dealing
-from dermsynth.data.dealing import Cells, Indices
+from dermsynth.data.dealing import Cells, Indices, count_cells
 from dermsynth.errors import InputError
 
 Budget = Literal["additive", "matched"]
@@ -26,8 +26,9 @@ class Policy(ABC):
     ones take the place of real ones. Where a recipe ends by `trainer.max_steps`, as ours do, both take the same steps
     and show the same shares; where it ends by `trainer.max_epochs`, additive epochs take more steps.
 
-    Composition and order of images in an epoch are random, exact numbers are not: each is what is due or its neighbour,
-    and over the epochs what is due. Within a class and origin, no image comes twice before all came once.
+    Which images come, and in what order, is random; how many of each origin and class is not: every epoch has what is
+    due, or the whole number below or above it, and over the epochs it evens out. Of one origin and class no image comes
+    twice before all came once.
     """
 
     #: Batches must hold a multiple of this many records for the policy to be exact in each of them.
@@ -348,13 +349,6 @@ class PriorPreservation(Policy):
         for place, half in enumerate(halves):
             dealing.shuffle(half, seed, epoch, place)
         return halves.T.reshape(-1)
-
-
-def count_cells(real_labels: Indices, synthetic_labels: Indices, classes: int = 0) -> Cells:
-    """How many records of each origin and class there are, `[2, C]`; C at least `classes`."""
-    classes = max(classes, 1 + max(int(labels.max(initial=0)) for labels in (real_labels, synthetic_labels)))
-    counts = [np.bincount(labels, minlength=classes) for labels in (real_labels, synthetic_labels)]
-    return np.stack(counts).astype(np.float64)
 
 
 def spread(total: float, counts: Cells, balanced: bool) -> Cells:

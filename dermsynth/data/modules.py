@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from dermsynth import lesions
 from dermsynth.data import leaks, manifest
-from dermsynth.data.dealing import Cells
+from dermsynth.data.dealing import Cells, count_cells
 from dermsynth.data.images import read_rgb
 from dermsynth.data.manifest import Record
-from dermsynth.data.mixing import Policy, RealOnly, count_cells
+from dermsynth.data.mixing import Policy, RealOnly
 from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError

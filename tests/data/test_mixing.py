@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermsynth.data.dealing import Purpose, drawn, entropy, rounded
+from dermsynth.data.dealing import Purpose, count_cells, drawn, entropy, rounded
 from dermsynth.data.mixing import (
     CountPerClass,
     FillUp,
@@ -19,7 +19,6 @@ from dermsynth.data.mixing import (
     RealOnly,
     SyntheticFirst,
     SyntheticOnly,
-    count_cells,
 )
 from dermsynth.errors import InputError
 

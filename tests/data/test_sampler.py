@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dermsynth.data.mixing import count_cells
+from dermsynth.data.dealing import count_cells
 from dermsynth.data.sampler import ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.errors import InputError
 from tests.data.test_mixing import mixes
