@@ -113,18 +113,22 @@ TWO_RANKS = """
 import sys
 import lightning as L
 from pathlib import Path
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from callbacks.drawn import Drawn
 from tests.callbacks.test_drawn import Remembering, data_of
 folder = Path(sys.argv[1])
-trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=2, callbacks=[Drawn()],
+keeper = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
+trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=2, callbacks=[Drawn(), keeper],
                     logger=TensorBoardLogger(folder / "two", name="", version=""), enable_progress_bar=False,
-                    enable_checkpointing=False, limit_val_batches=0, use_distributed_sampler=False)
+                    limit_val_batches=0, use_distributed_sampler=False)
 trainer.fit(Remembering(), datamodule=data_of((folder / "real", folder / "made"), batch_size=3))
 """
 
 
-def test_two_ranks_log_their_sum(sets, tmp_path):
+def test_two_ranks_log_and_save_their_sum(sets, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", TWO_RANKS, str(tmp_path)], env=environment, check=True, timeout=300)
     assert logged(tmp_path / "two") == {step: [list(REAL), list(MADE)] for step in (3, 6)}
+    saved = torch.load(tmp_path / "step=5.ckpt", weights_only=True)["drawn"]
+    assert (saved["epoch"], int(saved["counts"].sum())) == (1, 12)

@@ -183,10 +183,10 @@ def test_the_control_shows_each_class_as_often_as_its_arm_and_no_generated_image
     assert not control[1].any()
 
 
-@given(sizes, st.integers(1, 8))
+@given(sizes, st.integers(1, 8), st.booleans(), st.integers(0, 4))
 @everything
-def test_prior_preservation_halves_every_even_batch(cells, half):
-    shown = order(PriorPreservation(), cells, epoch=1)
+def test_prior_preservation_halves_every_even_batch(cells, half, balanced, epoch):
+    shown = order(PriorPreservation(balanced), cells, epoch)
     for start in range(0, len(shown) - 2 * half + 1, 2 * half):
         assert (shown[start : start + 2 * half] >= cells[0].sum()).sum() == half
 
