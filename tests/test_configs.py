@@ -84,7 +84,9 @@ def test_quickstart_overlays_parse_on_their_recipes(overlay):
 
 def test_the_arms_differ_in_their_mix_alone():
     for folder, pair in ((ROOT, "vit_b16_{}.yaml"), (ROOT / "tiny", "vit_{}.yaml")):
-        arms = [yaml.safe_load((folder / pair.format(arm)).read_text()) for arm in ("baseline", "hybrid")]
+        arms = [
+            yaml.safe_load((folder / pair.format(arm)).read_text()) for arm in ("baseline", "hybrid", "oversampled")
+        ]
         for arm in arms:
             del arm["data"]["init_args"]["synthetic"], arm["data"]["init_args"]["mix"]
-        assert arms[0] == arms[1]
+        assert arms[0] == arms[1] == arms[2]

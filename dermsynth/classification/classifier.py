@@ -31,11 +31,11 @@ class Outputs(TypedDict):
     group: list[str]
 
 
-def balanced_weights(counts: Sequence[int]) -> list[float]:
+def balanced_weights(counts: Sequence[float]) -> list[float]:
     """Loss weights n / (C · n_c) that give every class the same say (King & Zeng 2001).
 
     Args:
-        counts: training images of each of the C classes, all above 0.
+        counts: training images of each of the C classes in an epoch, on average; all above 0.
     """
     return [sum(counts) / (len(counts) * count) for count in counts]
 
@@ -101,7 +101,7 @@ class Classifier(L.LightningModule):
                 "class_weights: balanced needs a data module with class_counts. Use "
                 "dermsynth.data.modules.ClassificationData, or give one number a class."
             )
-        if len(counts) != len(self.classes) or min(counts) < 1:
+        if len(counts) != len(self.classes) or min(counts) <= 0:
             raise InputError(
                 f"class_weights: balanced needs training images of every class of {self.classes}; "
                 f"the training mix holds {list(counts)}."

@@ -1,41 +1,80 @@
 """Mixing policies: which real and generated images an epoch shows, and in what order.
 
-One idea serves both models. The classifier's hybrid arm is a `Ratio`; DreamBooth's prior preservation is
-`PriorPreservation`, real instance images and generated class images in equal parts of every batch. An order depends
-on (policy, seed, epoch) alone, never on the number of ranks or workers.
+One idea serves both models. A policy says of what an epoch is composed: how many real and how many generated images of
+each class. The classifier's arms are such compositions; DreamBooth's prior preservation is another, with real instance
+images and generated class images in equal parts of every batch. The order depends on (policy, seed, epoch) alone, never
+on the number of ranks or workers.
 """
 
 from abc import ABC, abstractmethod
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dermsynth.data import dealing
+from dermsynth.data.dealing import Cells, Indices, count_cells
 from dermsynth.errors import InputError
 
-Indices = NDArray[np.int64]
-
-# What a stream of random numbers is for. Every seed is (run seed, purpose, …) with a purpose of its own, so that no two
-# streams coincide.
-_REAL, _SYNTHETIC, _SHUFFLE, _BALANCE = range(4)
+Budget = Literal["additive", "matched"]
 
 
 class Policy(ABC):
-    """A rule that turns real and generated records into the order of one epoch.
+    """A rule that composes epochs of real and generated images. A policy of your own needs `composition` alone.
 
-    Records are numbered through: `0 … R - 1` are the real ones, `R … R + S - 1` the generated ones.
+    An *additive* epoch holds what the composition says. An epoch at *matched* budget holds the same in proportion, but
+    is as long as the real set: as many images and optimizer steps as training on real images alone, so that generated
+    ones take the place of real ones. Where a recipe ends by `trainer.max_steps`, as ours do, both take the same steps
+    and show the same shares; where it ends by `trainer.max_epochs`, additive epochs take more steps.
+
+    Which images come, and in what order, is random; how many of each origin and class is not: every epoch has what is
+    due, or the whole number below or above it, and over the epochs it evens out. Of one origin and class no image comes
+    twice before all came once.
     """
 
     #: Batches must hold a multiple of this many records for the policy to be exact in each of them.
     batch_multiple = 1
+    budget: Budget = "additive"
 
     @abstractmethod
-    def counts(self, real: int, synthetic: int) -> tuple[int, int]:
-        """How many real and generated records one epoch shows, given how many there are."""
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """Of what an additive epoch is composed.
 
-    @abstractmethod
+        Args:
+            real: how many real images of each class there are, `[C]`.
+            generated: how many generated ones, `[C]`.
+
+        Returns:
+            how many of them an epoch shows, `[2, C]`: real, then generated; fractions are meant on average.
+        """
+
+    def expected(self, real: Cells, generated: Cells) -> Cells:
+        """What an epoch shows on average, at the policy's budget; the sum is every epoch's length.
+
+        Balanced class weights are taken from this. See `composition` for arguments and result.
+
+        Raises:
+            InputError: the policy wants images of a kind of which there are none.
+        """
+        shown = np.array(self.composition(real, generated), dtype=np.float64)
+        for origin, place, have, want in (
+            ("real", "data.real", real, shown[0]),
+            ("generated", "data.synthetic", generated, shown[1]),
+        ):
+            lacking = np.flatnonzero((want > 0) & (have == 0))
+            if len(lacking):
+                raise InputError(
+                    f"mix: {type(self).__name__} asks for {origin} images of class {lacking[0] + 1} of data.classes, "
+                    f"but {place} has none of it. Add some, or leave the class out."
+                )
+        # Each origin in whole numbers, so that real images whose number is whole already keep it exactly.
+        sums = shown.sum(axis=1, keepdims=True)
+        shown *= np.round(sums) / np.where(sums, sums, 1)
+        return shown * (real.sum() / shown.sum()) if self.budget == "matched" else shown
+
     def order(self, real_labels: Indices, synthetic_labels: Indices, seed: int, epoch: int) -> Indices:
-        """The records of one epoch in the order in which they are shown.
+        """The records of one epoch in the order in which they are shown; every epoch is equally long.
+
+        Records are numbered through: `0 … R - 1` are the real ones, `R … R + S - 1` the generated ones.
 
         Args:
             real_labels: class of each real record, `[R]`.
@@ -44,52 +83,244 @@ class Policy(ABC):
             epoch: from 0.
 
         Returns:
-            int64 `[sum(counts(R, S))]`.
+            int64 `[expected(…).sum()]`.
         """
+        chosen = self._chosen(real_labels, synthetic_labels, seed, epoch)
+        dealing.shuffle(chosen, seed, epoch)
+        return chosen
+
+    def describe(self, real: Cells, generated: Cells) -> str:
+        """What an epoch shows, in words."""
+        shown, there = self.expected(real, generated).sum(axis=1), (real.sum(), generated.sum())
+        parts = [
+            f"{show:.0f} {origin} images ({show / have:.2g} × {have:.0f})"
+            for origin, show, have in zip(("real", "generated"), shown, there, strict=True)
+            if show
+        ]
+        return f"an epoch: {' and '.join(parts)}"
+
+    def _chosen(self, real_labels: Indices, synthetic_labels: Indices, seed: int, epoch: int) -> Indices:
+        expected = self.expected(*count_cells(real_labels, synthetic_labels))
+        return dealing.records(real_labels, synthetic_labels, self._numbers(expected, seed, epoch + 1), seed)
+
+    def _numbers(self, expected: Cells, seed: int, epochs: int) -> Indices:
+        return dealing.rounded(expected, epochs)
+
+
+class RealOnly(Policy):
+    """Every real image once an epoch: the baseline.
+
+    Args:
+        class_balanced: draw the classes equally often, repeating images of the rarer ones, in an epoch of the same
+            length.
+    """
+
+    def __init__(self, class_balanced: bool = False) -> None:
+        self.class_balanced = class_balanced
+
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """See `Policy.composition`."""
+        return np.stack([spread(real.sum(), real, self.class_balanced), 0 * generated])
+
+
+class SyntheticOnly(Policy):
+    """Generated images alone, tested on real ones: the classification accuracy score (Ravuri & Vinyals 2019).
+
+    Azizi et al. (2023) judge diffusion models of ImageNet by it.
+
+    Args:
+        budget: `additive` shows every generated image once an epoch; `matched` as many as there are real ones.
+        class_balanced: draw the classes equally often, repeating images of the rarer ones.
+    """
+
+    def __init__(self, budget: Budget = "additive", class_balanced: bool = False) -> None:
+        self.budget, self.class_balanced = budget, class_balanced
+
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """See `Policy.composition`."""
+        _need_some(generated, "mix: SyntheticOnly")
+        return np.stack([0 * real, spread(generated.sum(), generated, self.class_balanced)])
 
 
 class Ratio(Policy):
     """A given share of generated images in the training set.
 
+    Sagers et al. (2023) find gains up to about ten generated images a real one, a ratio of 0.91; Azizi et al. (2023)
+    add growing numbers to ImageNet; Derm-T2IM (Farooq et al. 2024) trains on three generated images a real one, 0.75.
+
     Args:
-        ratio: generated images as a share of all that an epoch shows, from 0 (real only) to 1 (generated only). If that
-            is more than there are, they repeat, evenly.
+        ratio: generated images as a share of all that an epoch shows, from 0 (as `RealOnly`) to 1 (as
+            `SyntheticOnly`). If that is more than there are, they repeat, evenly.
         budget: `additive` shows every real image and adds generated ones until they make up the ratio; `matched`
             keeps the epoch at the number of real images and replaces that share of them.
         class_balanced: draw the classes equally often, repeating images of the rarer ones.
     """
 
-    def __init__(
-        self,
-        ratio: float = 0.0,
-        budget: Literal["additive", "matched"] = "additive",
-        class_balanced: bool = False,
-    ) -> None:
+    def __init__(self, ratio: float = 0.0, budget: Budget = "additive", class_balanced: bool = False) -> None:
         if not 0 <= ratio <= 1:
             raise InputError(f"mix.ratio: {ratio} is outside [0, 1]. It is the share of generated images.")
         self.ratio, self.budget, self.class_balanced = ratio, budget, class_balanced
 
-    def counts(self, real: int, synthetic: int) -> tuple[int, int]:
-        """See `Policy.counts`."""
-        if self.ratio > 0 and not synthetic:
-            raise InputError(f"mix.ratio: {self.ratio} asks for generated images, but data.synthetic names none.")
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """See `Policy.composition`."""
+        if self.ratio > 0:
+            _need_some(generated, f"mix.ratio: {self.ratio}")
         if self.ratio == 1:
-            return 0, synthetic if self.budget == "additive" else real
-        if self.budget == "additive":
-            return real, round(real * self.ratio / (1 - self.ratio))
-        generated = round(real * self.ratio)
-        return real - generated, generated
+            return SyntheticOnly(class_balanced=self.class_balanced).composition(real, generated)
+        added = real.sum() * self.ratio / (1 - self.ratio)
+        return np.stack([spread(real.sum(), real, self.class_balanced), spread(added, generated, self.class_balanced)])
+
+
+class RatioPerClass(Policy):
+    """A given share of generated images in each class: more of them where real ones are rare (Ktena et al. 2024).
+
+    Args:
+        ratios: generated images as a share of what an epoch shows of a class, one number for each of `data.classes`, in
+            their order; 0 leaves a class real, 1 shows generated images of it alone.
+        budget: `additive` shows every real image (but of classes at 1) and adds generated ones; `matched` the same in
+            proportion in an epoch as long as the real set.
+    """
+
+    def __init__(self, ratios: list[float], budget: Budget = "additive") -> None:
+        if not all(0 <= ratio <= 1 for ratio in ratios):
+            raise InputError(f"mix.ratios: {ratios} must lie in [0, 1]. They are shares of generated images.")
+        self.ratios, self.budget = ratios, budget
+
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """See `Policy.composition`."""
+        ratios = _one_a_class(self.ratios, real, "mix.ratios")
+        alone = ratios == 1
+        odds = ratios / np.where(alone, 1, 1 - ratios)
+        # At least one, so that a class of which none was generated is an error and not left out.
+        return np.stack([np.where(alone, 0, real), np.where(alone, np.maximum(generated, 1), real * odds)])
+
+
+class CountPerClass(Policy):
+    """Every real image and a fixed number of generated ones of each class.
+
+    Derm-T2IM (Farooq et al. 2024) adds 3,000 images a class.
+
+    Args:
+        count: generated images of each class in an epoch; one number, or one for each of `data.classes` in their order.
+            If that is more than there are, they repeat, evenly.
+        budget: `additive` shows all these; `matched` the same in proportion in an epoch as long as the real set.
+    """
+
+    def __init__(self, count: int | list[int], budget: Budget = "additive") -> None:
+        if min(count if isinstance(count, list) else [count], default=0) < 0:
+            raise InputError(f"mix.count: {count} is below 0. It is how many generated images of a class are added.")
+        self.count, self.budget = count, budget
+
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """See `Policy.composition`."""
+        counts = self.count if isinstance(self.count, list) else [self.count] * len(real)
+        return np.stack([real, _one_a_class(counts, real, "mix.count")])
+
+
+class FillUp(Policy):
+    """Every real image, and generated ones that fill the rarer classes up (Mariani et al. 2018, BAGAN).
+
+    Args:
+        to: images of each class in an epoch: `largest` for as many as the largest class has real ones, or a number. A
+            class with more real images than that keeps them all and gets no generated ones.
+        budget: `additive` shows all these; `matched` the same in proportion in an epoch as long as the real set.
+    """
+
+    def __init__(self, to: Literal["largest"] | int = "largest", budget: Budget = "additive") -> None:
+        if to != "largest" and to < 1:
+            raise InputError(f"mix.to: {to} is below 1. It is the number of images that a class is filled up to.")
+        self.to, self.budget = to, budget
+
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """See `Policy.composition`."""
+        wanted = real.max() if self.to == "largest" else self.to
+        return np.stack([real, np.maximum(wanted - real, 0)])
+
+
+class PerDraw(Policy):
+    """Each draw of a real image becomes, with a given probability, one of a generated image of its class.
+
+    As in DA-Fusion (Trabucco et al. 2023). Unlike in the other policies numbers are random: each image of an epoch is
+    an independent draw of origin and class, and only which image of that kind comes is dealt evenly.
+
+    Args:
+        probability: of a generated image, in `[0, 1)`; 0.5 in DA-Fusion.
+        budget: `additive` makes epochs so long that real images are drawn as often, on average, as there are; `matched`
+            draws as many images as there are real ones.
+    """
+
+    def __init__(self, probability: float = 0.5, budget: Budget = "additive") -> None:
+        if not 0 <= probability < 1:
+            raise InputError(f"mix.probability: {probability} is outside [0, 1). It is that of a generated image.")
+        self.probability, self.budget = probability, budget
+
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """See `Policy.composition`."""
+        return np.stack([real, real * self.probability / (1 - self.probability)])
+
+    def _numbers(self, expected: Cells, seed: int, epochs: int) -> Indices:
+        return dealing.drawn(expected, epochs, seed)
+
+
+class SyntheticFirst(Policy):
+    """Generated images alone for some epochs, then real ones alone (pre-training in He et al. 2023).
+
+    Every epoch is as long as the real set. Balanced class weights are those of the real images, on which the training
+    ends.
+
+    Args:
+        epochs: of generated images.
+        budget: `additive` shows every generated image `epochs` times, which takes epochs × generated ÷ real epochs of
+            that length, rounded up, and is meant to be added to the recipe's steps; `matched` takes `epochs` epochs
+            from the real images, and no more steps.
+    """
+
+    def __init__(self, epochs: int, budget: Budget = "additive") -> None:
+        if epochs < 1:
+            raise InputError(f"mix.epochs: {epochs} is below 1. It is how many epochs show generated images.")
+        self.epochs, self.budget = epochs, budget
+
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """That of the second phase. See `Policy.composition`."""
+        _need_some(generated, "mix: SyntheticFirst")
+        return np.stack([real, 0 * generated])
+
+    def first_epochs(self, real: int, generated: int) -> int:
+        """How many epochs show generated images, given how many images there are."""
+        return self.epochs if self.budget == "matched" else -(-self.epochs * generated // real)
 
     def order(self, real_labels: Indices, synthetic_labels: Indices, seed: int, epoch: int) -> Indices:
         """See `Policy.order`."""
-        real, synthetic = self.counts(len(real_labels), len(synthetic_labels))
-        chosen = np.concatenate(
-            [
-                deal(real_labels, real, (seed, _REAL), epoch, self.class_balanced),
-                deal(synthetic_labels, synthetic, (seed, _SYNTHETIC), epoch, self.class_balanced) + len(real_labels),
-            ]
+        first = self.first_epochs(len(real_labels), len(synthetic_labels))
+        if epoch < first:
+            return SyntheticOnly("matched").order(real_labels, synthetic_labels, seed, epoch)
+        return RealOnly().order(real_labels, synthetic_labels, seed, epoch - first)
+
+    def describe(self, real: Cells, generated: Cells) -> str:
+        """See `Policy.describe`."""
+        first = self.first_epochs(int(real.sum()), int(generated.sum()))
+        return (
+            f"{first} epochs of {real.sum():.0f} generated images, then real ones; {super().describe(real, generated)}"
         )
-        return np.random.default_rng((seed, _SHUFFLE, epoch)).permutation(chosen)
+
+
+class OversampledReal(Policy):
+    """The control of another arm: its generated images replaced by repeated real ones of the same classes.
+
+    Epochs are as long, classes as frequent and class weights the same as in that arm. What this control gains too is
+    owed to seeing rare classes more often (oversampling: Buda et al. 2018) and not to generated images.
+
+    Args:
+        like: the arm's policy. `data.synthetic` must name the arm's sets too where the policy depends on how many
+            generated images there are of each class; none is shown.
+    """
+
+    def __init__(self, like: Policy) -> None:
+        self.like, self.budget = like, like.budget
+
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """See `Policy.composition`."""
+        return np.stack([self.like.composition(real, generated).sum(axis=0), 0 * generated])
 
 
 class PriorPreservation(Policy):
@@ -106,46 +337,34 @@ class PriorPreservation(Policy):
     def __init__(self, class_balanced: bool = False) -> None:
         self.class_balanced = class_balanced
 
-    def counts(self, real: int, synthetic: int) -> tuple[int, int]:
-        """See `Policy.counts`."""
-        if not synthetic:
-            raise InputError("mix: PriorPreservation needs class images, but data.synthetic names none.")
-        longest = max(real, synthetic)
-        return longest, longest
+    def composition(self, real: Cells, generated: Cells) -> Cells:
+        """See `Policy.composition`."""
+        _need_some(generated, "mix: PriorPreservation")
+        longest = max(real.sum(), generated.sum())
+        return np.stack([spread(longest, of, self.class_balanced) for of in (real, generated)])
 
     def order(self, real_labels: Indices, synthetic_labels: Indices, seed: int, epoch: int) -> Indices:
         """See `Policy.order`."""
-        count, _ = self.counts(len(real_labels), len(synthetic_labels))
-        instances = deal(real_labels, count, (seed, _REAL), epoch, self.class_balanced)
-        priors = deal(synthetic_labels, count, (seed, _SYNTHETIC), epoch, self.class_balanced)
-        return np.stack([instances, priors + len(real_labels)], axis=1).reshape(-1)
+        halves = self._chosen(real_labels, synthetic_labels, seed, epoch).reshape(2, -1)
+        for place, half in enumerate(halves):
+            dealing.shuffle(half, seed, epoch, place)
+        return halves.T.reshape(-1)
 
 
-def deal(labels: Indices, count: int, seed: tuple[int, ...], epoch: int, class_balanced: bool) -> Indices:
-    """`count` indices into `labels`, in random order and as evenly used over the epochs as whole numbers allow.
-
-    Epoch e takes the e-th slice of an endless sequence of shuffled passes over the set (over each class, when
-    balanced), so a set smaller than `count` repeats and a larger one is used up before anything comes twice.
-    """
-    if not class_balanced:
-        return _slice_of_passes(len(labels), epoch * count, count, seed)
-    classes = np.unique(labels)
-    # Slot k of the endless sequence belongs to class k mod C.
-    slots = np.arange(epoch * count, (epoch + 1) * count, dtype=np.int64)
-    chosen = np.empty(count, dtype=np.int64)
-    for turn, label in enumerate(classes):
-        mine = slots % len(classes) == turn
-        if mine.any():
-            first = int(slots[mine][0]) // len(classes)
-            members = np.flatnonzero(labels == label)
-            chosen[mine] = members[_slice_of_passes(len(members), first, int(mine.sum()), (*seed, int(label)))]
-    return np.random.default_rng((seed[0], _BALANCE, *seed[1:], epoch)).permutation(chosen)
+def spread(total: float, counts: Cells, balanced: bool) -> Cells:
+    """`total` images over the classes in proportion to `counts`, or equally over those of which there are any."""
+    weights = (counts > 0).astype(np.float64) if balanced else counts
+    return total * weights / max(weights.sum(), 1)
 
 
-def _slice_of_passes(size: int, start: int, count: int, seed: tuple[int, ...]) -> Indices:
-    if not count:
-        return np.empty(0, dtype=np.int64)
-    first, last = start // size, (start + count - 1) // size
-    passes = [np.random.default_rng((*seed, number)).permutation(size) for number in range(first, last + 1)]
-    offset = start - first * size
-    return np.concatenate(passes)[offset : offset + count].astype(np.int64)
+def _need_some(generated: Cells, key: str) -> None:
+    if not generated.sum():
+        raise InputError(f"{key} asks for generated images, but data.synthetic names none of data.classes.")
+
+
+def _one_a_class(numbers: list[float] | list[int], real: Cells, key: str) -> Cells:
+    if len(numbers) != len(real):
+        raise InputError(
+            f"{key}: {numbers} must be one number for each of the {len(real)} data.classes, in their order."
+        )
+    return np.array(numbers, dtype=np.float64)

@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from dermsynth import lesions
 from dermsynth.data import leaks, manifest
+from dermsynth.data.dealing import Cells, count_cells
 from dermsynth.data.images import read_rgb
 from dermsynth.data.manifest import Record
-from dermsynth.data.mixing import Policy, Ratio
+from dermsynth.data.mixing import Policy, RealOnly
 from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
@@ -89,7 +90,7 @@ class LesionData(LightningDataModule):
         self.label_by = lesions.label_by(classes)
         self.real, self.classes, self.size, self.batch_size = Path(real), classes, size, batch_size
         self.synthetic = [Path(folder) for folder in synthetic]
-        self.mix = mix or Ratio()
+        self.mix = mix or RealOnly()
         if batch_size < 1 or batch_size % self.mix.batch_multiple:
             raise InputError(
                 f"data.batch_size: {batch_size} must be a positive multiple of {self.mix.batch_multiple} "
@@ -122,22 +123,20 @@ class LesionData(LightningDataModule):
                 raise InputError(f"{self.real}: no image of the classes {', '.join(self.classes)} in its {name} split.")
         if stage == "fit":
             self._labels = (_labels(self.samples["train"]), _labels(self.generated))
-            self._counts = self.mix.counts(*map(len, self._labels))
-            self._epoch_length = sum(self._counts)
-            self._report(len(real.split("train")))
+            cells = count_cells(*self._labels, len(self.classes))
+            self._report(cells, len(train))
+            self._expected = self.mix.expected(*cells)
+            rank_zero_info(self.mix.describe(*cells))
 
     @property
-    def class_counts(self) -> list[int]:
-        """How often each class is shown in the first epoch, in the order of `classes`."""
-        real, generated = self._labels
-        labels = np.concatenate([real, generated])[self._order(0)]
-        return np.bincount(labels, minlength=len(self.classes)).tolist()
+    def class_counts(self) -> list[float]:
+        """How often an epoch shows each class, on average, in the order of `classes`; of a schedule, its last phase."""
+        return self._expected.sum(axis=0).tolist()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The mix, dealt to this rank."""
-        sampler = TrainSampler(
-            self._order, self._epoch_length, self.batch_size, *self._rank_and_ranks(), seed=self.seed
-        )
+        length = round(self._expected.sum())
+        sampler = TrainSampler(self._order, length, self.batch_size, *self._rank_and_ranks(), seed=self.seed)
         images = LesionImages(
             [*self.samples["train"], *self.generated], Transform(self.size, self.augmentation), self.describe
         )
@@ -163,9 +162,9 @@ class LesionData(LightningDataModule):
     def _order(self, epoch: int) -> np.ndarray:
         return self.mix.order(*self._labels, seed=self.seed, epoch=epoch)
 
-    def _report(self, train_images: int) -> None:
+    def _report(self, cells: Cells, train_images: int) -> None:
         """Say what is trained on, and refuse a class that is not there."""
-        real, generated = (np.bincount(labels, minlength=len(self.classes)) for labels in self._labels)
+        real, generated = cells
         shown = {name: int(real[n]) for n, name in enumerate(self.classes)}
         left_out = train_images - int(real.sum())
         missing = [name for n, name in enumerate(self.classes) if not real[n] + generated[n]]
@@ -176,12 +175,6 @@ class LesionData(LightningDataModule):
                 f"{train_images} images are of other classes or unknown). Choose other classes."
             )
         rank_zero_info(f"train: {counts}; {left_out} of {train_images} images of other classes left out")
-        if self._counts[1]:
-            each = self._counts[1] / len(self._labels[1])
-            rank_zero_info(
-                f"an epoch: {self._counts[0]} real and {self._counts[1]} generated images "
-                f"(of {len(self._labels[1])}, each {each:.2g} times)"
-            )
 
     def _samples(self, images: manifest.ImageSet, records: Sequence[Record]) -> list[Sample]:
         number = {name: index for index, name in enumerate(self.classes)}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from dermsynth.data.mixing import Indices
+from dermsynth.data.dealing import Indices, Purpose, entropy
 from dermsynth.errors import InputError
 
 
@@ -68,11 +68,12 @@ class TrainSampler(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = self.order(self.epoch)
-        seeds = np.random.default_rng((self.seed, self.epoch)).integers(2**31, size=len(order))
         for batch in range(self.start, self.batches):
             first = (batch * self.ranks + self.rank) * self.batch_size
-            here = slice(first, first + self.batch_size)
-            yield [Draw(int(r), int(s)) for r, s in zip(order[here], seeds[here], strict=True)]
+            # Position p has the p-th number of the epoch's stream; only those of this batch are made.
+            numbers = np.random.PCG64(entropy(self.seed, Purpose.AUGMENT, number=self.epoch)).advance(first)
+            seeds = numbers.random_raw(self.batch_size) >> np.uint64(33)
+            yield list(map(Draw, order[first : first + self.batch_size].tolist(), seeds.tolist()))
 
 
 class ShardSampler(Sampler[Draw]):

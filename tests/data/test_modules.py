@@ -3,7 +3,7 @@ import torch
 from lightning import Trainer
 
 from dermsynth.data import manifest
-from dermsynth.data.mixing import PriorPreservation, Ratio
+from dermsynth.data.mixing import CountPerClass, OversampledReal, PriorPreservation, Ratio, RealOnly, SyntheticFirst
 from dermsynth.data.modules import ClassificationData, DreamBoothData, GenerationData, image_seed
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
@@ -40,6 +40,43 @@ def test_classification_batches_hold_the_contract(real, synthetic):
             assert CLASSES[label] in image_id
             assert image_id.startswith("s_") == bool(is_synthetic)
     assert data.class_counts == [8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("mix", "real_counts", "generated_counts"),
+    [
+        (RealOnly(), [4, 4], [0, 0]),
+        (CountPerClass([2, 6]), [4, 4], [2, 6]),
+        (OversampledReal(CountPerClass([2, 6])), [6, 10], [0, 0]),
+    ],
+)
+def test_class_counts_are_those_of_the_mix_and_the_batches_hold_them(
+    real, synthetic, mix, real_counts, generated_counts
+):
+    data = ClassificationData(
+        real=real, synthetic=[synthetic], classes=["NV", "MEL"], size=16, batch_size=4, mix=mix, augmentation="none"
+    )
+    data.setup("fit")
+    label, generated = (torch.cat([b[key] for b in data.train_dataloader()]) for key in ("label", "synthetic"))
+    assert torch.bincount(label[~generated], minlength=2).tolist() == real_counts
+    assert torch.bincount(label[generated], minlength=2).tolist() == generated_counts
+    assert data.class_counts == [sum(pair) for pair in zip(real_counts, generated_counts, strict=True)]
+
+
+def test_class_counts_of_a_schedule_are_those_it_ends_on(tmp_path, synthetic):
+    skewed = make_set(tmp_path / "skewed", {"NV": 12, "MEL": 4})
+    data = ClassificationData(
+        real=skewed,
+        synthetic=[synthetic],
+        classes=["NV", "MEL"],
+        size=16,
+        batch_size=4,
+        mix=SyntheticFirst(1),
+        allow_foreign=[synthetic.name],
+    )
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))["synthetic"].all()
+    assert data.class_counts == [6, 2]
 
 
 def test_pixels_are_the_image_scaled_to_plus_minus_one(real):
@@ -147,7 +184,7 @@ def test_it_says_what_is_trained_on_and_how_often_generated_images_repeat(real, 
             real=real, synthetic=[synthetic], classes=["NV", "MEL"], size=16, batch_size=2, mix=Ratio(0.8)
         ).setup("fit")
     assert "train: NV 4, MEL 4; 4 of 12 images of other classes left out" in caplog.text
-    assert "an epoch: 8 real and 32 generated images (of 12, each 2.7 times)" in caplog.text
+    assert "an epoch: 8 real images (1 × 8) and 32 generated images (2.7 × 12)" in caplog.text
 
 
 def test_missing_class_in_a_split_is_said(tmp_path):

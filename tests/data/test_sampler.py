@@ -1,10 +1,14 @@
+import tracemalloc
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dermsynth.data.dealing import count_cells
 from dermsynth.data.sampler import ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.errors import InputError
+from tests.data.test_mixing import mixes
 
 
 def order_of(epoch: int) -> np.ndarray:
@@ -26,6 +30,53 @@ def test_augmentation_seeds_follow_the_position_not_the_rank():
     two = [TrainSampler(order_of, 53, 2, rank, 2, seed=5) for rank in range(2)]
     both = [draw for batches in zip(*two, strict=True) for batch in batches for draw in batch]
     assert both == one
+
+
+@given(mixes, st.integers(0, 3), st.sampled_from([1, 2, 4]))
+@settings(deadline=None, max_examples=50)
+def test_one_two_three_or_eight_ranks_give_the_same_global_batches(policy, epoch, times):
+    real, made = np.arange(61) % 3, np.arange(40) % 3
+    together = 24 * times
+    length = round(policy.expected(*count_cells(real, made)).sum())
+    assume(length >= together)
+
+    def order(epoch):
+        return policy.order(real, made, 0, epoch)
+
+    dealt = {}
+    for ranks in (1, 2, 3, 8):
+        samplers = [TrainSampler(order, length, together // ranks, rank, ranks, seed=0) for rank in range(ranks)]
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        dealt[ranks] = [[draw for batch in batches for draw in batch] for batches in zip(*samplers, strict=True)]
+    assert dealt[1] == dealt[2] == dealt[3] == dealt[8]
+    # The epoch's order, and only the rest that fills no global batch is left out.
+    flat = [draw.record for batch in dealt[1] for draw in batch]
+    assert flat == order(epoch)[: length // together * together].tolist()
+
+
+def test_an_augmentation_seed_is_a_function_of_seed_epoch_and_position():
+    def seeds(seed=5, epoch=0, batch_size=4):
+        sampler = TrainSampler(order_of, 53, batch_size, 0, 1, seed)
+        sampler.set_epoch(epoch)
+        return [draw.seed for batch in sampler for draw in batch]
+
+    assert seeds(batch_size=4) == seeds(batch_size=13)
+    assert len({*seeds(), *seeds(epoch=1), *seeds(seed=6)}) == 3 * 52
+    assert min(seeds()) >= 0
+    assert max(seeds()) < 2**31
+
+
+def test_only_a_batch_at_a_time_becomes_python_numbers():
+    order = np.arange(1_000_000)
+    sampler = iter(TrainSampler(lambda epoch: order, len(order), 64, 0, 1, seed=0))
+    next(sampler)
+    tracemalloc.start()
+    batches = [len(next(sampler)) for _ in range(100)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert batches == [64] * 100
+    assert peak < 200_000
 
 
 def test_a_batch_larger_than_the_epoch_is_refused():
