@@ -91,7 +91,8 @@ def _recognise(folder: Path, choices: Choices, among: Sequence[str]) -> tuple[La
     if not found:
         looked_for = "\n".join(f"  {layout.name}: {' or '.join(layout.signs)}" for layout in layouts)
         raise InputError(
-            f"{folder}: no known layout. Looked in it for\n{looked_for}\nGive the folder that holds one of them."
+            f"{folder}: no known layout. Looked in it for\n{looked_for}\n"
+            "Give the folder that holds one of them, or say --layout folders or csv, and what its words mean."
         )
     if len(found) > 1:
         names = ", ".join(f"{layout.name} ({why})" for layout, why in found)
