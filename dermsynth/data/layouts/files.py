@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
 from dermsynth.data.images import SUFFIXES
@@ -19,19 +19,27 @@ def refuse_links_out(folder: Path) -> None:
         InputError: naming the link.
     """
     root = folder.resolve()
-    for parent, folders, names in os.walk(root):
-        for name in (*folders, *names):
-            path = Path(parent, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                raise InputError(
-                    f"{folder / path.relative_to(root)}: a symbolic link that leads out of {folder}. "
-                    "Give the folder that holds the files themselves, or copy them there."
-                )
+    for entry in _entries(root):
+        if entry.is_symlink() and not Path(entry).resolve().is_relative_to(root):
+            raise InputError(
+                f"{folder / Path(entry).relative_to(root)}: a symbolic link that leads out of {folder}. "
+                "Give the folder that holds the files themselves, or copy them there."
+            )
 
 
-def is_image(path: Path) -> bool:
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    # os.scandir asks the disk once a folder, not once a file; there may be 400,000.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(Path(entry))
+
+
+def is_image(name: str) -> bool:
     """Whether a file's name is that of an image; masks of the challenges' other tasks and hidden files are not."""
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and not path.stem.lower().endswith(_MASKS)
+    stem, _, suffix = name.lower().rpartition(".")
+    return f".{suffix}" in _SUFFIXES and not name.startswith(".") and not stem.endswith(_MASKS)
 
 
 def list_images(*places: Path) -> dict[str, Path]:
@@ -43,10 +51,12 @@ def list_images(*places: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for place in places:
         here: dict[str, Path] = {}
-        for path in sorted(filter(is_image, place.iterdir())) if place.is_dir() else ():
-            if path.stem in here:
-                raise InputError(f"{path}: {here[path.stem].name} lies beside it. Keep one file an image.")
-            here[path.stem] = path
+        names = [entry.name for entry in os.scandir(place)] if place.is_dir() else []
+        for name in sorted(filter(is_image, names)):
+            stem = name.rpartition(".")[0]
+            if stem in here:
+                raise InputError(f"{place / name}: {here[stem].name} lies beside it. Keep one file an image.")
+            here[stem] = place / name
         files = here | files
     return files
 
@@ -54,12 +64,13 @@ def list_images(*places: Path) -> dict[str, Path]:
 def every_image(folder: Path) -> list[PurePosixPath]:
     """Image files at any depth of a folder, as sorted paths in it."""
     found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return sorted(PurePosixPath(path.relative_to(folder).as_posix()) for path in found if is_image(path))
+    return sorted(PurePosixPath(path.relative_to(folder).as_posix()) for path in found if is_image(path.name))
 
 
 def subfolders(place: Path) -> list[Path]:
     """Folders that lie directly in a folder, sorted; none if it is not there."""
-    return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith(".")) if place.is_dir() else []
+    entries = os.scandir(place) if place.is_dir() else ()
+    return sorted(place / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def refuse_missing(names: Sequence[str], there: Mapping[str, object] | set[str], places: str, table: Path) -> None:

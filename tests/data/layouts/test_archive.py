@@ -126,17 +126,15 @@ CLASSES = "AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,MEL,NV,SCCKA,VASC"
 def milk10k(tmp_path):
     """One lesion of each class, each with a dermoscopic and a clinical photograph."""
     folder = tmp_path / "milk10k"
-    names = CLASSES.split(",")
     truth = [f"IL_{i}," + ",".join("1.0" if i == j else "0.0" for j in range(11)) for i in range(11)]
     about = []
     for i in range(11):
         for kind, number in (("clinical: close-up", 2 * i), ("dermoscopic", 2 * i + 1)):
             about.append(f"IL_{i},{kind},ISIC_{number:07d},MILK study team,CC-BY-NC,,50,female,{i % 6},trunk,0.1")
             touch(folder / "MILK10k_Training_Input" / f"IL_{i}" / f"ISIC_{number:07d}.jpg")
-    header = "lesion_id,image_type,isic_id,attribution,copyright_license,image_manipulation,age_approx,sex,skin_tone_class,site"
+    header = "lesion_id,image_type,isic_id,attribution,copyright_license,image_manipulation,age_approx,sex"
     write(folder / "MILK10k_Training_GroundTruth.csv", f"lesion_id,{CLASSES}", *truth)
-    write(folder / "MILK10k_Training_Metadata.csv", f"{header},MONET_hair", *about)
-    assert len(names) == 11
+    write(folder / "MILK10k_Training_Metadata.csv", f"{header},skin_tone_class,site,MONET_hair", *about)
     return folder
 
 

@@ -1,10 +1,44 @@
 """How a layout is found, and what bad input of any layout is answered with."""
 
+from typing import get_args
+
 import pytest
 
-from dermsynth.data.layouts.recognise import LAYOUTS, read_download
+from dermsynth.data.layouts.recognise import LAYOUTS, LayoutName, read_download
 from dermsynth.errors import InputError
-from tests.data.layouts.helpers import COLUMNS_2020, rewrite, touch, write
+from tests.data.layouts.helpers import COLUMNS_2020, read, rewrite, touch, write
+
+
+def test_every_layout_can_be_named():
+    assert get_args(LayoutName) == ("auto", *LAYOUTS)
+
+
+@pytest.mark.parametrize("place", ["train/ISIC_0000001.jpg", "train.csv", "train", "deep/er"])
+def test_a_link_out_of_the_folder_is_refused_before_anything_is_read(isic2020, tmp_path, place):
+    outside = tmp_path / "outside"
+    path = isic2020 / place
+    if path.exists():
+        path.rename(outside)
+    else:
+        write(outside, "secret")
+        path.parent.mkdir()
+    path.symlink_to(outside)
+    with pytest.raises(InputError, match=rf"{place}: a symbolic link that leads out of .*isic2020") as error:
+        read(isic2020)
+    assert "outside" not in str(error.value)
+
+
+def test_links_inside_the_folder_and_a_link_to_it_are_fine(isic2020, tmp_path):
+    (isic2020 / "train").rename(isic2020 / "photographs")
+    (isic2020 / "train").symlink_to("photographs")
+    (tmp_path / "link").symlink_to(isic2020)
+    assert len(read(tmp_path / "link")[0]) == 4
+
+
+def test_a_link_to_nowhere_is_refused_like_a_link_out(isic2020, tmp_path):
+    (isic2020 / "lost").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="a symbolic link that leads out"):
+        read(isic2020)
 
 
 def test_unknown_layout_lists_what_was_looked_for(tmp_path):
