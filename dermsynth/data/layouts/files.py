@@ -61,6 +61,12 @@ def list_images(*places: Path) -> dict[str, Path]:
     return files
 
 
+def holds_images(place: Path) -> bool:
+    """Whether an image lies directly in a folder."""
+    with os.scandir(place) as entries:
+        return any(is_image(entry.name) for entry in entries)
+
+
 def every_image(folder: Path) -> list[PurePosixPath]:
     """Image files at any depth of a folder, as sorted paths in it."""
     found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)

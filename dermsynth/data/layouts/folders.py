@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
-from dermsynth.data.layouts.files import image_ids, list_images, subfolders
+from dermsynth.data.layouts.files import holds_images, image_ids, list_images, subfolders
 from dermsynth.data.layouts.labels import Label, label_of, refuse_unknown
 from dermsynth.data.layouts.tables import split_of
 from dermsynth.errors import InputError
@@ -16,7 +16,7 @@ def _class_folders(folder: Path) -> list[tuple[Path, str]]:
     for outer in subfolders(folder):
         split = split_of(outer.name)
         found += [(inner, split) for inner in subfolders(outer)] if split else [(outer, "unused")]
-    return [(place, split) for place, split in found if list_images(place)]
+    return [(place, split) for place, split in found if holds_images(place)]
 
 
 def _fits(folder: Path, choices: Choices) -> str | None:

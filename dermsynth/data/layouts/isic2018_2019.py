@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dermsynth import lesions
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
-from dermsynth.data.layouts.files import find
+from dermsynth.data.layouts.files import find, refuse_missing
 from dermsynth.data.layouts.tables import Row, age, known, one_of, require, rows
 from dermsynth.errors import InputError
 
@@ -57,11 +57,14 @@ class _Challenge:
                 continue  # A part that was not downloaded, or whose labels were not.
             people = self.table(folder, part, self.people)
             tables.append(require(truth))
-            if split == "train" or people.is_file():
-                tables.append(require(people, _LESIONS))
-            about = _people(people)
             table = list(rows(truth, "image", tuple(self.classes)))
-            found, extra = find([name for name, _, _ in table], [data, data / data.name], truth)
+            names = [name for name, _, _ in table]
+            about = _people(people, ("lesion_id",) if split == "train" else ())
+            if split == "train":
+                refuse_missing(names, about, str(require(people, _LESIONS)), truth)
+            if people.is_file():
+                tables.append(people)
+            found, extra = find(names, [data, data / data.name], truth)
             parts, without_row = parts + 1, without_row + extra
             for name, row, where in table:
                 code = self.classes[one_of(row, tuple(self.classes), where)]
@@ -89,8 +92,10 @@ class _Challenge:
 _PEOPLE = ("lesion_id", "age_approx", "sex", "anatom_site_general")
 
 
-def _people(table: Path) -> dict[str, tuple[Row, str]]:
-    return {name: (row, where) for name, row, where in rows(table, "image", (), _PEOPLE)} if table.is_file() else {}
+def _people(table: Path, needed: Sequence[str]) -> dict[str, tuple[Row, str]]:
+    optional = [column for column in _PEOPLE if column not in needed]
+    there = rows(table, "image", needed, optional) if table.is_file() else ()
+    return {name: (row, where) for name, row, where in there}
 
 
 _2018 = _Challenge(

@@ -147,6 +147,18 @@ def test_lesions_are_not_optional(isic2019, isic2018):
             read(folder)
 
 
+def test_every_image_has_a_row_in_the_table_of_lesions(isic2019):
+    rewrite(isic2019 / "ISIC_2019_Training_Metadata.csv", "ISIC_0000003,", "ISIC_0000033,")
+    with pytest.raises(InputError, match=r"1 of 3 images .* missing: ISIC_0000003\. Looked in .*Metadata\.csv"):
+        read(isic2019)
+
+
+def test_a_table_of_lesions_without_lesions_is_an_error(isic2019):
+    rewrite(isic2019 / "ISIC_2019_Training_Metadata.csv", "lesion_id", "lesion")
+    with pytest.raises(InputError, match="column lesion_id is missing"):
+        read(isic2019)
+
+
 def test_isic2018_has_an_official_split(isic2018):
     records, download = read(isic2018)
     assert [(r.split, r.diagnosis, r.lesion_id) for r in records.values()] == [
