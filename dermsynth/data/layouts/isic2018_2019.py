@@ -59,10 +59,11 @@ class _Challenge:
             tables.append(require(truth))
             table = list(rows(truth, "image", tuple(self.classes)))
             names = [name for name, _, _ in table]
-            about = _people(people, ("lesion_id",) if split == "train" else ())
             if split == "train":
-                refuse_missing(names, about, str(require(people, _LESIONS)), truth)
+                require(people, _LESIONS)
+            about = _people(people, ("lesion_id",) if split == "train" else ())
             if people.is_file():
+                refuse_missing(names, about, str(people), truth)
                 tables.append(people)
             found, extra = find(names, [data, data / data.name], truth)
             parts, without_row = parts + 1, without_row + extra
