@@ -42,8 +42,8 @@ def _read_archive(folder: Path, choices: Choices) -> Download:
     real = [named for named in kept if named[1]["image_manipulation"].lower() != "synthetic"]
     if synthetic := len(kept) - len(real):
         notes += (f"{synthetic} synthetic images left out: `adopt` takes those, as a set of their own",)
-    # Those that are left out need not be there, nor are they strangers if they are.
-    found, extra = find([name for name, _, _ in real], [table.parent, folder, folder / "images"], table)
+    places = [table.parent, folder, folder / "images"]
+    found, extra = find([name for name, _, _ in real], places, table, [name for name, _, _ in everything])
     images = []
     for name, row, where in real:
         code, malignant, word = _diagnosis(row)
@@ -64,7 +64,6 @@ def _read_archive(folder: Path, choices: Choices) -> Download:
             extra={"source_diagnosis": word, "image_type": row["image_type"]},
         )
         images.append(SourceImage(found[name], record))
-    extra = max(0, extra - (len(everything) - len(real)))
     return Download(tuple(images), (table,), files_without_row=extra, notes=notes)
 
 
@@ -129,7 +128,7 @@ def _read_milk10k(folder: Path, choices: Choices) -> Download:
     everything = list(rows(table, "isic_id", ("lesion_id", "image_type"), _ABOUT))
     kept, notes = _of_type(everything, choices, table)
     places = [place for base in (folder / _INPUT, folder / _INPUT / _INPUT, folder) for place in subfolders(base)]
-    found, extra = find([name for name, _, _ in kept], places, table)
+    found, extra = find([name for name, _, _ in kept], places, table, [name for name, _, _ in everything])
     images = []
     for name, row, where in kept:
         if row["lesion_id"] not in code_of_lesion:
@@ -152,7 +151,6 @@ def _read_milk10k(folder: Path, choices: Choices) -> Download:
             extra={"source_diagnosis": word, "image_type": row["image_type"]},
         )
         images.append(SourceImage(found[name], record))
-    extra = max(0, extra - (len(everything) - len(kept)))
     return Download(tuple(images), (truth, table), files_without_row=extra, notes=notes)
 
 

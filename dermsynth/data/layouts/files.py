@@ -93,15 +93,23 @@ def refuse_missing(names: Sequence[str], there: Mapping[str, object] | set[str],
         )
 
 
-def find(names: Sequence[str], places: Sequence[Path], table: Path) -> tuple[dict[str, Path], int]:
-    """The files of the images that a table names, and how many others lie there.
+def find(
+    names: Sequence[str], places: Sequence[Path], table: Path, left_out: Iterable[str] = ()
+) -> tuple[dict[str, Path], int]:
+    """The files of the images that a table names, and how many lie there that it does not name.
+
+    Args:
+        names: of the images that are taken.
+        places: folders where they may lie; the earlier one wins.
+        table: that names them, for messages.
+        left_out: images that it names and that are not taken; they need not be there.
 
     Raises:
         InputError: some are missing.
     """
     files = list_images(*places)
     refuse_missing(names, files, f"{' and '.join(map(str, places))} for {', '.join(_SUFFIXES)}", table)
-    return {name: files[name] for name in names}, len(files.keys() - set(names))
+    return {name: files[name] for name in names}, len(files.keys() - set(names) - set(left_out))
 
 
 def image_ids(paths: Sequence[PurePath]) -> list[str]:

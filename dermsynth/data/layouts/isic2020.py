@@ -39,7 +39,7 @@ def _read(folder: Path, choices: Choices) -> Download:
     duplicates = folder / _DUPLICATES
     dropped = second_of_pairs(duplicates, {name for name, _, _ in everything}) if duplicates.is_file() else set()
     kept = [row for row in everything if row[0] not in dropped]
-    found, extra = find([name for name, _, _ in kept], [folder / name for name in _FOLDERS], table)
+    found, extra = find([name for name, _, _ in kept], [folder / name for name in _FOLDERS], table, dropped)
     images: list[SourceImage] = []
     for name, row, where in kept:
         word = known(row, "diagnosis")

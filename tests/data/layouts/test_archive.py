@@ -85,7 +85,10 @@ def test_synthetic_images_are_left_out_of_a_real_set(archive):
 
 def test_images_that_are_left_out_need_not_be_there(archive):
     (archive / "ISIC_0000005.jpg").unlink()
-    assert len(read(archive)[0]) == 4
+    touch(archive / "ISIC_9999999.jpg")
+    records, download = read(archive)
+    assert len(records) == 4
+    assert download.files_without_row == 1
     (archive / "ISIC_0000004.jpg").unlink()
     with pytest.raises(InputError, match="1 of 4 images that it names are missing: ISIC_0000004"):
         read(archive)

@@ -58,6 +58,7 @@ def test_the_second_of_a_duplicate_pair_is_dropped_if_the_first_is_there(isic202
     (isic2020 / "ISIC_2020_Training_Duplicates.csv").write_text(
         "image_name_1,image_name_2\nISIC_0000001,ISIC_0000002\nISIC_9999999,ISIC_0000003\n"
     )
+    assert read(isic2020)[1].files_without_row == 0
     (isic2020 / "train" / "ISIC_0000002.jpg").unlink()  # a dropped image need not be there
     records, download = read(isic2020)
     assert list(records) == ["ISIC_0000001", "ISIC_0000003", "ISIC_0000004"]
@@ -104,6 +105,7 @@ def test_the_official_counts(real_data, tmp_path):
     shutil.copy(official / "ISIC_2020_Training_Duplicates.csv", tmp_path)
     kept, download = read(tmp_path)
     assert download.duplicates_dropped == 425
+    assert download.files_without_row == 0
     assert len(kept) == 33126 - 425
     assert sum(r.malignant for r in kept.values()) == 581
     assert len({r.patient_id for r in kept.values()}) == 2056
