@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "draw lesions in the ISIC 2020 layout, to try things out",
     ),
     "prepare": ("dermsynth.tools.prepare:prepare", "ISIC downloads to an image set, split by patient"),
+    "adopt": ("dermsynth.tools.adopt:adopt", "synthetic images made elsewhere to an image set"),
     "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
     "fit": ("dermsynth.training:run", "train what a configuration describes, or go on with it"),
     "validate": ("dermsynth.training:run", "measure a model on the validation split"),

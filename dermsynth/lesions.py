@@ -1,7 +1,9 @@
 """The table of diagnoses: code, name, malignant or not, and the phrase used in prompts.
 
 Codes are those of the ISIC 2019 challenge; `SK`, `LK`, `SL`, `CALM` and `AMP` name diagnoses that ISIC 2017 and
-ISIC 2020 give and that 2019 folds into `BKL`, `NV` or nothing. Every reader maps its own words to these codes.
+ISIC 2020 give and that 2019 folds into `BKL`, `NV` or nothing. `AKIEC` is the coarser class of HAM10000, ISIC 2018 and
+MILK10k: of the 327 such images in HAM10000, ISIC 2019 calls 130 `AK` and 197 `SCC`. Every reader maps its own words to
+these codes.
 """
 
 from collections.abc import Sequence
@@ -36,8 +38,9 @@ DIAGNOSES: dict[str, Diagnosis] = _table(
     ("NV", "nevus", False),
     ("BCC", "basal cell carcinoma", True),
     ("SCC", "squamous cell carcinoma", True),
-    # The archive calls actinic keratosis "indeterminate"; so do we.
+    # The archive calls actinic keratosis "indeterminate"; `prepare --actinic_keratosis` decides otherwise.
     ("AK", "actinic keratosis", None),
+    ("AKIEC", "actinic keratosis or intraepithelial carcinoma", None),
     ("BKL", "benign keratosis", False),
     ("SK", "seborrheic keratosis", False),
     ("LK", "lichenoid keratosis", False),
@@ -48,8 +51,24 @@ DIAGNOSES: dict[str, Diagnosis] = _table(
     ("AMP", "atypical melanocytic proliferation", None),
 )
 
+#: Diagnoses that one data set tells apart and another gives as one.
+COARSE: dict[str, frozenset[str]] = {"BKL": frozenset({"SK", "LK", "SL"}), "AKIEC": frozenset({"AK", "SCC"})}
+
 BENIGN, MALIGNANT = "benign", "malignant"
 MALIGNANCY_CLASSES = (BENIGN, MALIGNANT)
+
+
+def malignancy(code: str) -> int | None:
+    """What `metadata.csv` says of a diagnosis: 1 for malignant, 0 for benign, None if blank or disputed."""
+    malignant = DIAGNOSES[code].malignant if code else None
+    return None if malignant is None else int(malignant)
+
+
+def agree(first: str, second: str) -> bool:
+    """Whether two codes can be said of one image: the same, one of them blank, or one coarser than the other."""
+    return (
+        first == second or not (first and second) or second in COARSE.get(first, ()) or first in COARSE.get(second, ())
+    )
 
 
 def phrase(class_name: str) -> str:

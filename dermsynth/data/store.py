@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dermsynth.data import images
-from dermsynth.data.isic import SourceImage
+from dermsynth.data.layouts.download import SourceImage
 from dermsynth.errors import InputError
 
 

@@ -1,23 +1,22 @@
-"""`prepare`: an ISIC download becomes an image set."""
+"""`prepare`: ISIC downloads, and other sets like them, become an image set."""
 
-import json
-import platform
-import shlex
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from dermsynth.data import manifest, splits
-from dermsynth.data.isic import Download, Layout, LayoutName, SourceImage, read_download, some
+from dermsynth import lesions
+from dermsynth.data import splits
+from dermsynth.data.layouts.download import Choices, Columns, ImageTypes, Malignancy, SourceImage
+from dermsynth.data.layouts.files import some
+from dermsynth.data.layouts.recognise import LayoutName
 from dermsynth.data.manifest import Record
-from dermsynth.data.store import store_all
 from dermsynth.errors import InputError
-from dermsynth.files import write_atomically
+from dermsynth.tools.image_set import Reading, check_numbers, command, make, read_source, used_splits
 
-_PACKAGES = ("dermsynth", "numpy", "opencv-python-headless", "pillow", "scikit-learn")
+_ARCHIVE_ID = re.compile(r"ISIC_\d+")
 
 
 def prepare(
@@ -28,113 +27,134 @@ def prepare(
     split: Literal["auto", "official", "grouped"] = "auto",
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
+    image_types: ImageTypes = "dermoscopic",
+    actinic_keratosis: Malignancy = "indeterminate",
+    columns: Columns = Columns(),  # noqa: B008 (it is frozen)
+    labels: dict[str, str] | None = None,
     processes: int | None = None,
 ) -> None:
-    """Make an image set out of one or more ISIC downloads.
+    """Make an image set out of one or more ISIC downloads, or of any images with a folder a class or a CSV.
 
     The images are turned upright, resized once and stored as PNG; metadata.csv is written last, so a folder
-    that has it is complete. After a kill the same command goes on where it stopped.
+    that has it is complete. After a kill the same command goes on where it stopped. An image that several sources
+    hold, as the ISIC challenges do, is taken once, as the first of them has it.
 
     Args:
-        sources: folders with ISIC downloads as unpacked.
+        sources: folders with downloads as unpacked.
         out: folder of the image set; new, or one that the same command began.
         layout: how the downloads lie on disk; auto recognises it by their files.
         size: pixels of the short side; the aspect is kept.
         split: official is the download's own; grouped deals whole patients (else lesions, else images) with
-            each class in proportion; auto takes the official one where there is one, else grouped.
+            each class in proportion; auto takes the official one where every source has one, else grouped.
         fractions: shares of the images in train, val and test of a grouped split.
         seed: of the grouped split.
+        image_types: dermoscopic leaves out clinical photographs and others, where the download tells them apart
+            (archive, MILK10k).
+        actinic_keratosis: what AK, and AKIEC with it, counts as where the download does not say; indeterminate
+            leaves it out of benign against malignant.
+        columns: of a CSV that is no known download.
+        labels: what the words in its label column, or the names of class folders, mean, as --labels.naevus NV; a
+            diagnosis code or name, benign, malignant or unknown.
         processes: that decode at the same time; one for each core if not given.
     """
-    if size < 1:
-        raise InputError(f"--size {size}: expected at least 1 pixel.")
-    if processes is not None and processes < 1:
-        raise InputError(f"--processes {processes}: expected at least 1.")
+    check_numbers(size, processes)
     if not sources:
         raise InputError("SOURCE: name at least one folder with an ISIC download.")
-    readings = [_read(folder, layout) for folder in sources]
-    found = [image for reading in readings for image in reading.download.images]
-    _refuse_repeated(found)
-    policy, records = _split([image.record for image in found], readings, split, fractions, seed)
+    choices = Choices(columns, labels or {}, image_types, actinic_keratosis)
+    readings = [read_source(folder, layout, choices) for folder in sources]
+    found, repeated, contradictions = _once_each(readings)
+    policy, records = _split(found, repeated, readings, split, fractions, seed)
 
+    accounts = [reading.account() for reading in readings]
     settings = {
         # Names and hashes, not paths: a set may be given away.
         "sources": [folder.resolve().name for folder in sources],
-        "tables": [reading.account()["tables"] for reading in readings],
-        "layouts": [reading.layout.name for reading in readings],
+        "tables": [account["tables"] for account in accounts],
+        "layouts": [account["layout"] for account in accounts],
         "size": size,
         "split": policy,
         "fractions": list(fractions),
         "seed": seed,
+        **asdict(choices),
     }
-    _claim(out, settings)
-    done = store_all(found, out, size, processes)
-    records = [
-        replace(record, sha256=stored.sha256, width=stored.width, height=stored.height)
-        for record, stored in zip(records, done, strict=True)
-    ]
+    flags = {
+        "out": out,
+        "layout": layout,
+        "size": size,
+        "split": split,
+        "fractions": list(fractions),
+        "seed": seed,
+        **asdict(choices),
+    }
     info = {
-        "command": _command(
-            sources, out=out, layout=layout, size=size, split=split, fractions=list(fractions), seed=seed
-        ),
-        "settings": settings,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        "sources": [reading.account() for reading in readings],
-        "counts": {name: dict(_by_class(records, name)) for name in _used(records)},
+        "command": command("prepare", sources, **flags),
+        "sources": accounts,
+        "repeated": len(repeated),
+        "contradictions": contradictions,
     }
-    manifest.write(out, records, info)
+    records = make(
+        [replace(image, record=record) for image, record in zip(found, records, strict=True)],
+        out,
+        settings,
+        info,
+        processes,
+    )
     _report(records, readings, out, policy)
 
 
-def _command(sources: Sequence[Path], **flags: Any) -> str:
-    words = ["python", "-m", "dermsynth", "prepare", *(folder.resolve().name for folder in sources)]
-    for name, value in flags.items():
-        words += [f"--{name}", str(value).replace(" ", "") if isinstance(value, list) else str(value)]
-    return shlex.join(words)
+def _once_each(readings: Sequence[Reading]) -> tuple[list[SourceImage], list[Record], list[str]]:
+    """Every image once, as the first source has it.
+
+    Sources may say different things of one image: a coarser diagnosis, or, as the archive is corrected, another one.
+    The first source's word is taken, so their order decides, and contradictions are printed and kept in dataset.json.
+
+    Returns:
+        The images; the records of their other copies, whose patients and lesions still join groups; contradictions.
+
+    Raises:
+        InputError: two sources have an image of the same name, which is not one that the archive gave.
+    """
+    kept: dict[str, tuple[SourceImage, Reading]] = {}
+    repeated: list[Record] = []
+    contradictions: list[str] = []
+    for reading in readings:
+        copies: list[str] = []
+        for image in reading.download.images:
+            record = image.record
+            first, source = kept.setdefault(record.image_id, (image, reading))
+            if first is image:
+                continue
+            copies.append(record.image_id)
+            repeated.append(record)
+            if not _agree(first.record, record):
+                said = f"{source.folder.name}: {_said(first.record)}, {reading.folder.name}: {_said(record)}"
+                contradictions.append(f"{record.image_id} ({said})")
+        if strange := [name for name in copies if not _ARCHIVE_ID.fullmatch(name)]:
+            raise InputError(
+                f"{reading.folder}: {len(strange)} images have the names of images in an earlier source: "
+                f"{some(strange)}. Only names of the ISIC archive, as ISIC_0000000, tell that it is the same image. "
+                "Rename them, or prepare the sources as separate sets."
+            )
+        if copies:
+            print(f"{reading.folder}: {len(copies)} images left out that an earlier source holds")
+    if contradictions:
+        print(f"{len(contradictions)} of them have two labels, the first of which is kept: {some(contradictions)}")
+    return [image for image, _ in kept.values()], repeated, contradictions
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One source folder, recognised and read."""
-
-    folder: Path
-    layout: Layout
-    why: str
-    download: Download
-
-    def account(self) -> dict[str, Any]:
-        """What dataset.json keeps of it."""
-        return {
-            "layout": self.layout.name,
-            "why": self.why,
-            "tables": {
-                table.relative_to(self.folder).as_posix(): manifest.sha256_file(table) for table in self.download.tables
-            },
-            "images": len(self.download.images),
-            "duplicates_dropped": self.download.duplicates_dropped,
-            "files_without_row": self.download.files_without_row,
-        }
+def _agree(first: Record, second: Record) -> bool:
+    malignancies = {first.malignant, second.malignant} - {None}
+    return lesions.agree(first.diagnosis, second.diagnosis) and len(malignancies) < 2
 
 
-def _read(folder: Path, layout: LayoutName) -> _Reading:
-    chosen, why, download = read_download(folder, layout)
-    print(f"{folder}: layout {chosen.name} ({why}), {len(download.images)} images")
-    return _Reading(folder, chosen, why, download)
-
-
-def _refuse_repeated(found: Sequence[SourceImage]) -> None:
-    times = Counter(image.record.image_id for image in found)
-    repeated = [name for name, count in times.items() if count > 1]
-    if repeated:
-        raise InputError(
-            f"{len(repeated)} images lie in more than one source: {some(repeated)}. "
-            "The ISIC challenges share images: prepare the sources as separate sets."
-        )
+def _said(record: Record) -> str:
+    return record.diagnosis or record.class_name("malignant") or "unknown"
 
 
 def _split(
-    records: Sequence[Record],
-    readings: Sequence[_Reading],
+    found: Sequence[SourceImage],
+    repeated: Sequence[Record],
+    readings: Sequence[Reading],
     split: str,
     fractions: Sequence[float],
     seed: int,
@@ -146,54 +166,23 @@ def _split(
             "does not have all three official parts. Use --split grouped."
         )
     policy = ("grouped" if without else "official") if split == "auto" else split
-    names = splits.groups(records)
+    if split == "auto" and 0 < len(without) < len(readings):
+        print(f"grouped split: {without[0].folder} ({without[0].layout.name}) has no official train, val and test")
+    records = [image.record for image in found]
+    # A copy has the id of its image, and so joins the patient and lesion that either of them names.
+    names = splits.groups([*records, *repeated])[: len(records)]
     if policy == "official":
         return policy, [replace(record, group=group) for record, group in zip(records, names, strict=True)]
     dealt = splits.grouped_split(records, names, fractions, seed)
     return policy, [replace(r, group=g, split=s) for r, g, s in zip(records, names, dealt, strict=True)]
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Make the folder ours, or find that the same command began it; dataset.json is the mark."""
-    mark = out / manifest.DATASET
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: a file. Give a folder.")
-    if mark.is_file():
-        try:
-            before = json.loads(mark.read_text(encoding="utf-8")).get("settings", {})
-        except (ValueError, AttributeError):
-            before = {}
-        wrong = [
-            f"{key} {before.get(key)!r}, now {settings[key]!r}" for key in settings if before.get(key) != settings[key]
-        ]
-        if wrong:
-            raise InputError(
-                f"--out {out}: it holds a set prepared otherwise: {'; '.join(wrong)}. "
-                "Give another folder, or delete this one."
-            )
-        return
-    # Hidden files do not count: a killed run, or a file manager, may have left one.
-    if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise InputError(f"--out {out}: it is not empty and prepare did not make it. Give a new folder.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(mark, json.dumps({"settings": settings}, indent=2) + "\n")
-
-
-def _used(records: Iterable[Record]) -> list[str]:
-    present = {record.split for record in records}
-    return [name for name in manifest.SPLITS if name in present]
-
-
-def _by_class(records: Iterable[Record], split: str) -> Counter[str]:
-    return Counter(record.diagnosis or "unknown" for record in records if record.split == split)
-
-
-def _report(records: Sequence[Record], readings: Sequence[_Reading], out: Path, policy: str) -> None:
+def _report(records: Sequence[Record], readings: Sequence[Reading], out: Path, policy: str) -> None:
     classes = [name for name, _ in Counter(record.diagnosis or "unknown" for record in records).most_common()]
     columns = [*classes, "malignant", "benign", "images", "groups"]
     widths = [max(7, len(name) + 2) for name in columns]
     print(f"\n{'split':<8}" + "".join(f"{name:>{w}}" for name, w in zip(columns, widths, strict=True)))
-    for name in [*_used(records), "all"]:
+    for name in [*used_splits(records), "all"]:
         chosen = [record for record in records if name in (record.split, "all")]
         counts = Counter(record.diagnosis or "unknown" for record in chosen)
         malignant = Counter(record.malignant for record in chosen)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dermsynth.data import isic
+from dermsynth.data.layouts.recognise import read_download
 from dermsynth.errors import InputError
 from dermsynth.tools.phantoms import phantoms
 
@@ -13,7 +13,7 @@ from dermsynth.tools.phantoms import phantoms
 def test_prepare_reads_what_was_drawn(tmp_path, capsys):
     phantoms(tmp_path / "set", patients=4, size=32)
     printed = capsys.readouterr().out
-    layout, _, download = isic.read_download(tmp_path / "set")
+    layout, _, download = read_download(tmp_path / "set")
     assert layout.name == "isic2020"
     assert download.duplicates_dropped == 1
     images = len(list((tmp_path / "set" / "train").glob("*.jpg")))

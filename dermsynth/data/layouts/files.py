@@ -1,0 +1,139 @@
+"""Images that lie in a folder, by name; nothing outside the folder is looked at."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath, PurePosixPath
+
+from dermsynth.data.images import SUFFIXES
+from dermsynth.errors import InputError
+
+_SUFFIXES = tuple(dict.fromkeys((*SUFFIXES, ".dcm")))
+_MASKS = ("_superpixels", "_segmentation")
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Raise if a symbolic link in the folder, at any depth, leads out of it.
+
+    Raises:
+        InputError: naming the link.
+    """
+    root = folder.resolve()
+    for entry in _entries(root):
+        if entry.is_symlink() and not Path(entry).resolve().is_relative_to(root):
+            raise InputError(
+                f"{folder / Path(entry).relative_to(root)}: a symbolic link that leads out of {folder}. "
+                "Give the folder that holds the files themselves, or copy them there."
+            )
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    # os.scandir asks the disk once a folder, not once a file; there may be 400,000.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(Path(entry))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image; masks of the challenges' other tasks and hidden files are not."""
+    stem, _, suffix = name.lower().rpartition(".")
+    return f".{suffix}" in _SUFFIXES and not name.startswith(".") and not stem.endswith(_MASKS)
+
+
+def list_images(*places: Path) -> dict[str, Path]:
+    """Image files that lie directly in folders, by name without suffix; of the same name, the earlier folder's.
+
+    Raises:
+        InputError: two files of one folder have the same name but for their suffix.
+    """
+    files: dict[str, Path] = {}
+    for place in places:
+        here: dict[str, Path] = {}
+        names = [entry.name for entry in os.scandir(place)] if place.is_dir() else []
+        for name in sorted(filter(is_image, names)):
+            stem = name.rpartition(".")[0]
+            if stem in here:
+                raise InputError(f"{place / name}: {here[stem].name} lies beside it. Keep one file an image.")
+            here[stem] = place / name
+        files = here | files
+    return files
+
+
+def holds_images(place: Path) -> bool:
+    """Whether an image lies directly in a folder."""
+    with os.scandir(place) as entries:
+        return any(is_image(entry.name) for entry in entries)
+
+
+def every_image(folder: Path) -> list[PurePosixPath]:
+    """Image files at any depth of a folder, as sorted paths in it."""
+    found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(PurePosixPath(path.relative_to(folder).as_posix()) for path in found if is_image(path.name))
+
+
+def subfolders(place: Path) -> list[Path]:
+    """Folders that lie directly in a folder, sorted; none if it is not there."""
+    entries = os.scandir(place) if place.is_dir() else ()
+    return sorted(place / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def refuse_missing(names: Sequence[str], there: Mapping[str, object] | set[str], places: str, table: Path) -> None:
+    """Raise if a table names images that are not there.
+
+    Raises:
+        InputError: counting them and naming the first.
+    """
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise InputError(
+            f"{table}: {len(missing)} of {len(names)} images that it names are missing: {some(missing)}. "
+            f"Looked in {places}. Finish the download, or remove their rows."
+        )
+
+
+def find(
+    names: Sequence[str], places: Sequence[Path], table: Path, left_out: Iterable[str] = ()
+) -> tuple[dict[str, Path], int]:
+    """The files of the images that a table names, and how many lie there that it does not name.
+
+    Args:
+        names: of the images that are taken.
+        places: folders where they may lie; the earlier one wins.
+        table: that names them, for messages.
+        left_out: images that it names and that are not taken; they need not be there.
+
+    Raises:
+        InputError: some are missing.
+    """
+    files = list_images(*places)
+    refuse_missing(names, files, f"{' and '.join(map(str, places))} for {', '.join(_SUFFIXES)}", table)
+    return {name: files[name] for name in names}, len(files.keys() - set(names) - set(left_out))
+
+
+def image_ids(paths: Sequence[PurePath]) -> list[str]:
+    """Ids for files that may lie in several folders: their names, or if these repeat, folders and names.
+
+    Blanks and other characters that do not belong into a file name become `_`.
+
+    Raises:
+        InputError: two files would have the same id.
+    """
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = ["_".join(path.with_suffix("").parts) for path in paths]
+    ids = [re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip(".-") or "_" for name in names]
+    by_id: dict[str, PurePath] = {}
+    for path, name in zip(paths, ids, strict=True):
+        if name in by_id:
+            raise InputError(f"{path} and {by_id[name]} would both become {name}. Rename one of them.")
+        by_id[name] = path
+    return ids
+
+
+def some(names: Iterable[str], first: int = 5) -> str:
+    """The first few of many names, and how many more there are."""
+    everything = list(names)
+    more = len(everything) - first
+    return ", ".join(everything[:first]) + (f" and {more} more" if more > 0 else "")

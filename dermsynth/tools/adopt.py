@@ -1,0 +1,84 @@
+"""`adopt`: images that somebody else's generator made become an image set."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+from dermsynth.data.layouts.download import Choices, Columns
+from dermsynth.errors import InputError
+from dermsynth.tools.image_set import check_numbers, command, make, read_source
+
+
+def adopt(
+    source: Path,
+    out: Path,
+    license: str,
+    attribution: str,
+    name: str | None = None,
+    layout: Literal["auto", "folders", "csv"] = "auto",
+    size: int = 512,
+    split: Literal["train", "unused"] = "train",
+    columns: Columns = Columns(),  # noqa: B008 (it is frozen)
+    labels: dict[str, str] | None = None,
+    processes: int | None = None,
+) -> None:
+    """Make an image set out of synthetic images that were generated elsewhere, such as those of Derm-T2IM.
+
+    They go through the same resizing and the same encoder as real images, so that neither tells them apart. Nobody
+    here knows which patients their generator saw, so train_split_sha256 stays blank, and a classifier takes the set
+    only if it is named in data.allow_foreign.
+
+    Args:
+        source: folder with a folder a class, or with a CSV.
+        out: folder of the image set; new, or one that the same command began.
+        license: of the images, as CC-BY-4.0.
+        attribution: whom to credit, with a link or DOI.
+        name: of where they come from, which metadata.csv has as their source; else the source folder's name.
+        layout: folders or csv; auto recognises it by its files.
+        size: pixels of the short side; the aspect is kept.
+        split: train, or unused for a set that is only to be looked at; synthetic images are never validated or
+            tested on, whatever a CSV or a folder's name says.
+        columns: of the CSV; those of patient, lesion and split are not read.
+        labels: what the words in its label column, or the names of class folders, mean, as --labels.naevus NV; a
+            diagnosis code or name, benign, malignant or unknown.
+        processes: that decode at the same time; one for each core if not given.
+    """
+    check_numbers(size, processes)
+    for flag, value in (("license", license), ("attribution", attribution)):
+        if not value.strip():
+            raise InputError(f"--{flag}: blank. Say what is known, or `unknown`.")
+    columns = replace(columns, patient="", lesion="", split="")
+    reading = read_source(source, layout, Choices(columns, labels or {}), among=("folders", "csv"))
+    source_name = name or source.resolve().name
+    images = [
+        replace(
+            image,
+            record=replace(
+                image.record,
+                group=image.record.image_id,
+                split=split,
+                origin="synthetic",
+                image_manipulation="synthetic",
+                source=source_name,
+                license=image.record.license or license,
+                attribution=image.record.attribution or attribution,
+                extra={**image.record.extra, "train_split_sha256": ""},
+            ),
+        )
+        for image in reading.download.images
+    ]
+    settings = {
+        "source": source_name,
+        "tables": reading.account()["tables"],
+        "license": license,
+        "attribution": attribution,
+        "layout": reading.layout.name,
+        "size": size,
+        "split": split,
+        "columns": asdict(columns),
+        "labels": labels or {},
+    }
+    info = {"command": command("adopt", [source], out=out, **settings), "sources": [reading.account()]}
+    records = make(images, out, settings, info, processes)
+    print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
+    print(f'next: mix them in with --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')

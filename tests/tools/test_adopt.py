@@ -1,0 +1,143 @@
+"""adopt: a foreign synthetic set enters, and only by name."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermsynth.cli import main
+from dermsynth.data import images, manifest
+from dermsynth.data.layouts.download import Columns
+from dermsynth.data.modules import ClassificationData
+from dermsynth.errors import InputError
+from dermsynth.tools.adopt import adopt
+from tests.builders import make_set
+
+CREDIT = {"license": "CC-BY-4.0", "attribution": "Farooq et al. 2024, arXiv:2401.05159"}
+
+
+def draw(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (32, 48, 3), np.uint8))
+
+
+@pytest.fixture
+def source(tmp_path):
+    """As Derm-T2IM's images are released: a folder a class, JPEGs with the same names in both."""
+    for number in range(4):
+        draw(tmp_path / "Derm-T2IM" / "Benign" / f"{number}.jpg", number)
+        draw(tmp_path / "Derm-T2IM" / "Malignant" / f"{number}.jpg", 10 + number)
+    return tmp_path / "Derm-T2IM"
+
+
+def go(source, out, **arguments):
+    adopt(source, out, **{**CREDIT, "size": 16, "processes": 1, **arguments})
+    return manifest.read(out)
+
+
+def test_the_set(source, tmp_path, capsys):
+    image_set = go(source, tmp_path / "t2im", name="derm-t2im")
+    assert len(image_set.records) == 8
+    for record in image_set.records:
+        assert (record.origin, record.image_manipulation, record.split) == ("synthetic", "synthetic", "train")
+        assert (record.source, record.license, record.attribution) == ("derm-t2im", *CREDIT.values())
+        assert record.malignant == record.image_id.startswith("Malignant")
+        assert record.group == record.image_id
+        assert record.extra["train_split_sha256"] == ""
+        assert images.read_rgb(image_set.path(record)).shape == (16, 24, 3)
+    printed = capsys.readouterr().out
+    assert "layout folders (found folders Benign, Malignant), 8 images" in printed
+    assert "8 synthetic images of derm-t2im" in printed
+
+
+def test_a_classifier_takes_it_only_by_name(source, tmp_path):
+    real = make_set(tmp_path / "real")
+    go(source, tmp_path / "t2im")
+    how = {"real": real, "classes": ["benign", "malignant"], "size": 16, "batch_size": 4}
+    how["synthetic"] = [tmp_path / "t2im"]
+    with pytest.raises(InputError, match=r"t2im: its generator was fitted on another train split \(none\)"):
+        ClassificationData(**how).setup("fit")
+    data = ClassificationData(**how, allow_foreign=["t2im"])
+    data.setup("fit")
+    assert len(data.generated) == 8
+    assert not [s for name in ("val", "test") for s in data.samples[name] if s.record.origin == "synthetic"]
+
+
+def test_it_is_not_taken_for_a_real_set(source, tmp_path):
+    go(source, tmp_path / "t2im")
+    data = ClassificationData(
+        real=tmp_path / "t2im", classes=["benign", "malignant"], size=16, batch_size=4, allow_foreign=["t2im"]
+    )
+    with pytest.raises(InputError, match="is generated; data\\.real takes real images only"):
+        data.setup("fit")
+
+
+def test_real_and_adopted_images_go_through_the_same_encoder(source, tmp_path):
+    image_set = go(source, tmp_path / "t2im")
+    record = next(r for r in image_set.records if r.image_id == "Benign_2")
+    expected = images.load_resized(source / "Benign" / "2.jpg", 16)
+    assert (images.read_rgb(image_set.path(record)) == expected).all()
+    assert image_set.path(record).suffix == ".png"
+
+
+def test_a_csv_and_what_it_may_not_say(source, tmp_path):
+    rows = [f"{c}/{n}.jpg,{d},P1,test,CC-0" for c, d in (("Benign", "NV"), ("Malignant", "MEL")) for n in range(4)]
+    (source / "made.csv").write_text("\n".join(["file,dx,patient,fold,terms", *rows]) + "\n")
+    columns = Columns(image="file", label="dx", patient="patient", split="fold", license="terms")
+    records = go(source, tmp_path / "set", layout="csv", columns=columns).records
+    assert {(r.diagnosis, r.malignant, r.patient_id, r.split, r.license) for r in records} == {
+        ("NV", 0, "", "train", "CC0-1.0"),
+        ("MEL", 1, "", "train", "CC0-1.0"),
+    }
+
+
+def test_folders_called_test_are_trained_on_all_the_same(source, tmp_path):
+    (tmp_path / "whole").mkdir()
+    for split in ("train", "test"):
+        for word in ("Benign", "Malignant"):
+            draw(tmp_path / "whole" / split / word / f"{split}{word}.png", 1)
+    assert {r.split for r in go(tmp_path / "whole", tmp_path / "set").records} == {"train"}
+    assert {r.split for r in go(tmp_path / "whole", tmp_path / "other", split="unused").records} == {"unused"}
+
+
+def test_a_real_download_cannot_be_adopted(source, tmp_path):
+    (source / "train.csv").write_text("image_name,patient_id,target\nISIC_1,IP_1,0\n")
+    for word in ("Benign", "Malignant"):
+        (source / word).rename(source / f"{word} things")
+    with pytest.raises(InputError, match="no known layout") as error:
+        go(source, tmp_path / "set")
+    assert "isic2020" not in str(error.value)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"license": " "}, "--license: blank"), ({"attribution": ""}, "--attribution: blank"), ({"size": 0}, "--size 0")],
+)
+def test_wrong_flags_make_no_folder(source, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        go(source, tmp_path / "set", **change)
+    assert not (tmp_path / "set").exists()
+
+
+def test_the_same_command_goes_on_and_another_is_refused(source, tmp_path):
+    before = go(source, tmp_path / "set")
+    assert go(source, tmp_path / "set").records == before.records
+    with pytest.raises(InputError, match=r"prepared otherwise: license 'CC-BY-4\.0', now 'CC0-1\.0'"):
+        go(source, tmp_path / "set", license="CC0-1.0")
+
+
+def test_from_the_command_line(source, tmp_path, capsys):
+    (source / "Benign").rename(source / "harmless")
+    out = tmp_path / "set"
+    words = ["adopt", str(source), "--out", str(out), "--size", "16", "--processes", "1"]
+    assert main([*words, "--license", "CC-BY-4.0"]) == 2
+    assert "--attribution must be given" in capsys.readouterr().err
+    words += ["--license", "CC-BY-4.0", "--attribution", "Farooq et al. 2024", "--labels.harmless", "benign"]
+    assert main(words) == 0
+    assert len(manifest.read(out).records) == 8
+    info = json.loads((out / "dataset.json").read_text())
+    assert "--labels.harmless benign" in info["command"]
+    assert str(Path(source).parent) not in info["command"].replace(str(out), "")

@@ -1,0 +1,183 @@
+"""prepare of several sources into one set: images that they share, labels that differ, splits that only some have."""
+
+import csv
+import json
+import shutil
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+
+from dermsynth.data import manifest
+from dermsynth.data.layouts.download import Choices, Columns
+from dermsynth.errors import InputError
+from dermsynth.tools.image_set import read_source
+from dermsynth.tools.prepare import _once_each, prepare
+
+
+def draw(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8))
+
+
+def folders(root, **classes):
+    """Class folders: code -> numbers of ISIC images."""
+    for code, numbers in classes.items():
+        for number in numbers:
+            draw(root / code / f"ISIC_{number:07d}.jpg", number)
+    return root
+
+
+def isic2019(root, lesions, code="NV"):
+    """Number of an ISIC image -> its lesion; all of one diagnosis."""
+    classes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
+    flags = ",".join("1.0" if name == code else "0.0" for name in classes)
+    truth, about = [f"image,{','.join(classes)}"], ["image,age_approx,anatom_site_general,lesion_id,sex"]
+    for number, lesion in lesions.items():
+        draw(root / "ISIC_2019_Training_Input" / f"ISIC_{number:07d}.jpg", number)
+        truth.append(f"ISIC_{number:07d},{flags}")
+        about.append(f"ISIC_{number:07d},,,{lesion},")
+    (root / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join(truth) + "\n")
+    (root / "ISIC_2019_Training_Metadata.csv").write_text("\n".join(about) + "\n")
+    return root
+
+
+def go(sources, out, **arguments):
+    prepare(sources, out, **{"size": 16, "processes": 1, "fractions": (0.5, 0.25, 0.25), **arguments})
+    return {record.image_id: record for record in manifest.read(out).records}
+
+
+def test_an_image_of_two_sources_is_taken_once_as_the_first_has_it(tmp_path, capsys):
+    first = folders(tmp_path / "first", NV=range(6), MEL=[10])
+    second = isic2019(tmp_path / "second", {4: "", 5: "", 6: "", 7: ""})
+    records = go([first, second], tmp_path / "set")
+    assert len(records) == 9
+    assert Counter(r.source for r in records.values()) == {"first": 7, "isic2019": 2}
+    assert records["ISIC_0000005"].source == "first"
+    printed = capsys.readouterr().out
+    assert "second: 2 images left out that an earlier source holds" in printed
+    assert "two labels" not in printed
+    assert json.loads((tmp_path / "set" / "dataset.json").read_text())["repeated"] == 2
+
+
+def test_what_the_copy_says_of_its_lesion_still_joins_groups(tmp_path):
+    first = folders(tmp_path / "first", NV=range(6))
+    second = isic2019(tmp_path / "second", {5: "L1", 6: "L1", 7: "L2", 4: "L2", 8: ""})
+    records = go([first, second], tmp_path / "set")
+    assert records["ISIC_0000005"].group == records["ISIC_0000006"].group == "L1"
+    assert records["ISIC_0000004"].group == records["ISIC_0000007"].group == "L2"
+    assert records["ISIC_0000005"].split == records["ISIC_0000006"].split
+    assert len({r.group for r in records.values()}) == 7
+
+
+def test_labels_that_contradict_are_said_and_the_first_is_kept(tmp_path, capsys):
+    first = folders(tmp_path / "first", NV=range(5), MEL=[5])
+    second = isic2019(tmp_path / "second", {4: "", 5: "", 6: ""})
+    records = go([first, second], tmp_path / "set")
+    assert records["ISIC_0000005"].diagnosis == "MEL"
+    said = "ISIC_0000005 (first: MEL, second: NV)"
+    assert f"1 of them have two labels, the first of which is kept: {said}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "set" / "dataset.json").read_text())["contradictions"] == [said]
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [("SK", "BKL"), ("SL", "BKL"), ("AKIEC", "AK"), ("AKIEC", "SCC")])
+def test_a_coarser_diagnosis_is_no_contradiction(tmp_path, capsys, fine, coarse):
+    first = folders(tmp_path / "first", **{fine: range(6)})
+    go([first, isic2019(tmp_path / "second", {5: "", 6: ""}, coarse)], tmp_path / "set")
+    printed = capsys.readouterr().out
+    assert "1 images left out that an earlier source holds" in printed
+    assert "two labels" not in printed
+
+
+def test_names_that_the_archive_did_not_give_tell_nothing(tmp_path):
+    for name in ("first", "second"):
+        for number in range(4):
+            draw(tmp_path / name / "NV" / f"{number}.jpg")
+    with pytest.raises(InputError, match=r"second: 4 images have the names of images in an earlier source: 0, 1, 2, 3"):
+        go([tmp_path / "first", tmp_path / "second"], tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_an_official_split_that_only_some_have(tmp_path, capsys):
+    for number, split in enumerate(("train", "val", "test")):
+        folders(tmp_path / "official" / split, NV=[number], MEL=[10 + number])
+    other = folders(tmp_path / "other", NV=range(20, 24))
+    sources = [tmp_path / "official", other]
+    with pytest.raises(InputError, match=r"--split official: .*other \(folders\) does not have all three official"):
+        go(sources, tmp_path / "set", split="official")
+    records = go(sources, tmp_path / "set")
+    assert "grouped split: " in capsys.readouterr().out
+    assert len({r.split for r in records.values()}) == 3
+
+    alone = go(sources[:1], tmp_path / "alone")
+    assert {name: r.split for name, r in alone.items() if r.diagnosis == "NV"} == {
+        "ISIC_0000000": "train",
+        "ISIC_0000001": "val",
+        "ISIC_0000002": "test",
+    }
+
+
+def test_the_choices_are_part_of_what_the_set_is(tmp_path):
+    source = folders(tmp_path / "first", AK=range(4), NV=range(4, 8))
+    records = go([source], tmp_path / "set", actinic_keratosis="malignant")
+    assert Counter(r.malignant for r in records.values()) == {0: 4, 1: 4}
+    with pytest.raises(InputError, match="actinic_keratosis 'malignant', now 'indeterminate'"):
+        go([source], tmp_path / "set")
+    info = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert "--actinic_keratosis malignant" in info["command"]
+    assert "actinic keratosis (AK 4) counts as malignant" in info["sources"][0]["notes"][0]
+
+
+def test_a_csv_with_named_columns_end_to_end(tmp_path):
+    source = tmp_path / "clinic"
+    for number in range(12):
+        draw(source / "pictures" / f"{number}.png", number)
+    lines = [f"{n},{'naevus' if n % 2 else 'bad'},P{n // 3}" for n in range(12)]
+    (source / "cases.csv").write_text("\n".join(["case,finding,person", *lines]) + "\n")
+    columns = Columns(image="case", label="finding", patient="person")
+    records = go([source], tmp_path / "set", columns=columns, labels={"bad": "MEL"})
+    assert Counter(r.diagnosis for r in records.values()) == {"NV": 6, "MEL": 6}
+    assert all(r.group == r.patient_id for r in records.values())
+
+
+@pytest.mark.real_data
+class TestRealData:
+    def test_the_challenges_share_images_and_do_not_contradict_each_other(self, real_data, tmp_path, capsys):
+        official = real_data / "isic_csv"
+        ham, year = tmp_path / "ham10000", tmp_path / "isic2019"
+        for folder, table, column, place in (
+            (ham, "HAM10000_metadata.csv", "image_id", "HAM10000_images_part_1"),
+            (year, "ISIC_2019_Training_GroundTruth.csv", "image", "ISIC_2019_Training_Input"),
+        ):
+            (folder / place).mkdir(parents=True)
+            shutil.copy(official / table, folder)
+            with (official / table).open() as file:
+                for row in csv.DictReader(file):
+                    (folder / place / f"{row[column]}.jpg").touch()
+        shutil.copy(official / "ISIC_2019_Training_Metadata.csv", year)
+        sources = (real_data / "isic2017", ham, year)
+        found, repeated, contradictions = _once_each([read_source(source, "auto", Choices()) for source in sources])
+        assert len(found) == 2750 + 10015 + 25331 - 2745 - 10015
+        assert len(repeated) == 2745 + 10015
+        assert contradictions == []
+
+    def test_real_images_in_the_layout_of_2019(self, real_data, tmp_path):
+        """Thirty images that 2017 and 2019 share, under their 2019 names and rows."""
+        here = {p.stem: p for p in (real_data / "isic2017").glob("*/*.jpg")}
+        source = tmp_path / "isic2019"
+        (source / "ISIC_2019_Training_Input").mkdir(parents=True)
+        kept = set()
+        for end in ("GroundTruth", "Metadata"):
+            table = real_data / "isic_csv" / f"ISIC_2019_Training_{end}.csv"
+            header, *lines = table.read_text().splitlines()
+            names = [line.split(",")[0] for line in lines]
+            kept = kept or {name for name in names if name.removesuffix("_downsampled") in here}
+            chosen = sorted(kept)[::90]
+            lines = [line for line in lines if line.split(",")[0] in chosen]
+            (source / table.name).write_text("\n".join([header, *lines]) + "\n")
+        for name in chosen:
+            image = here[name.removesuffix("_downsampled")]
+            shutil.copy(image, source / "ISIC_2019_Training_Input" / f"{name}.jpg")
+        records = go([source, real_data / "isic2017"], tmp_path / "set", size=8)
+        assert Counter(r.source for r in records.values()) == {"isic2019": 31, "isic2017": 2750 - 31}
