@@ -16,6 +16,7 @@ from dermsynth.data.images import SUFFIXES
 from dermsynth.data.manifest import Record
 from dermsynth.data.splits import UnionFind
 from dermsynth.errors import InputError
+from dermsynth.files import refuse_links_out
 
 LayoutName = Literal["auto", "isic2017", "isic2020"]
 
@@ -27,11 +28,13 @@ _UNKNOWN = ("", "unknown", "na", "nan", "none", "n/a")
 class SourceImage:
     """One image of a download: its file, and its record with hash and size still blank.
 
-    `record.split` is the official split, or `unused` where the download has none.
+    `record.split` is the official split, or `unused` where the download has none; `member` is the image's key where
+    `path` is an HDF5 file.
     """
 
     path: Path
     record: Record
+    member: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def read_download(folder: Path, layout: LayoutName = "auto") -> tuple[Layout, st
     if not any(folder.iterdir()):
         raise InputError(f"{folder}: the folder is empty. Unpack an ISIC download into it.")
     chosen, why = _recognise(folder) if layout == "auto" else (LAYOUTS[layout], "named by --layout")
+    refuse_links_out(folder)
     download = chosen.read(folder)
     if not download.images:
         raise InputError(f"{folder}: the tables of layout {chosen.name} hold no rows; nothing to prepare.")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dermsynth.errors import InputError
-from dermsynth.files import write_atomically
+from dermsynth.files import refuse_links_out, write_atomically
 from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT
 
 METADATA = "metadata.csv"
@@ -135,6 +135,7 @@ def read(root: Path) -> ImageSet:
             f"{root}: no {METADATA} in it, so it is not a complete image set. "
             "Run `python -m dermsynth prepare` (again) with it as --out."
         )
+    refuse_links_out(root)
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

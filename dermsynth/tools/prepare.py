@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dermsynth.data import manifest, splits
+from dermsynth.data.cleaning import Cleaning
 from dermsynth.data.isic import Download, Layout, LayoutName, SourceImage, read_download, some
 from dermsynth.data.manifest import Record
-from dermsynth.data.store import store_all
+from dermsynth.data.store import QUARANTINE, store_all
 from dermsynth.errors import InputError
-from dermsynth.files import write_atomically
+from dermsynth.files import make_folder, refuse_links_out, write_atomically
 
 _PACKAGES = ("dermsynth", "numpy", "opencv-python-headless", "pillow", "scikit-learn")
 
@@ -29,11 +30,15 @@ def prepare(
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     processes: int | None = None,
+    max_broken: float = 0.01,
+    hair_removal: bool = False,
+    border_crop: bool = False,
 ) -> None:
     """Make an image set out of one or more ISIC downloads.
 
     The images are turned upright, resized once and stored as PNG; metadata.csv is written last, so a folder
-    that has it is complete. After a kill the same command goes on where it stopped.
+    that has it is complete. After a kill the same command goes on where it stopped. Files that cannot be read are
+    left out and listed in quarantine.csv; once they are mended, the same command takes them in.
 
     Args:
         sources: folders with ISIC downloads as unpacked.
@@ -45,11 +50,16 @@ def prepare(
         fractions: shares of the images in train, val and test of a grouped split.
         seed: of the grouped split.
         processes: that decode at the same time; one for each core if not given.
+        max_broken: share of the images, from 0 to 1, that may be unreadable; more are an error.
+        hair_removal: paint over hairs (DullRazor).
+        border_crop: cut off a black frame and the corners of a round field of view.
     """
     if size < 1:
         raise InputError(f"--size {size}: expected at least 1 pixel.")
     if processes is not None and processes < 1:
         raise InputError(f"--processes {processes}: expected at least 1.")
+    if not 0 <= max_broken <= 1:
+        raise InputError(f"--max_broken {max_broken:g}: expected a share from 0 to 1, as 0.01 for one in a hundred.")
     if not sources:
         raise InputError("SOURCE: name at least one folder with an ISIC download.")
     readings = [_read(folder, layout) for folder in sources]
@@ -66,24 +76,39 @@ def prepare(
         "split": policy,
         "fractions": list(fractions),
         "seed": seed,
+        "hair_removal": hair_removal,
+        "border_crop": border_crop,
     }
     _claim(out, settings)
-    done = store_all(found, out, size, processes)
+    done = store_all(found, out, size, processes, max_broken, Cleaning(hair_removal, border_crop))
     records = [
         replace(record, sha256=stored.sha256, width=stored.width, height=stored.height)
         for record, stored in zip(records, done, strict=True)
+        if stored
     ]
     info = {
         "command": _command(
-            sources, out=out, layout=layout, size=size, split=split, fractions=list(fractions), seed=seed
+            sources,
+            out=out,
+            layout=layout,
+            size=size,
+            split=split,
+            fractions=list(fractions),
+            seed=seed,
+            max_broken=max_broken,
+            hair_removal=hair_removal,
+            border_crop=border_crop,
         ),
         "settings": settings,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "sources": [reading.account() for reading in readings],
         "counts": {name: dict(_by_class(records, name)) for name in _used(records)},
+        "quarantined": len(done) - len(records),
     }
     manifest.write(out, records, info)
     _report(records, readings, out, policy)
+    if broken := len(done) - len(records):
+        print(f"{broken} broken images left out, listed in {out / QUARANTINE}")
 
 
 def _command(sources: Sequence[Path], **flags: Any) -> str:
@@ -158,6 +183,8 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     mark = out / manifest.DATASET
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: a file. Give a folder.")
+    if out.is_dir():
+        refuse_links_out(out)
     if mark.is_file():
         try:
             before = json.loads(mark.read_text(encoding="utf-8")).get("settings", {})
@@ -175,7 +202,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     # Hidden files do not count: a killed run, or a file manager, may have left one.
     if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise InputError(f"--out {out}: it is not empty and prepare did not make it. Give a new folder.")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_atomically(mark, json.dumps({"settings": settings}, indent=2) + "\n")
 
 
