@@ -9,7 +9,7 @@ class InputError(Exception):
     """
 
 
-class BrokenImage(InputError):
+class BrokenImageError(InputError):
     """One image file that cannot be used; of many files, one such is left out and listed.
 
     Args:

@@ -95,7 +95,7 @@ def _hair(image: RGB) -> np.ndarray:
     thin = cv2.GaussianBlur(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, kernel), (3, 3), 0)
     mask = (thin > _HAIR_CONTRAST).astype(np.uint8)
     # Pigment networks and dots are as dark and as thin; hairs are long.
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     long = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1) >= _HAIR_LENGTH
     slim = stats[:, cv2.CC_STAT_AREA] < 0.25 * stats[:, cv2.CC_STAT_WIDTH] * stats[:, cv2.CC_STAT_HEIGHT]
     keep = long & slim

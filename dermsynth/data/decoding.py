@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dermsynth.errors import BrokenImage
+from dermsynth.errors import BrokenImageError
 
 RGB = NDArray[np.uint8]
 
@@ -39,10 +39,10 @@ def decode(data: bytes, where: object, cover: int | None = None) -> RGB:
         uint8 `[H, W, 3]`, RGB.
 
     Raises:
-        BrokenImage: incomplete, damaged, larger than `MAX_PIXELS`, or neither JPEG nor PNG.
+        BrokenImageError: incomplete, damaged, larger than `MAX_PIXELS`, or neither JPEG nor PNG.
     """
     if not is_complete(data):
-        raise BrokenImage(where, f"truncated ({len(data)} bytes, no end-of-image marker). Download it again.")
+        raise BrokenImageError(where, f"truncated ({len(data)} bytes, no end-of-image marker). Download it again.")
     header = _header(data, where)
     flag = cv2.IMREAD_COLOR
     if cover and header.format in _JPEG:
@@ -58,11 +58,11 @@ def decode_trusted(data: bytes, where: object) -> RGB:
 
 
 def refuse_huge(width: int, height: int, size: int, where: object) -> None:
-    """Raise BrokenImage if a header declares more pixels than we take, or than a file of `size` bytes can hold."""
+    """Raise BrokenImageError if a header declares more pixels than we take, or than a file of `size` bytes can hold."""
     if width * height > MAX_PIXELS:
-        raise BrokenImage(where, f"declares {width} × {height} pixels; more than {MAX_PIXELS:,} are not decoded.")
+        raise BrokenImageError(where, f"declares {width} × {height} pixels; more than {MAX_PIXELS:,} are not decoded.")
     if width * height > MAX_PIXELS_A_BYTE * size:
-        raise BrokenImage(where, f"declares {width} × {height} pixels in {size} bytes. Download it again.")
+        raise BrokenImageError(where, f"declares {width} × {height} pixels in {size} bytes. Download it again.")
 
 
 def png_size(data: bytes) -> tuple[int, int] | None:
@@ -106,13 +106,13 @@ def _header(data: bytes, where: object) -> Image.Image:
         if image.format == "PNG":
             image.verify()
     except UnidentifiedImageError as error:
-        raise BrokenImage(where, f"not a JPEG or PNG image ({len(data)} bytes). Download it again.") from error
+        raise BrokenImageError(where, f"not a JPEG or PNG image ({len(data)} bytes). Download it again.") from error
     except Image.DecompressionBombError as error:
-        raise BrokenImage(where, f"declares too many pixels; more than {MAX_PIXELS:,} are not decoded.") from error
-    except BrokenImage:
+        raise BrokenImageError(where, f"declares too many pixels; more than {MAX_PIXELS:,} are not decoded.") from error
+    except BrokenImageError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and its own, by format
-        raise BrokenImage(where, f"damaged ({error}). Download it again.") from error
+        raise BrokenImageError(where, f"damaged ({error}). Download it again.") from error
     return image
 
 
@@ -123,5 +123,5 @@ def _pixels(data: bytes, where: object, flag: int) -> RGB:
     except cv2.error:
         image = None
     if image is None:
-        raise BrokenImage(where, f"not an image that OpenCV can decode ({len(data)} bytes). Download it again.")
+        raise BrokenImageError(where, f"not an image that OpenCV can decode ({len(data)} bytes). Download it again.")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

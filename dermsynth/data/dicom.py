@@ -13,7 +13,7 @@ import numpy as np
 
 from dermsynth.data import decoding
 from dermsynth.data.decoding import RGB
-from dermsynth.errors import BrokenImage, InputError
+from dermsynth.errors import BrokenImageError, InputError
 
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 
@@ -35,7 +35,7 @@ def decode(data: bytes, where: object, cover: int | None = None) -> RGB:
         uint8 `[H, W, 3]`, RGB.
 
     Raises:
-        BrokenImage: damaged, of several frames, or of a kind that is no photograph.
+        BrokenImageError: damaged, of several frames, or of a kind that is no photograph.
         InputError: pydicom is not installed.
     """
     pydicom = _pydicom()
@@ -48,10 +48,10 @@ def decode(data: bytes, where: object, cover: int | None = None) -> RGB:
             frame = pydicom.encaps.get_frame(data_set.PixelData, 0, number_of_frames=1)
             return decoding.decode(frame, where, cover)
         return _show(pydicom, data_set, where)
-    except BrokenImage:
+    except BrokenImageError:
         raise
     except Exception as error:  # pydicom raises a dozen kinds, by what is missing or wrong
-        raise BrokenImage(where, f"a damaged DICOM file ({error}). Download it again.") from error
+        raise BrokenImageError(where, f"a damaged DICOM file ({error}). Download it again.") from error
 
 
 def _pydicom() -> ModuleType:
@@ -67,7 +67,7 @@ def _pydicom() -> ModuleType:
 def _refuse(data_set: Any, size: int, where: object) -> None:
     frames = int(data_set.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise BrokenImage(where, f"holds {frames} frames; one photograph a file is expected.")
+        raise BrokenImageError(where, f"holds {frames} frames; one photograph a file is expected.")
     decoding.refuse_huge(int(data_set.Columns), int(data_set.Rows), size, where)
 
 
@@ -83,7 +83,7 @@ def _show(pydicom: ModuleType, data_set: Any, where: object) -> RGB:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if kind == "RGB" or kind.startswith("YBR"):
         return _to_eight_bits(stored, int(data_set.BitsStored))
-    raise BrokenImage(where, f"photometric interpretation {kind}; expected a grey or colour photograph.")
+    raise BrokenImageError(where, f"photometric interpretation {kind}; expected a grey or colour photograph.")
 
 
 def _window(pydicom: ModuleType, stored: np.ndarray, data_set: Any) -> np.ndarray:

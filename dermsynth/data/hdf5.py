@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dermsynth.errors import BrokenImage, InputError
+from dermsynth.errors import BrokenImageError, InputError
 
 
 def read_member(path: Path, member: str, max_bytes: int) -> bytes:
@@ -18,7 +18,7 @@ def read_member(path: Path, member: str, max_bytes: int) -> bytes:
         max_bytes: that are read.
 
     Raises:
-        BrokenImage: the file or the key is missing, or holds something else.
+        BrokenImageError: the file or the key is missing, or holds something else.
         InputError: h5py is not installed.
     """
     where = f"{path}[{member}]"
@@ -29,12 +29,14 @@ def read_member(path: Path, member: str, max_bytes: int) -> bytes:
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             if not isinstance(file.get(member, getlink=True), h5py.HardLink):
-                raise BrokenImage(where, "no image of that key lies in the file itself.")
+                raise BrokenImageError(where, "no image of that key lies in the file itself.")
             entry = file[member]
             if not isinstance(entry, h5py.Dataset) or entry.is_virtual or entry.external:
-                raise BrokenImage(where, "no plain data set.")
+                raise BrokenImageError(where, "no plain data set.")
             if entry.nbytes > max_bytes:
-                raise BrokenImage(where, f"{entry.nbytes:,} bytes; no more than {max_bytes:,} are read as one image.")
+                raise BrokenImageError(
+                    where, f"{entry.nbytes:,} bytes; no more than {max_bytes:,} are read as one image."
+                )
             return np.asarray(entry[()]).tobytes()
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise BrokenImage(where, f"cannot be read from the HDF5 file ({error}).") from error
+        raise BrokenImageError(where, f"cannot be read from the HDF5 file ({error}).") from error

@@ -1,7 +1,6 @@
 """An image file of any source read as small as the target allows, resized, written into a set, read back."""
 
 import hashlib
-import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 
 from dermsynth.data import decoding, dicom, hdf5
 from dermsynth.data.decoding import RGB
-from dermsynth.errors import BrokenImage
+from dermsynth.errors import BrokenImageError
 from dermsynth.files import write_bytes_atomically
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
@@ -34,7 +33,7 @@ def read_rgb(path: Path) -> RGB:
     """An image of a prepared set, uint8 `[H, W, 3]`.
 
     Raises:
-        BrokenImage: the file is missing, incomplete or not an image.
+        BrokenImageError: the file is missing, incomplete or not an image.
     """
     return decoding.decode_trusted(_read_bytes(path), path)
 
@@ -51,7 +50,7 @@ def load(path: Path, cover: int, member: str = "") -> RGB:
         uint8 `[H, W, 3]`, RGB.
 
     Raises:
-        BrokenImage: the file is missing, truncated or not an image.
+        BrokenImageError: the file is missing, truncated or not an image.
         InputError: the package that reads its format is not installed.
     """
     where = f"{path}[{member}]" if member else path
@@ -120,10 +119,10 @@ def use_one_thread(*_: object) -> None:
 def _read_bytes(path: Path) -> bytes:
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise BrokenImage(path, f"{size:,} bytes; no more than {MAX_BYTES:,} are read as one image.")
+            raise BrokenImageError(path, f"{size:,} bytes; no more than {MAX_BYTES:,} are read as one image.")
         return path.read_bytes()
     except OSError as error:
-        raise BrokenImage(path, f"cannot be read ({error.strerror}).") from error
+        raise BrokenImageError(path, f"cannot be read ({error.strerror}).") from error
 
 
 def _text_chunk(keyword: str, text: str) -> bytes:

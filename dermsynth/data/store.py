@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dermsynth.data import images
 from dermsynth.data.cleaning import Cleaning
 from dermsynth.data.isic import SourceImage
-from dermsynth.errors import BrokenImage, InputError
+from dermsynth.errors import BrokenImageError, InputError
 from dermsynth.files import make_folder, write_atomically
 
 QUARANTINE = "quarantine.csv"
@@ -61,8 +61,9 @@ def store_all(
         lines = "\n".join(f"  {image.path}: {reason}" for image, reason in broken[:5])
         more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
         raise InputError(
-            f"{len(broken)} of {len(jobs)} images cannot be used:\n{lines}{more}\nAll are listed in {out / QUARANTINE}. "
-            f"Mend them and run the same command again, or allow a larger share than --max_broken {max_broken:g}."
+            f"{len(broken)} of {len(jobs)} images cannot be used:\n{lines}{more}\n"
+            f"All are listed in {out / QUARANTINE}. Mend them and run the same command again, or allow a larger share "
+            f"than --max_broken {max_broken:g}."
         )
     return [None if isinstance(result, str) else result for result in results]
 
@@ -123,7 +124,7 @@ def _store(job: _Job) -> images.Stored | str:
         return known
     try:
         photograph = images.load(job.source, job.cleaning.cover(job.size), job.member)
-    except BrokenImage as error:
+    except BrokenImageError as error:
         return error.reason
     return images.write_png(job.target, images.fit_short_side(job.cleaning(photograph), job.size))
 

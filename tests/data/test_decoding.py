@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from dermsynth.data import decoding, images
-from dermsynth.errors import BrokenImage
+from dermsynth.errors import BrokenImageError
 
 
 def drawn():
@@ -163,7 +163,7 @@ def test_a_jpeg_whose_tail_was_never_downloaded_is_noticed(quarters):
 def test_a_damaged_png_with_its_end_is_noticed():
     data = bytearray(encoded(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), "PNG"))
     data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
-    with pytest.raises(BrokenImage, match="damaged"):
+    with pytest.raises(BrokenImageError, match="damaged"):
         decoding.decode(bytes(data), "x")
 
 

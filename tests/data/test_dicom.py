@@ -9,7 +9,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from dermsynth.data import images
-from dermsynth.errors import BrokenImage, InputError
+from dermsynth.errors import BrokenImageError, InputError
 from tests.data.test_decoding import colours, jpeg
 
 
@@ -112,7 +112,7 @@ def test_a_jpeg_inside_is_the_jpeg_decoded_reduced(load, kind, monkeypatch):
     assert got.shape == (20, 30, 3)
     expected = pixels.reshape(20, 10, 30, 10, 3).mean(axis=(1, 3))
     assert np.abs(got - expected).mean() < 3
-    with pytest.raises(BrokenImage, match="truncated"):
+    with pytest.raises(BrokenImageError, match="truncated"):
         load(dicom(pixels, kind, data=encapsulate([inside[:-500]]), syntax=JPEGBaseline8Bit))
 
 
@@ -129,7 +129,7 @@ def test_a_jpeg_inside_is_the_jpeg_decoded_reduced(load, kind, monkeypatch):
     ],
 )
 def test_what_is_no_whole_photograph_is_named(load, data, message):
-    with pytest.raises(BrokenImage, match=rf"ISIC_0000001\.dcm: .*{message}"):
+    with pytest.raises(BrokenImageError, match=rf"ISIC_0000001\.dcm: .*{message}"):
         load(data)
 
 
@@ -137,4 +137,4 @@ def test_without_pydicom_it_says_what_to_install(load, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(InputError, match=r"pip install 'dermsynth\[formats\]'") as error:
         load(dicom(greys(np.uint8, 0, 256)))
-    assert not isinstance(error.value, BrokenImage)
+    assert not isinstance(error.value, BrokenImageError)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dermsynth.data import images
-from dermsynth.errors import BrokenImage, InputError
+from dermsynth.errors import BrokenImageError, InputError
 from tests.data.test_decoding import colours, encoded, jpeg
 
 
@@ -53,7 +53,7 @@ def test_an_image_is_read_by_its_key(file, member):
     ],
 )
 def test_what_is_no_image_in_the_file_itself_is_named(file, member, message):
-    with pytest.raises(BrokenImage, match=rf"train-image\.hdf5\[{member}\]: .*{message}"):
+    with pytest.raises(BrokenImageError, match=rf"train-image\.hdf5\[{member}\]: .*{message}"):
         images.load_resized(file, 24, member)
 
 
@@ -62,7 +62,7 @@ def test_what_is_no_hdf5_file_is_named(tmp_path, content):
     path = tmp_path / "train-image.hdf5"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BrokenImage, match=r"train-image\.hdf5\[ISIC_1\]: cannot be read from the HDF5 file"):
+    with pytest.raises(BrokenImageError, match=r"train-image\.hdf5\[ISIC_1\]: cannot be read from the HDF5 file"):
         images.load_resized(path, 24, "ISIC_1")
 
 
@@ -70,4 +70,4 @@ def test_without_h5py_it_says_what_to_install(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match=r"pip install 'dermsynth\[formats\]'") as error:
         images.load_resized(file, 24, "ISIC_void")
-    assert not isinstance(error.value, BrokenImage)
+    assert not isinstance(error.value, BrokenImageError)

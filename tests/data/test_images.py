@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dermsynth.data import images
-from dermsynth.errors import BrokenImage, InputError
+from dermsynth.errors import BrokenImageError, InputError
 from tests.data.test_decoding import drawn, encoded, jpeg
 
 
@@ -34,12 +34,12 @@ def test_a_small_image_is_enlarged_and_a_fitting_one_is_left_alone(tmp_path, qua
 def test_bad_files_are_named(tmp_path, quarters, read, content, message):
     path = tmp_path / "ISIC_0000001.jpg"
     path.write_bytes(content(quarters))
-    with pytest.raises(BrokenImage, match=rf"ISIC_0000001\.jpg: {message}"):
+    with pytest.raises(BrokenImageError, match=rf"ISIC_0000001\.jpg: {message}"):
         read(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(BrokenImage, match=r"gone\.png.*cannot be read"):
+    with pytest.raises(BrokenImageError, match=r"gone\.png.*cannot be read"):
         images.read_rgb(tmp_path / "gone.png")
 
 
