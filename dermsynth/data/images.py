@@ -1,6 +1,7 @@
 """An image file of any source read as small as the target allows, resized, written into a set, read back."""
 
 import hashlib
+import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -118,8 +119,11 @@ def use_one_thread(*_: object) -> None:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise BrokenImageError(path, f"{size:,} bytes; no more than {MAX_BYTES:,} are read as one image.")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would be waited for without end
+            raise BrokenImageError(path, "cannot be read (not a file).")
+        if status.st_size > MAX_BYTES:
+            raise BrokenImageError(path, f"{status.st_size:,} bytes; an image has no more than {MAX_BYTES:,}.")
         return path.read_bytes()
     except OSError as error:
         raise BrokenImageError(path, f"cannot be read ({error.strerror}).") from error
