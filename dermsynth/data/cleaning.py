@@ -12,13 +12,14 @@ import numpy as np
 from dermsynth.data.decoding import RGB
 from dermsynth.data.images import fit_short_side
 
-# Lengths are in pixels of a photograph whose short side is this long: there a hair is two to six of them wide.
+# Hair is looked for at a short side of this many pixels, where it is two to six of them wide.
 _WORKING_SIZE = 512
-_HAIR_KERNEL = 17
+# Lengths as shares of the short side.
+_HAIR_WIDTH = 1 / 30
+_HAIR_LENGTH = 1 / 12
 _HAIR_CONTRAST = 12
-_HAIR_LENGTH = 40
-# Darker than this, of 255, and joined to the edge, is border; the darkest lesions are twice as bright.
-_BORDER_DARKNESS = 40
+# Darker than this, of 255, and joined to the edge, is border; the darkest lesions are brighter.
+_BORDER_DARKNESS = 30
 _BORDER_LEFT = 0.01
 # The square in a circle keeps 71 % of each side; beyond that a crop would cost more skin than it removes border.
 _LEAST_KEPT = 0.6
@@ -54,16 +55,15 @@ def remove_hair(image: RGB) -> RGB:
     """DullRazor (Lee et al. 1997): dark thin lines are found by black-hat morphology and painted over from beside.
 
     Args:
-        image: uint8 `[H, W, 3]`, any size; hair is looked for at a short side of 512 pixels.
+        image: uint8 `[H, W, 3]`, any size; hair is looked for at a short side of 512 pixels at most.
     """
-    scale = min(image.shape[:2]) / _WORKING_SIZE
-    small = fit_short_side(image, _WORKING_SIZE) if scale > 1 else image
+    small = fit_short_side(image, _WORKING_SIZE) if min(image.shape[:2]) > _WORKING_SIZE else image
     mask = _hair(small)
     if not mask.any():
         return image
-    if small is not image:
-        mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    return np.asarray(cv2.inpaint(image, mask, 5 * max(1.0, scale), cv2.INPAINT_TELEA), dtype=np.uint8)
+    mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    radius = max(3.0, min(image.shape[:2]) / 100)
+    return np.asarray(cv2.inpaint(image, mask, radius, cv2.INPAINT_TELEA), dtype=np.uint8)
 
 
 def crop_border(image: RGB) -> RGB:
@@ -73,8 +73,10 @@ def crop_border(image: RGB) -> RGB:
         image: uint8 `[H, W, 3]`.
 
     Returns:
-        A view of the image; all of it if it has no such border.
+        A view of the image; all of it if it has no such border, or if little would be left: then a dark lesion
+        reaches the edge.
     """
+    least = _LEAST_KEPT**2 * image.shape[0] * image.shape[1]
     dark = _border(image)
     lit = np.flatnonzero((~dark).mean(axis=1) > 1 - _LEAST_KEPT), np.flatnonzero((~dark).mean(axis=0) > 1 - _LEAST_KEPT)
     if not all(map(len, lit)):
@@ -83,6 +85,8 @@ def crop_border(image: RGB) -> RGB:
     for kept in np.arange(1, _LEAST_KEPT - _STEP, -_STEP):
         trim_y, trim_x = (round((1 - kept) / 2 * length) for length in (bottom - top, right - left))
         box = np.s_[top + trim_y : bottom - trim_y, left + trim_x : right - trim_x]
+        if dark[box].size < least:
+            break
         if dark[box].mean() < _BORDER_LEFT:
             return image[box]
     return image
@@ -90,13 +94,15 @@ def crop_border(image: RGB) -> RGB:
 
 def _hair(image: RGB) -> np.ndarray:
     """Where hair lies, uint8 `[H, W]`, 255 or 0."""
+    short = min(image.shape[:2])
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_HAIR_KERNEL, _HAIR_KERNEL))
+    width = max(3, round(short * _HAIR_WIDTH)) | 1  # odd, so that it has a middle
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     thin = cv2.GaussianBlur(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, kernel), (3, 3), 0)
     mask = (thin > _HAIR_CONTRAST).astype(np.uint8)
     # Pigment networks and dots are as dark and as thin; hairs are long.
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    long = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1) >= _HAIR_LENGTH
+    long = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1) >= short * _HAIR_LENGTH
     slim = stats[:, cv2.CC_STAT_AREA] < 0.25 * stats[:, cv2.CC_STAT_WIDTH] * stats[:, cv2.CC_STAT_HEIGHT]
     keep = long & slim
     keep[0] = False  # the background
