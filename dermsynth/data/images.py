@@ -17,8 +17,8 @@ from dermsynth.errors import BrokenImageError
 from dermsynth.files import write_bytes_atomically
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
-# Ten times the largest photograph of the archives; what is larger is no image, and would fill the memory.
-MAX_BYTES = 500_000_000
+# A 24-megapixel photograph of 16 bits, not compressed, has 144 million; what is larger is no image.
+MAX_BYTES = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
