@@ -126,3 +126,30 @@ def test_batches_are_the_same_with_and_without_it(tmp_path, workers):
     for one, two in zip(plain, cached, strict=True):
         assert one["image_id"] == two["image_id"]
         torch.testing.assert_close(one["pixel_values"], two["pixel_values"], rtol=0, atol=0)
+
+
+def test_one_process_of_a_machine_makes_it_while_the_others_wait(tmp_path):
+    real, cache = make_set(tmp_path / "real"), tmp_path / "cache"
+    events = []
+
+    class Strategy:
+        root_device = torch.device("cpu")
+
+        def barrier(self, name):
+            events.append(len(list(cache.glob("*.rgb"))) if cache.exists() else 0)
+            if len(events) == 1:  # the other process is done by now
+                PixelCache(cache, [[(s.path, s.record) for s in data.samples["val"]]], 12)
+
+    class Rank:
+        global_rank, world_size = 1, 2
+        strategy = Strategy()
+
+        def __init__(self, local_rank):
+            self.local_rank = local_rank
+
+    for local_rank in (1, 0):
+        data = ClassificationData(real=real, classes=CLASSES, size=12, batch_size=2, pixel_cache=cache)
+        data.trainer = Rank(local_rank)
+        data.setup("validate")
+        assert len(list(data.val_dataloader())) == 2
+    assert events == [0, 1]
