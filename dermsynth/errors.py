@@ -1,4 +1,4 @@
-"""The one exception that means: the user's input is wrong, and this is how to mend it."""
+"""The exceptions that mean: the user's input is wrong, and this is how to mend it."""
 
 
 class InputError(Exception):
@@ -7,3 +7,19 @@ class InputError(Exception):
     The message names the file, row or flag, what was found, and what to do. It is no ValueError, because jsonargparse
     takes those for a value of the wrong type and wraps them in a message of its own.
     """
+
+
+class BrokenImageError(InputError):
+    """One image file that cannot be used; of many files, one such is left out and listed.
+
+    Args:
+        where: the file.
+        reason: what is wrong with it, without the file's name.
+    """
+
+    def __init__(self, where: object, reason: str) -> None:
+        super().__init__(where, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.reason}"

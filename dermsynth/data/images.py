@@ -1,34 +1,24 @@
-"""Decode an image as small as the target allows, resize it, write it, read it back.
-
-OpenCV and Pillow are imported here and nowhere else in the room. OpenCV fills the missing part of a truncated
-JPEG with grey and says nothing, so completeness is checked on the bytes before they are decoded.
-"""
+"""An image file of any source read as small as the target allows, resized, written into a set, read back."""
 
 import hashlib
-import io
-import os
-import re
-import warnings
+import stat
+import struct
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from dermsynth.errors import InputError
+from dermsynth.data import decoding, dicom, hdf5
+from dermsynth.data.decoding import RGB
+from dermsynth.errors import BrokenImageError
+from dermsynth.files import write_bytes_atomically
 
-RGB = NDArray[np.uint8]
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
-# libjpeg scales while it decodes; a 24-megapixel photograph comes out five times sooner at an eighth.
-_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-_JPEG = ("JPEG", "MPO")  # MPO: a JPEG with a preview behind it
-_PNG_END = b"IEND\xaeB`\x82"
-# In compressed data 0xFF is followed by 0x00 (a literal 0xFF) or by a restart marker; else a segment begins.
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_END_OF_IMAGE = 0xD9
+SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
+# A 24-megapixel photograph of 16 bits, not compressed, has 144 million; what is larger is no image.
+MAX_BYTES = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,59 +34,72 @@ def read_rgb(path: Path) -> RGB:
     """An image of a prepared set, uint8 `[H, W, 3]`.
 
     Raises:
-        InputError: the file is missing, incomplete or not an image.
+        BrokenImageError: the file is missing, incomplete or not an image.
     """
-    data = _read_bytes(path)
-    _refuse_truncated(data, path)
-    return _decode(data, path, cv2.IMREAD_COLOR)
+    return decoding.decode_trusted(_read_bytes(path), path)
 
 
-def load_resized(path: Path, size: int) -> RGB:
-    """A source photograph, upright, with its short side resized to `size` and the aspect kept.
+def load(path: Path, cover: int, member: str = "") -> RGB:
+    """A source photograph, upright, decoded as small as covers the target.
 
     Args:
-        path: JPEG or PNG of any depth, grey or colour.
-        size: pixels of the short side.
+        path: JPEG, PNG or DICOM of any depth, grey or colour; its bytes decide, not its name.
+        cover: pixels that the short side must have, unless the photograph itself has fewer.
+        member: of an HDF5 file, the key that holds the image's bytes.
 
     Returns:
         uint8 `[H, W, 3]`, RGB.
 
     Raises:
-        InputError: the file is missing, truncated or not an image.
+        BrokenImageError: the file is missing, truncated or not an image.
+        InputError: the package that reads its format is not installed.
     """
-    data = _read_bytes(path)
-    _refuse_truncated(data, path)
-    header = _header(data, path)
-    flag = cv2.IMREAD_COLOR
-    if header.format in _JPEG:
-        flag = next((_REDUCED[n] for n in _REDUCED if min(header.size) >= n * size), flag)
-    return fit_short_side(_decode(data, path, flag), size)
+    where = f"{path}[{member}]" if member else path
+    data = hdf5.read_member(path, member, MAX_BYTES) if member else _read_bytes(path)
+    return (dicom.decode if dicom.is_dicom(data) else decoding.decode)(data, where, cover)
+
+
+def load_resized(path: Path, size: int, member: str = "") -> RGB:
+    """The same, with its short side resized to `size` and the aspect kept."""
+    return fit_short_side(load(path, size, member), size)
 
 
 def fit_short_side(image: RGB, size: int) -> RGB:
     """The image `[H, W, 3]` with its short side resized to `size` and the aspect kept."""
     height, width = image.shape[:2]
-    scale = size / min(height, width)
-    if scale == 1:
+    if min(height, width) == size:
         return image
-    shape = (max(size, round(width * scale)), max(size, round(height * scale)))
+    shape = fitted_shape(height, width, size)
     # Area averaging is for shrinking only; enlarged it would be blocks.
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, shape, interpolation=how), dtype=np.uint8)
+    how = cv2.INTER_AREA if size < min(height, width) else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, shape[::-1], interpolation=how), dtype=np.uint8)
 
 
-def write_png(path: Path, image: RGB) -> Stored:
+def fitted_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of an image whose short side is resized to `size`."""
+    scale = size / min(height, width)
+    return max(size, round(height * scale)), max(size, round(width * scale))
+
+
+def write_png(path: Path, image: RGB, notes: Mapping[str, str] | None = None) -> Stored:
     """Write a PNG so that a kill at any moment leaves the whole file or none.
+
+    Every image of every set, real or generated, is encoded here: the file tells nobody which it is, save by its notes.
 
     Args:
         path: where to; its folder exists.
         image: uint8 `[H, W, 3]`, RGB.
+        notes: text by keyword, which any image viewer shows.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     data = encoded.tobytes()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    header = 33  # signature and IHDR, which must come first
+    data = data[:header] + b"".join(_text_chunk(*note) for note in (notes or {}).items()) + data[header:]
+    # Not synced: 400,000 waits for the disk. What a power failure cuts short has no end mark and is written again.
+    write_bytes_atomically(path, data, sync=False)
     return Stored(hashlib.sha256(data).hexdigest(), image.shape[1], image.shape[0])
 
 
@@ -105,68 +108,28 @@ def stored(path: Path) -> Stored | None:
     if not path.is_file():
         return None
     data = path.read_bytes()
-    if not data.endswith(_PNG_END):
-        return None
-    width, height = Image.open(io.BytesIO(data)).size
-    return Stored(hashlib.sha256(data).hexdigest(), width, height)
+    size = decoding.png_size(data)
+    return Stored(hashlib.sha256(data).hexdigest(), *size) if size else None
 
 
-def is_complete(data: bytes) -> bool:
-    """Whether a PNG or JPEG has its end marker; True for other formats, which are not judged here.
-
-    Segments are walked from the start, as the marker also ends the thumbnail in a JPEG's header.
-    """
-    if data.startswith(b"\x89PNG"):
-        return _PNG_END in data[-1024:]
-    if not data.startswith(b"\xff\xd8"):
-        return True
-    position = 2
-    while marker := _NEXT_MARKER.search(data, position):
-        kind = marker[1][0]
-        if kind == _END_OF_IMAGE:
-            return True
-        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-    return False
-
-
-def use_one_thread() -> None:
+def use_one_thread(*_: object) -> None:
     """Keep OpenCV to one thread: for worker processes, which are as many as there are cores."""
     cv2.setNumThreads(1)
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would be waited for without end
+            raise BrokenImageError(path, "cannot be read (not a file).")
+        if status.st_size > MAX_BYTES:
+            raise BrokenImageError(path, f"{status.st_size:,} bytes; an image has no more than {MAX_BYTES:,}.")
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise BrokenImageError(path, f"cannot be read ({error.strerror}).") from error
 
 
-def _refuse_truncated(data: bytes, path: Path) -> None:
-    if not is_complete(data):
-        raise InputError(f"{path}: truncated ({len(data)} bytes, no end-of-image marker). Download it again.")
-
-
-def _header(data: bytes, path: Path) -> Image.Image:
-    """Format and size by Pillow, which also decodes what is not a JPEG: OpenCV passes over some damage."""
-    try:
-        # A photograph above Pillow's warning limit is large, not suspect; above twice that it is an error.
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            image = Image.open(io.BytesIO(data))
-        if image.format not in _JPEG:
-            image.load()
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not an image ({len(data)} bytes). Download it again.") from error
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and its own, by format
-        raise InputError(f"{path}: damaged ({error}). Download it again.") from error
-    return image
-
-
-def _decode(data: bytes, path: Path, flag: int) -> RGB:
-    try:
-        # Each flag turns the image upright by its EXIF orientation and makes it 8-bit BGR without alpha.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise InputError(f"{path}: not an image that OpenCV can decode ({len(data)} bytes). Download it again.")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+def _text_chunk(keyword: str, text: str) -> bytes:
+    """An uncompressed iTXt chunk (PNG 3, 11.3.3.4)."""
+    body = b"iTXt" + keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode()
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))

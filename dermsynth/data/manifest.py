@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dermsynth.errors import InputError
-from dermsynth.files import write_atomically
+from dermsynth.files import refuse_links_out, write_atomically
 from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT
 
 METADATA = "metadata.csv"
@@ -135,6 +135,7 @@ def read(root: Path) -> ImageSet:
             f"{root}: no {METADATA} in it, so it is not a complete image set. "
             "Run `python -m dermsynth prepare` (again) with it as --out."
         )
+    refuse_links_out(root)
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -195,7 +196,7 @@ def _parse(row: dict[str, str], where: str) -> Record:
     if blank:
         raise InputError(f"{where}: {', '.join(blank)} is blank.")
     name = PurePosixPath(row["file_name"])
-    if name.is_absolute() or ".." in name.parts or "\\" in row["file_name"]:
+    if name.is_absolute() or ".." in name.parts or set("\\\0") & set(row["file_name"]):
         raise InputError(f"{where}: file_name {row['file_name']!r} leaves the set's folder; use a relative path.")
     if row["split"] not in SPLITS:
         raise InputError(f"{where}: split {row['split']!r}; expected one of {', '.join(SPLITS)}.")
@@ -216,6 +217,8 @@ def _parse(row: dict[str, str], where: str) -> Record:
         }
     except ValueError as error:
         raise InputError(f"{where}: width, height and age_approx must be numbers ({error}).") from error
+    if min(numbers["width"], numbers["height"]) < 1:
+        raise InputError(f"{where}: width {row['width']}, height {row['height']}; expected at least 1 pixel.")
     text: dict[str, Any] = {name: row.get(name) or "" for name in COLUMNS if name not in numbers}
     # A None key holds the cells beyond the header; such a row is not trusted.
     if None in row:

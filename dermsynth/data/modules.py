@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from dermsynth import lesions
 from dermsynth.data import leaks, manifest
 from dermsynth.data.dealing import Cells, count_cells
-from dermsynth.data.images import read_rgb
+from dermsynth.data.images import read_rgb, use_one_thread
 from dermsynth.data.manifest import Record
 from dermsynth.data.mixing import Policy, RealOnly
+from dermsynth.data.pixel_cache import PixelCache
 from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
@@ -30,19 +31,27 @@ class Sample(NamedTuple):
 
 
 class LesionImages(Dataset[dict[str, Any]]):
-    """Samples as batch items; `describe` adds what a model needs beside pixels and label."""
+    """Samples as batch items; `describe` adds what a model needs beside pixels and label.
+
+    Pixels come from `cache`, which holds the samples in the same order, or from the files if there is none.
+    """
 
     def __init__(
-        self, samples: Sequence[Sample], transform: Transform, describe: Callable[[Sample], dict[str, Any]]
+        self,
+        samples: Sequence[Sample],
+        transform: Transform,
+        describe: Callable[[Sample], dict[str, Any]],
+        cache: PixelCache | None = None,
     ) -> None:
-        self.samples, self.transform, self.describe = samples, transform, describe
+        self.samples, self.transform, self.describe, self.cache = samples, transform, describe, cache
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         sample = self.samples[draw.record]
-        pixels: Tensor = self.transform(read_rgb(sample.path), draw.seed)
+        image = read_rgb(sample.path) if self.cache is None else self.cache[draw.record]
+        pixels: Tensor = self.transform(image, draw.seed)
         return {
             "pixel_values": pixels,
             "label": sample.label,
@@ -68,6 +77,8 @@ class LesionData(LightningDataModule):
             train split, or `real` itself as an external test set of other patients.
         seed: of order and augmentation.
         num_workers: loader processes; 0 loads in the training process.
+        pixel_cache: folder for decoded images, on a fast disk of this machine; worth it where the set's images are
+            larger than `size`. It takes 3 bytes a pixel, and can be deleted between runs.
     """
 
     #: Class images of a base that was never fitted on patients may be mixed in.
@@ -85,6 +96,7 @@ class LesionData(LightningDataModule):
         allow_foreign: Sequence[str] = (),
         seed: int = 0,
         num_workers: int = 0,
+        pixel_cache: Path | None = None,
     ) -> None:
         super().__init__()
         self.label_by = lesions.label_by(classes)
@@ -99,7 +111,7 @@ class LesionData(LightningDataModule):
         self.augmentation, self.allow_foreign = augmentation, allow_foreign
         #: Whether a model that was fitted on another train split may be tested on this one.
         self.external = self.real.name in allow_foreign
-        self.seed, self.num_workers = seed, num_workers
+        self.seed, self.num_workers, self.pixel_cache = seed, num_workers, pixel_cache
 
     def setup(self, stage: str) -> None:
         """Read the sets and check that nothing leaks between them."""
@@ -116,7 +128,8 @@ class LesionData(LightningDataModule):
             "attribution": "; ".join(sorted({r.attribution for r in train if r.attribution})),
         }
         self.samples = {name: self._samples(real, real.split(name)) for name in ("train", "val", "test")}
-        self.generated = [s for generated in synthetic for s in self._samples(generated, generated.records)]
+        self._generated_sets = [self._samples(generated, generated.records) for generated in synthetic]
+        self.generated = [sample for generated in self._generated_sets for sample in generated]
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for name in stages.get(stage, ()):
             if not self.samples[name]:
@@ -138,7 +151,10 @@ class LesionData(LightningDataModule):
         length = round(self._expected.sum())
         sampler = TrainSampler(self._order, length, self.batch_size, *self._rank_and_ranks(), seed=self.seed)
         images = LesionImages(
-            [*self.samples["train"], *self.generated], Transform(self.size, self.augmentation), self.describe
+            [*self.samples["train"], *self.generated],
+            Transform(self.size, self.augmentation),
+            self.describe,
+            self._cache([self.samples["train"], *self._generated_sets]),
         )
         return ResumableLoader(images, batch_sampler=sampler, **self._loading())
 
@@ -155,9 +171,21 @@ class LesionData(LightningDataModule):
         raise NotImplementedError
 
     def _eval_loader(self, samples: Sequence[Sample]) -> DataLoader[Any]:
-        images = LesionImages(samples, Transform(self.size, "none"), self.describe)
+        images = LesionImages(samples, Transform(self.size, "none"), self.describe, self._cache([samples]))
         sampler = ShardSampler(len(images), *self._rank_and_ranks())
         return DataLoader(images, batch_size=self.batch_size, sampler=sampler, **self._loading())
+
+    def _cache(self, parts: Sequence[Sequence[Sample]]) -> PixelCache | None:
+        """The decoded images of these samples; one process of a machine makes them, the others wait."""
+        if self.pixel_cache is None:
+            return None
+        images = [[(sample.path, sample.record) for sample in part] for part in parts]
+        if self.trainer is None:
+            return PixelCache(self.pixel_cache, images, self.size)
+        if self.trainer.local_rank == 0:
+            PixelCache(self.pixel_cache, images, self.size)
+        self.trainer.strategy.barrier("pixel cache")
+        return PixelCache(self.pixel_cache, images, self.size)
 
     def _order(self, epoch: int) -> np.ndarray:
         return self.mix.order(*self._labels, seed=self.seed, epoch=epoch)
@@ -191,6 +219,7 @@ class LesionData(LightningDataModule):
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": use_one_thread,
             "pin_memory": bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),
         }
 

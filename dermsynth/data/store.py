@@ -1,51 +1,93 @@
-"""The images of a download, resized into an image set by several processes at once."""
+"""The images of a download resized into an image set by several processes at once; broken ones are quarantined."""
 
+import csv
+import io
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from dermsynth.data import images
+from dermsynth.data.cleaning import Cleaning
 from dermsynth.data.layouts.download import SourceImage
-from dermsynth.errors import InputError
+from dermsynth.errors import BrokenImageError, InputError
+from dermsynth.files import make_folder, write_atomically
+
+QUARANTINE = "quarantine.csv"
 
 
-def store_all(found: Sequence[SourceImage], out: Path, size: int, processes: int | None = None) -> list[images.Stored]:
-    """Resize every image that is not there yet; all of them are tried before the bad ones are reported.
+def store_all(
+    found: Sequence[SourceImage],
+    out: Path,
+    size: int,
+    processes: int | None = None,
+    max_broken: float = 0.0,
+    cleaning: Cleaning | None = None,
+) -> list[images.Stored | None]:
+    """Resize every image that is not there yet; what cannot be read is listed in `quarantine.csv` beside them.
 
     Args:
         found: what a download holds.
         out: folder of the image set.
         size: pixels of the short side.
         processes: that decode at the same time; one for each core if not given.
+        max_broken: the share of images that may be broken.
+        cleaning: what is done to them beside resizing.
 
     Returns:
-        What was stored, in the order of `found`.
+        What was stored, in the order of `found`; None for an image in quarantine.
 
     Raises:
-        InputError: naming the images that cannot be used.
+        InputError: more than that share is broken, all are, or the set cannot be written to.
     """
     folder = out / "images"
-    folder.mkdir(exist_ok=True)
-    jobs = [(image.path, out / image.record.file_name, size) for image in found]
+    make_folder(folder)
+    jobs = [
+        _Job(image.path, image.member, out / image.record.file_name, size, cleaning or Cleaning()) for image in found
+    ]
     running = _run(jobs, min(processes or _cores(), len(jobs)))
     results = list(tqdm(running, total=len(jobs), desc=f"resize to {size}", unit="image", mininterval=1))
     for left_over in folder.glob(".*.part"):  # from a run that was killed
         left_over.unlink()
-    broken = [result for result in results if isinstance(result, str)]
-    if broken:
-        lines = "\n".join(f"  {message}" for message in broken[:5])
+    broken = [(image, result) for image, result in zip(found, results, strict=True) if isinstance(result, str)]
+    _list_broken(out / QUARANTINE, broken)
+    if len(broken) > max_broken * len(jobs) or len(broken) == len(jobs):
+        lines = "\n".join(f"  {image.path}: {reason}" for image, reason in broken[:5])
         more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
-        raise InputError(f"{len(broken)} of {len(jobs)} images cannot be used:\n{lines}{more}")
-    return [result for result in results if not isinstance(result, str)]
+        raise InputError(
+            f"{len(broken)} of {len(jobs)} images cannot be used:\n{lines}{more}\n"
+            f"All are listed in {out / QUARANTINE}. Mend them and run the same command again, or allow a larger share "
+            f"than --max_broken {max_broken:g}."
+        )
+    return [None if isinstance(result, str) else result for result in results]
 
 
-_Job = tuple[Path, Path, int]
+@dataclass(frozen=True, slots=True)
+class _Job:
+    source: Path
+    member: str
+    target: Path
+    size: int
+    cleaning: Cleaning
+
+
+def _list_broken(table: Path, broken: Sequence[tuple[SourceImage, str]]) -> None:
+    """Write the list anew: what was mended since the last run is no longer on it."""
+    if not broken:
+        table.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image_id", "source", "file_name", "reason"])
+    # Names and not paths: a set may be given away.
+    writer.writerows([i.record.image_id, i.record.source, i.member or i.path.name, reason] for i, reason in broken)
+    write_atomically(table, text.getvalue())
 
 
 def _run(jobs: Sequence[_Job], processes: int) -> Iterator[images.Stored | str]:
@@ -55,7 +97,12 @@ def _run(jobs: Sequence[_Job], processes: int) -> Iterator[images.Stored | str]:
     # Spawned, not forked: a fork copies the locks of OpenCV's threads in whatever state they are.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
-        yield from pool.map(_store, jobs, chunksize=8)
+        try:
+            yield from pool.map(_store, jobs, chunksize=8)
+        except InputError:
+            # A full disk is full for every image: do not try the other 400,000.
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _begin_worker() -> None:
@@ -72,12 +119,14 @@ def _begin_worker() -> None:
 
 
 def _store(job: _Job) -> images.Stored | str:
-    """Bring one image into the set; a message instead of an exception, so that one bad file stops nothing."""
-    source, target, size = job
+    """Bring one image into the set; the reason if it is broken, so that one bad file stops nothing."""
+    if known := images.stored(job.target):
+        return known
     try:
-        return images.stored(target) or images.write_png(target, images.load_resized(source, size))
-    except InputError as error:
-        return str(error)
+        photograph = images.load(job.source, job.cleaning.cover(job.size), job.member)
+    except BrokenImageError as error:
+        return error.reason
+    return images.write_png(job.target, images.fit_short_side(job.cleaning(photograph), job.size))
 
 
 def _cores() -> int:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from dermsynth.data.layouts.download import Choices, Columns
 from dermsynth.errors import InputError
-from dermsynth.tools.image_set import check_numbers, command, make, read_source
+from dermsynth.tools.image_set import check_numbers, command, complete, fill
+from dermsynth.tools.sources import read_source
 
 
 def adopt(
@@ -21,6 +22,7 @@ def adopt(
     columns: Columns = Columns(),  # noqa: B008 (it is frozen)
     labels: dict[str, str] | None = None,
     processes: int | None = None,
+    max_broken: float = 0.01,
 ) -> None:
     """Make an image set out of synthetic images that were generated elsewhere, such as those of Derm-T2IM.
 
@@ -42,8 +44,9 @@ def adopt(
         labels: what the words in its label column, or the names of class folders, mean, as --labels.naevus NV; a
             diagnosis code or name, benign, malignant or unknown.
         processes: that decode at the same time; one for each core if not given.
+        max_broken: share of the images, from 0 to 1, that may be unreadable; more are an error.
     """
-    check_numbers(size, processes)
+    check_numbers(size, processes, max_broken)
     for flag, value in (("license", license), ("attribution", attribution)):
         if not value.strip():
             raise InputError(f"--{flag}: blank. Say what is known, or `unknown`.")
@@ -79,6 +82,6 @@ def adopt(
         "labels": labels or {},
     }
     info = {"command": command("adopt", [source], out=out, **settings), "sources": [reading.account()]}
-    records = make(images, out, settings, info, processes)
+    records = complete(fill(images, out, settings, processes, max_broken), out, settings, info)
     print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
     print(f'next: mix them in with --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')

@@ -1,22 +1,22 @@
 """`prepare`: ISIC downloads, and other sets like them, become an image set."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from dermsynth import lesions
-from dermsynth.data import splits
-from dermsynth.data.layouts.download import Choices, Columns, ImageTypes, Malignancy, SourceImage
+from dermsynth.data import near_duplicates as copies
+from dermsynth.data import official, splits
+from dermsynth.data.cleaning import Cleaning
+from dermsynth.data.layouts.download import Choices, Columns, ImageTypes, Malignancy
 from dermsynth.data.layouts.files import some
 from dermsynth.data.layouts.recognise import LayoutName
 from dermsynth.data.manifest import Record
+from dermsynth.data.plan import Plan, Straddling
 from dermsynth.errors import InputError
-from dermsynth.tools.image_set import Reading, check_numbers, command, make, read_source, used_splits
-
-_ARCHIVE_ID = re.compile(r"ISIC_\d+")
+from dermsynth.tools.image_set import check_numbers, command, complete, fill, used_splits
+from dermsynth.tools.sources import Link, Reading, links_by_copies, once_each, read_source
 
 
 def prepare(
@@ -26,18 +26,25 @@ def prepare(
     size: int = 512,
     split: Literal["auto", "official", "grouped"] = "auto",
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    folds: int | None = None,
+    straddling: Straddling = "report",
+    near_duplicates: bool = True,
     seed: int = 0,
     image_types: ImageTypes = "dermoscopic",
     actinic_keratosis: Malignancy = "indeterminate",
     columns: Columns = Columns(),  # noqa: B008 (it is frozen)
     labels: dict[str, str] | None = None,
+    hair_removal: bool = False,
+    border_crop: bool = False,
+    max_broken: float = 0.01,
     processes: int | None = None,
 ) -> None:
     """Make an image set out of one or more ISIC downloads, or of any images with a folder a class or a CSV.
 
     The images are turned upright, resized once and stored as PNG; metadata.csv is written last, so a folder
-    that has it is complete. After a kill the same command goes on where it stopped. An image that several sources
-    hold, as the ISIC challenges do, is taken once, as the first of them has it.
+    that has it is complete. After a kill the same command goes on where it stopped. Files that cannot be read are
+    left out and listed in quarantine.csv; once they are mended, the same command takes them in. An image that several
+    sources hold, as the ISIC challenges do, is taken once, as the first of them has it.
 
     Args:
         sources: folders with downloads as unpacked.
@@ -47,7 +54,12 @@ def prepare(
         split: official is the download's own; grouped deals whole patients (else lesions, else images) with
             each class in proportion; auto takes the official one where every source has one, else grouped.
         fractions: shares of the images in train, val and test of a grouped split.
-        seed: of the grouped split.
+        folds: deal whole groups to so many folds instead and note them in the column fold; data.fold chooses the
+            one to test on, the next one is for validation, and the column split is that of fold 0.
+        straddling: what to do with near-duplicates that lie across an official split. report names them and leaves
+            the split as it is; move also takes those in train, or in val if the other is in test, out (unused).
+        near_duplicates: whether to look for images that are copies of one photograph; they stay in one split.
+        seed: of the grouped split or the folds.
         image_types: dermoscopic leaves out clinical photographs and others, where the download tells them apart
             (archive, MILK10k).
         actinic_keratosis: what AK, and AKIEC with it, counts as where the download does not say; indeterminate
@@ -55,17 +67,32 @@ def prepare(
         columns: of a CSV that is no known download.
         labels: what the words in its label column, or the names of class folders, mean, as --labels.naevus NV; a
             diagnosis code or name, benign, malignant or unknown.
+        hair_removal: paint over hairs (DullRazor).
+        border_crop: cut off a black frame and the corners of a round field of view.
+        max_broken: share of the images, from 0 to 1, that may be unreadable; more are an error.
         processes: that decode at the same time; one for each core if not given.
     """
-    check_numbers(size, processes)
+    check_numbers(size, processes, max_broken)
     if not sources:
         raise InputError("SOURCE: name at least one folder with an ISIC download.")
     choices = Choices(columns, labels or {}, image_types, actinic_keratosis)
     readings = [read_source(folder, layout, choices) for folder in sources]
-    found, repeated, contradictions = _once_each(readings)
-    policy, records = _split(found, repeated, readings, split, fractions, seed)
+    found, repeated, contradictions = once_each(readings)
+    policy = _policy(readings, split, folds)
+    plan = Plan(policy, tuple(fractions), folds, straddling, seed)
+    plan.check([image.record for image in found])
 
     accounts = [reading.account() for reading in readings]
+    options: dict[str, Any] = {
+        "fractions": list(fractions),
+        "folds": folds,
+        "straddling": straddling,
+        "near_duplicates": near_duplicates,
+        "seed": seed,
+        **asdict(choices),
+        "hair_removal": hair_removal,
+        "border_crop": border_crop,
+    }
     settings = {
         # Names and hashes, not paths: a set may be given away.
         "sources": [folder.resolve().name for folder in sources],
@@ -73,108 +100,81 @@ def prepare(
         "layouts": [account["layout"] for account in accounts],
         "size": size,
         "split": policy,
-        "fractions": list(fractions),
-        "seed": seed,
-        **asdict(choices),
+        **options,
     }
-    flags = {
-        "out": out,
-        "layout": layout,
-        "size": size,
-        "split": split,
-        "fractions": list(fractions),
-        "seed": seed,
-        **asdict(choices),
-    }
+    records = fill(found, out, settings, processes, max_broken, Cleaning(hair_removal, border_crop))
+    links = _near_duplicates(records, out, processes) if near_duplicates else []
+    torn = official.across(records, links) if policy == "official" else []
+    patients = links_by_copies(found, repeated)
+    before = splits.groups(records, patients)
+    # Broken images are dealt, too, so that one that is mended moves no other.
+    records = plan.deal(records, [*patients, *links])
+    joined = _joined(links, records, before)
     info = {
-        "command": command("prepare", sources, **flags),
+        "command": command("prepare", sources, out=out, layout=layout, size=size, split=split, **options),
         "sources": accounts,
         "repeated": len(repeated),
         "contradictions": contradictions,
+        "near_duplicates": {"pairs": links, "groups_joined": joined, "across_official_splits": torn}
+        if near_duplicates
+        else None,
     }
-    records = make(
-        [replace(image, record=record) for image, record in zip(found, records, strict=True)],
-        out,
-        settings,
-        info,
-        processes,
-    )
+    records = complete(records, out, settings, info)
+    if near_duplicates:
+        _report_near_duplicates(links, torn, joined, mend=straddling == "move")
     _report(records, readings, out, policy)
 
 
-def _once_each(readings: Sequence[Reading]) -> tuple[list[SourceImage], list[Record], list[str]]:
-    """Every image once, as the first source has it.
-
-    Sources may say different things of one image: a coarser diagnosis, or, as the archive is corrected, another one.
-    The first source's word is taken, so their order decides, and contradictions are printed and kept in dataset.json.
-
-    Returns:
-        The images; the records of their other copies, whose patients and lesions still join groups; contradictions.
-
-    Raises:
-        InputError: two sources have an image of the same name, which is not one that the archive gave.
-    """
-    kept: dict[str, tuple[SourceImage, Reading]] = {}
-    repeated: list[Record] = []
-    contradictions: list[str] = []
-    for reading in readings:
-        copies: list[str] = []
-        for image in reading.download.images:
-            record = image.record
-            first, source = kept.setdefault(record.image_id, (image, reading))
-            if first is image:
-                continue
-            copies.append(record.image_id)
-            repeated.append(record)
-            if not _agree(first.record, record):
-                said = f"{source.folder.name}: {_said(first.record)}, {reading.folder.name}: {_said(record)}"
-                contradictions.append(f"{record.image_id} ({said})")
-        if strange := [name for name in copies if not _ARCHIVE_ID.fullmatch(name)]:
-            raise InputError(
-                f"{reading.folder}: {len(strange)} images have the names of images in an earlier source: "
-                f"{some(strange)}. Only names of the ISIC archive, as ISIC_0000000, tell that it is the same image. "
-                "Rename them, or prepare the sources as separate sets."
-            )
-        if copies:
-            print(f"{reading.folder}: {len(copies)} images left out that an earlier source holds")
-    if contradictions:
-        print(f"{len(contradictions)} of them have two labels, the first of which is kept: {some(contradictions)}")
-    return [image for image, _ in kept.values()], repeated, contradictions
-
-
-def _agree(first: Record, second: Record) -> bool:
-    malignancies = {first.malignant, second.malignant} - {None}
-    return lesions.agree(first.diagnosis, second.diagnosis) and len(malignancies) < 2
-
-
-def _said(record: Record) -> str:
-    return record.diagnosis or record.class_name("malignant") or "unknown"
-
-
-def _split(
-    found: Sequence[SourceImage],
-    repeated: Sequence[Record],
-    readings: Sequence[Reading],
-    split: str,
-    fractions: Sequence[float],
-    seed: int,
-) -> tuple[str, list[Record]]:
+def _policy(
+    readings: Sequence[Reading], split: Literal["auto", "official", "grouped"], folds: int | None
+) -> Literal["official", "grouped"]:
     without = [reading for reading in readings if not reading.download.official_split]
+    if split == "official" and folds is not None:
+        raise InputError("--folds: an official split has none. Leave --folds out, or use --split grouped.")
     if split == "official" and without:
         raise InputError(
             f"--split official: {without[0].folder} ({without[0].layout.name}) "
             "does not have all three official parts. Use --split grouped."
         )
-    policy = ("grouped" if without else "official") if split == "auto" else split
-    if split == "auto" and 0 < len(without) < len(readings):
-        print(f"grouped split: {without[0].folder} ({without[0].layout.name}) has no official train, val and test")
-    records = [image.record for image in found]
-    # A copy has the id of its image, and so joins the patient and lesion that either of them names.
-    names = splits.groups([*records, *repeated])[: len(records)]
-    if policy == "official":
-        return policy, [replace(record, group=group) for record, group in zip(records, names, strict=True)]
-    dealt = splits.grouped_split(records, names, fractions, seed)
-    return policy, [replace(r, group=g, split=s) for r, g, s in zip(records, names, dealt, strict=True)]
+    if split == "auto":
+        if folds is None and 0 < len(without) < len(readings):
+            print(f"grouped split: {without[0].folder} ({without[0].layout.name}) has no official train, val and test")
+        return "grouped" if without or folds is not None else "official"
+    return split
+
+
+def _near_duplicates(records: Sequence[Record], out: Path, processes: int | None) -> list[Link]:
+    whole = [record for record in records if record.sha256]
+    ids = [record.image_id for record in whole]
+    thumbnails = copies.read_thumbnails([out / record.file_name for record in whole], processes)
+    return [(ids[one], ids[other]) for one, other in copies.find(thumbnails, processes)]
+
+
+def _joined(links: Sequence[Link], records: Sequence[Record], before: Sequence[str]) -> tuple[int, int]:
+    """How many groups hold near-duplicates, before and after their links join them."""
+    linked = {image_id for link in links for image_id in link}
+    pairs = [(r.group, name) for r, name in zip(records, before, strict=True) if r.image_id in linked]
+    return len({name for _, name in pairs}), len({name for name, _ in pairs})
+
+
+def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined: tuple[int, int], mend: bool) -> None:
+    pairs = "1 pair" if len(found) == 1 else f"{len(found)} pairs"
+    if not found:
+        print("no near-duplicates")
+        return
+    print(f"\n{pairs} of near-duplicates, which join {joined[0]} groups to {joined[1]}: {_named(found)}")
+    if torn:
+        print(f"WARNING: {len(torn)} of these pairs lie across the official splits: {_named(torn)}")
+        print(
+            "  What is in train of them (or in val, where the other is in test) is taken out: split unused."
+            if mend
+            else "  The split is left as it is, so that images are tested on that were trained on. "
+            "--straddling move takes them out of train (or val)."
+        )
+
+
+def _named(links: Sequence[Link]) -> str:
+    return some([f"{one} = {other}" for one, other in links])
 
 
 def _report(records: Sequence[Record], readings: Sequence[Reading], out: Path, policy: str) -> None:

@@ -126,7 +126,7 @@ def test_a_second_run_decodes_nothing_and_changes_nothing(source, tmp_path, monk
     out = tmp_path / "set"
     go(source, out)
     before = contents(out)
-    monkeypatch.setattr(images, "load_resized", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "load", lambda *_: pytest.fail("decoded again"))
     go(source, out)
     assert contents(out) == before
 
@@ -245,18 +245,65 @@ def test_bad_images_are_named_and_nothing_looks_complete(source, tmp_path):
     assert "and 2 more" in message
     assert "ISIC_0000006" not in message
     assert not (out / "metadata.csv").exists()
+    assert len((out / "quarantine.csv").read_text().splitlines()) == 8
+
+
+def test_a_few_broken_images_are_left_out_and_listed(source, tmp_path, capsys):
+    out = tmp_path / "set"
+    go(source, tmp_path / "whole")
+    whole = manifest.read(tmp_path / "whole")
+    path = source / "train" / "ISIC_0000004.jpg"
+    path.write_bytes(path.read_bytes()[:-30])
+    go(source, out, max_broken=0.05)
+
+    left = manifest.read(out)
+    assert left.records == tuple(r for r in whole.records if r.image_id != "ISIC_0000004")
+    assert not (out / "images" / "ISIC_0000004.png").exists()
+    with (out / "quarantine.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row.pop("reason").startswith("truncated")
+    assert row == {"image_id": "ISIC_0000004", "source": "isic2020", "file_name": "ISIC_0000004.jpg"}
+    assert left.info["quarantined"] == 1
+    assert str(tmp_path) not in (out / "quarantine.csv").read_text()
+    assert "1 broken images left out, listed in" in capsys.readouterr().out
 
 
 def test_mended_images_complete_the_set(source, tmp_path):
     out = tmp_path / "set"
+    go(source, tmp_path / "whole")
     path = source / "train" / "ISIC_0000004.jpg"
     whole = path.read_bytes()
     path.write_bytes(whole[:-30])
     with pytest.raises(InputError, match=r"1 of 24 .*\n.*ISIC_0000004\.jpg: truncated"):
         go(source, out)
+    go(source, out, max_broken=0.1)
+    assert len(manifest.read(out).records) == 23
     path.write_bytes(whole)
     go(source, out)
-    assert len(manifest.read(out).records) == 24
+    assert manifest.read(out).records == manifest.read(tmp_path / "whole").records
+    assert not (out / "quarantine.csv").exists()
+
+
+def test_a_set_of_nothing_but_broken_images_is_refused(source, tmp_path):
+    for path in (source / "train").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="24 of 24 images cannot be used"):
+        go(source, tmp_path / "set", max_broken=1.0)
+
+
+def test_cleaning_is_done_and_recorded(source, tmp_path):
+    picture = np.full((90, 120, 3), 180, np.uint8)
+    picture[:, :15] = picture[:, -15:] = 0
+    cv2.imwrite(str(source / "train" / "ISIC_0000000.jpg"), picture)
+    go(source, tmp_path / "plain")
+    go(source, tmp_path / "cropped", border_crop=True)
+    plain, cropped = (images.read_rgb(tmp_path / n / "images/ISIC_0000000.png") for n in ("plain", "cropped"))
+    assert plain.min() < 5
+    assert cropped.min() > 170
+    info = manifest.read(tmp_path / "cropped").info
+    assert (info["settings"]["border_crop"], info["settings"]["hair_removal"]) == (True, False)
+    with pytest.raises(InputError, match="border_crop True, now False"):
+        go(source, tmp_path / "cropped")
 
 
 @pytest.mark.parametrize(
@@ -282,6 +329,7 @@ def test_wrong_input_makes_no_folder(source, tmp_path):
     for arguments, message in [
         ({"size": 0}, "--size 0"),
         ({"processes": 0}, "--processes 0"),
+        ({"max_broken": 5}, "--max_broken 5: expected a share"),
         ({"fractions": (0.5, 0.1, 0.1)}, "--fractions"),
         ({"split": "official"}, "does not have all three official parts"),
     ]:

@@ -12,8 +12,8 @@ import pytest
 from dermsynth.data import manifest
 from dermsynth.data.layouts.download import Choices, Columns
 from dermsynth.errors import InputError
-from dermsynth.tools.image_set import read_source
-from dermsynth.tools.prepare import _once_each, prepare
+from dermsynth.tools.sources import once_each, read_source
+from dermsynth.tools.prepare import prepare
 
 
 def draw(path, seed=0):
@@ -157,7 +157,7 @@ class TestRealData:
                     (folder / place / f"{row[column]}.jpg").touch()
         shutil.copy(official / "ISIC_2019_Training_Metadata.csv", year)
         sources = (real_data / "isic2017", ham, year)
-        found, repeated, contradictions = _once_each([read_source(source, "auto", Choices()) for source in sources])
+        found, repeated, contradictions = once_each([read_source(source, "auto", Choices()) for source in sources])
         assert len(found) == 2750 + 10015 + 25331 - 2745 - 10015
         assert len(repeated) == 2745 + 10015
         assert contradictions == []

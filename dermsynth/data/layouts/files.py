@@ -2,44 +2,19 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
 from dermsynth.data.images import SUFFIXES
 from dermsynth.errors import InputError
 
-_SUFFIXES = tuple(dict.fromkeys((*SUFFIXES, ".dcm")))
 _MASKS = ("_superpixels", "_segmentation")
-
-
-def refuse_links_out(folder: Path) -> None:
-    """Raise if a symbolic link in the folder, at any depth, leads out of it.
-
-    Raises:
-        InputError: naming the link.
-    """
-    root = folder.resolve()
-    for entry in _entries(root):
-        if entry.is_symlink() and not Path(entry).resolve().is_relative_to(root):
-            raise InputError(
-                f"{folder / Path(entry).relative_to(root)}: a symbolic link that leads out of {folder}. "
-                "Give the folder that holds the files themselves, or copy them there."
-            )
-
-
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    # os.scandir asks the disk once a folder, not once a file; there may be 400,000.
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            yield entry
-            if entry.is_dir(follow_symlinks=False):
-                yield from _entries(Path(entry))
 
 
 def is_image(name: str) -> bool:
     """Whether a file's name is that of an image; masks of the challenges' other tasks and hidden files are not."""
     stem, _, suffix = name.lower().rpartition(".")
-    return f".{suffix}" in _SUFFIXES and not name.startswith(".") and not stem.endswith(_MASKS)
+    return f".{suffix}" in SUFFIXES and not name.startswith(".") and not stem.endswith(_MASKS)
 
 
 def list_images(*places: Path) -> dict[str, Path]:
@@ -108,7 +83,7 @@ def find(
         InputError: some are missing.
     """
     files = list_images(*places)
-    refuse_missing(names, files, f"{' and '.join(map(str, places))} for {', '.join(_SUFFIXES)}", table)
+    refuse_missing(names, files, f"{' and '.join(map(str, places))} for {', '.join(SUFFIXES)}", table)
     return {name: files[name] for name in names}, len(files.keys() - set(names) - set(left_out))
 
 

@@ -9,13 +9,13 @@ from typing import Literal
 from dermsynth.data.layouts.archive import ARCHIVE, MILK10K
 from dermsynth.data.layouts.csv_file import CSV
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage
-from dermsynth.data.layouts.files import refuse_links_out
 from dermsynth.data.layouts.folders import FOLDERS
 from dermsynth.data.layouts.isic2016_2017 import ISIC2016, ISIC2017
 from dermsynth.data.layouts.isic2018_2019 import HAM10000, ISIC2018, ISIC2019
 from dermsynth.data.layouts.isic2020 import ISIC2020
 from dermsynth.data.layouts.isic2024 import ISIC2024
 from dermsynth.errors import InputError
+from dermsynth.files import refuse_links_out
 from dermsynth.lesions import MALIGNANCY_CLASSES
 
 LayoutName = Literal[

@@ -1,0 +1,171 @@
+"""How fast the training loader is against the Dataset that everyone writes: Pillow and albumentations.
+
+    python -m benchmarks.loader
+
+Both read the same image set of 512 × 768 pixels, cut and augment it alike to 224 × 224, and give batches of 32. Ours
+runs with its cache of decoded images and without.
+"""
+
+import argparse
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from albumentations.pytorch import ToTensorV2
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.measure import in_turn, report, seconds
+from dermsynth.data import manifest
+from dermsynth.data.images import write_png
+from dermsynth.data.manifest import Record
+from dermsynth.data.modules import ClassificationData
+
+SIZE, BATCH = 224, 32
+
+
+class Plain(Dataset[tuple[Tensor, int]]):
+    """The Dataset of a thousand tutorials, with the steps of `Transform(224, "standard")`."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        self.steps = A.Compose(
+            [
+                A.SmallestMaxSize(SIZE, interpolation=cv2.INTER_AREA),
+                A.RandomCrop(SIZE, SIZE),
+                A.D4(p=1),
+                A.Affine(
+                    scale=(0.85, 1.2),
+                    translate_percent=(-0.06, 0.06),
+                    rotate=(-20, 20),
+                    border_mode=cv2.BORDER_REFLECT_101,
+                    p=0.8,
+                ),
+                A.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.03, 0.03), p=0.8),
+                A.GaussianBlur(blur_limit=(3, 5), p=0.1),
+                A.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+                ToTensorV2(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = np.array(Image.open(self.paths[index]).convert("RGB"))
+        return self.steps(image=image)["image"], index % 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=0)
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "set")
+        draw(root, arguments.images)
+        paths = [root / record.file_name for record in manifest.read(root).split("train")]
+        usual = DataLoader(
+            Plain(paths),
+            BATCH,
+            shuffle=True,
+            drop_last=True,
+            num_workers=arguments.workers,
+            persistent_workers=arguments.workers > 0,
+        )
+        build = [0.0]
+        ways = {
+            "plain Pillow": epoch(usual),
+            "files": epoch(loader(root, arguments.workers, None)),
+            "pixel cache": epoch(loader(root, arguments.workers, Path(folder, "cache"), build)),
+        }
+        for first in ways.values():  # workers start, pages are read
+            first()
+        medians = in_turn(ways, arguments.rounds)
+        report(
+            medians,
+            "plain Pillow",
+            "pixel cache",
+            len(paths),
+            ratio_without_cache=medians["plain Pillow"]["cpu"] / medians["files"]["cpu"],
+            cache_build_ms_an_image=build[0] / len(paths) * 1000,
+            workers=arguments.workers,
+            rounds=arguments.rounds,
+        )
+
+
+def draw(root: Path, count: int) -> None:
+    """An image set as `prepare` writes it, of pictures about as hard to compress as photographs of skin."""
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    records = []
+    for number in range(count + 2):
+        skin = cv2.resize(rng.integers(60, 220, (8, 12, 3), np.uint8), (768, 512), interpolation=cv2.INTER_CUBIC)
+        grain = cv2.resize(rng.normal(0, 3, (256, 384)).astype(np.float32), (768, 512))
+        name = f"images/{number:06d}.png"
+        stored = write_png(root / name, np.clip(skin + grain[:, :, None], 0, 255).astype(np.uint8))
+        diagnosis, malignant = ("NV", 0) if number % 2 else ("MEL", 1)
+        records.append(
+            Record(
+                name,
+                f"{number:06d}",
+                stored.sha256,
+                stored.width,
+                stored.height,
+                diagnosis,
+                malignant,
+                group=str(number),
+                split="train" if number < count else "val",  # training asks for one of each class
+                source="drawn",
+            )
+        )
+    manifest.write(root, records, {})
+
+
+def loader(
+    root: Path, workers: int, cache: Path | None, build: list[float] | None = None
+) -> DataLoader[dict[str, Tensor]]:
+    """Our training loader; the time that it takes to make the cache goes into `build`."""
+    made: list[DataLoader[dict[str, Tensor]]] = []
+
+    def make() -> None:
+        data = ClassificationData(
+            real=root,
+            classes=["NV", "MEL"],
+            size=SIZE,
+            batch_size=BATCH,
+            augmentation="standard",
+            num_workers=workers,
+            pixel_cache=cache,
+        )
+        data.setup("fit")
+        made.append(data.train_dataloader())
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        taken = seconds(make)
+    if build is not None:
+        build[0] = taken[1]
+    return made[0]
+
+
+def epoch(batches: DataLoader[dict[str, Tensor]] | DataLoader[tuple[Tensor, int]]) -> Callable[[], None]:
+    def run() -> None:
+        for batch in batches:
+            pixels = batch["pixel_values"] if isinstance(batch, dict) else batch[0]
+            assert pixels.shape[1:] == (3, SIZE, SIZE)
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

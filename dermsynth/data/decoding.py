@@ -1,0 +1,127 @@
+"""The bytes of a JPEG or PNG become pixels, upright, 8-bit and no larger than needed, or are refused.
+
+Pillow and OpenCV forgive much: OpenCV fills the missing part of a truncated JPEG with grey and says nothing. So
+completeness and size are checked on the bytes before anything is decoded.
+"""
+
+import io
+import warnings
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dermsynth.errors import BrokenImageError
+
+RGB = NDArray[np.uint8]
+
+# No camera of dermatology comes near it; a file of a few bytes that declares more wants to fill the memory.
+MAX_PIXELS = 120_000_000
+# The most that a black-and-white PNG reaches, deflated a thousand times.
+MAX_PIXELS_A_BYTE = 10_000
+# libjpeg scales while it decodes; a 24-megapixel photograph comes out in half the time at an eighth.
+_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+_JPEG = ("JPEG", "MPO")  # MPO: a JPEG with a preview behind it
+_PNG_END = b"IEND\xaeB`\x82"
+_END_OF_IMAGE = 0xD9
+
+
+def decode(data: bytes, where: object, cover: int | None = None) -> RGB:
+    """The picture in a file's bytes, turned upright by its EXIF orientation; transparency is dropped.
+
+    Args:
+        data: of a JPEG or PNG of any depth, grey, colour or CMYK, whatever its name ends in.
+        where: the file, for messages.
+        cover: a JPEG is decoded at the smallest scale whose short side has this many pixels; in full if not given.
+
+    Returns:
+        uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+        BrokenImageError: incomplete, damaged, larger than `MAX_PIXELS`, or neither JPEG nor PNG.
+    """
+    if not is_complete(data):
+        raise BrokenImageError(where, f"truncated ({len(data)} bytes, no end-of-image marker). Download it again.")
+    header = _header(data, where)
+    flag = cv2.IMREAD_COLOR
+    if cover and header.format in _JPEG:
+        flag = next((_REDUCED[n] for n in _REDUCED if min(header.size) >= n * cover), flag)
+    return _pixels(data, where, flag)
+
+
+def decode_trusted(data: bytes, where: object) -> RGB:
+    """The same for a PNG that we wrote, without the slower checks: training reads millions of them."""
+    if not data.endswith(_PNG_END):
+        return decode(data, where)
+    return _pixels(data, where, cv2.IMREAD_COLOR)
+
+
+def refuse_huge(width: int, height: int, size: int, where: object) -> None:
+    """Raise BrokenImageError if a header declares more pixels than we take, or than a file of `size` bytes can hold."""
+    if width * height > MAX_PIXELS:
+        raise BrokenImageError(where, f"declares {width} × {height} pixels; more than {MAX_PIXELS:,} are not decoded.")
+    if width * height > MAX_PIXELS_A_BYTE * size:
+        raise BrokenImageError(where, f"declares {width} × {height} pixels in {size} bytes. Download it again.")
+
+
+def png_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a PNG, without decoding it; None if it is incomplete or another format."""
+    if not (data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") and data.endswith(_PNG_END)):
+        return None
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def is_complete(data: bytes) -> bool:
+    """Whether a PNG or JPEG has its end marker; True for other formats, which are not judged here.
+
+    Segments are walked from the start, as the marker also ends the thumbnail in a JPEG's header.
+    """
+    if data.startswith(b"\x89PNG"):
+        return _PNG_END in data[-1024:]
+    if not data.startswith(b"\xff\xd8"):
+        return True
+    array = np.frombuffer(data, np.uint8)
+    at = np.flatnonzero(array[:-1] == 0xFF)
+    kinds = array[at + 1]
+    # In compressed data 0xFF is followed by 0x00 (a literal 0xFF) or by a restart marker; else a segment begins.
+    at = at[(kinds != 0x00) & (kinds != 0xFF) & ((kinds < 0xD0) | (kinds > 0xD7))]
+    position = 2
+    while (index := int(np.searchsorted(at, position))) < len(at):
+        marker = int(at[index])
+        if data[marker + 1] == _END_OF_IMAGE:
+            return True
+        # The length counts its own two bytes; a smaller one is damage, and must not stop the walk.
+        position = marker + 2 + max(2, int.from_bytes(data[marker + 2 : marker + 4], "big"))
+    return False
+
+
+def _header(data: bytes, where: object) -> Image.Image:
+    """Format and size by Pillow, which also checks a PNG's checksums: OpenCV passes over some damage."""
+    try:
+        # Our own limit is below the one at which Pillow raises, and above the one at which it warns.
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        refuse_huge(*image.size, len(data), where)
+        if image.format == "PNG":
+            image.verify()
+    except UnidentifiedImageError as error:
+        raise BrokenImageError(where, f"not a JPEG or PNG image ({len(data)} bytes). Download it again.") from error
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError(where, f"declares too many pixels; more than {MAX_PIXELS:,} are not decoded.") from error
+    except BrokenImageError:
+        raise
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and its own, by format
+        raise BrokenImageError(where, f"damaged ({error}). Download it again.") from error
+    return image
+
+
+def _pixels(data: bytes, where: object, flag: int) -> RGB:
+    try:
+        # Each flag turns the image upright by its EXIF orientation and makes it 8-bit BGR without alpha.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise BrokenImageError(where, f"not an image that OpenCV can decode ({len(data)} bytes). Download it again.")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

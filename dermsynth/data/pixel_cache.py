@@ -1,0 +1,112 @@
+"""Decoded images at the size that a model trains on, in memory-mapped files: read without decoding.
+
+Decoding a PNG and shrinking it costs several times what augmentation does, and gives the same pixels in every epoch
+(docs/performance.md). The files are made once, before training, and shared by all its processes through the page
+cache. Nothing is ever changed in them: other images or another size are another file.
+"""
+
+import hashlib
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dermsynth.data.decoding import RGB
+from dermsynth.data.images import fit_short_side, fitted_shape, read_rgb
+from dermsynth.data.manifest import Record
+from dermsynth.errors import BrokenImageError, InputError
+from dermsynth.files import make_folder
+
+_AT_ONCE = 256
+
+
+class PixelCache:
+    """The images of one or more files, numbered through.
+
+    Args:
+        folder: where the files lie, or will; on a fast disk of this machine.
+        parts: images of one set each, with their records; a part is a file.
+        size: pixels of the short side.
+    """
+
+    def __init__(self, folder: Path, parts: Sequence[Sequence[tuple[Path, Record]]], size: int) -> None:
+        parts = [part for part in parts if part]
+        self._files = [folder / _file_name([record for _, record in part], size) for part in parts]
+        shapes = [_shapes([record for _, record in part], size) for part in parts]
+        for file, part, part_shapes in zip(self._files, parts, shapes, strict=True):
+            if not file.is_file():
+                _build(file, [path for path, _ in part], part_shapes, size)
+        self._part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        self._shapes = np.concatenate(shapes)
+        self._starts = np.concatenate([np.cumsum(lengths) - lengths for lengths in map(_lengths, shapes)])
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, index: int) -> RGB:
+        """The image with this number, uint8 `[H, W, 3]`; a copy."""
+        height, width = self._shapes[index]
+        start = self._starts[index]
+        return np.array(self._maps[self._part[index]][start : start + height * width * 3]).reshape(height, width, 3)
+
+    def __getstate__(self) -> dict[str, object]:
+        # A loader process that is spawned maps the files itself; pickled, they would be sent to it.
+        return {name: value for name, value in vars(self).items() if name != "_maps"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._open()
+
+    def _open(self) -> None:
+        self._maps = [np.memmap(file, np.uint8, "r") for file in self._files]
+
+
+def _file_name(records: Sequence[Record], size: int) -> str:
+    what = hashlib.sha256(f"{size} {' '.join(record.sha256 for record in records)}".encode())
+    return f"{size}px-{what.hexdigest()[:24]}.rgb"
+
+
+def _shapes(records: Sequence[Record], size: int) -> NDArray[np.int64]:
+    return np.array([fitted_shape(record.height, record.width, size) for record in records], np.int64)
+
+
+def _lengths(shapes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return shapes.prod(axis=1) * 3
+
+
+def _build(file: Path, paths: Sequence[Path], shapes: NDArray[np.int64], size: int) -> None:
+    """Decode a part; the file appears when it is whole."""
+    make_folder(file.parent)
+    needed, free = int(_lengths(shapes).sum()), shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise InputError(
+            f"data.pixel_cache: {file.parent} needs {needed / 1e9:.1f} GB for {len(paths)} images and has "
+            f"{free / 1e9:.1f} GB left. Give another folder, or train without it."
+        )
+
+    def decode(path: Path, shape: NDArray[np.int64]) -> RGB:
+        image = fit_short_side(read_rgb(path), size)
+        if image.shape[:2] != tuple(shape):
+            raise BrokenImageError(path, "its size is not the one in metadata.csv. Prepare the set again.")
+        return image
+
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    jobs = iter(tqdm(zip(paths, shapes, strict=True), f"decode at {size}", len(paths), unit="image", mininterval=1))
+    try:
+        # Threads will do: OpenCV lets go of the interpreter while it decodes.
+        with temporary.open("wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+            while some := list(itertools.islice(jobs, _AT_ONCE)):
+                for image in pool.map(decode, *zip(*some, strict=True)):
+                    out.write(image.data)
+        temporary.replace(file)
+    except OSError as error:
+        raise InputError(f"data.pixel_cache: {file.parent} cannot be written to ({error.strerror}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)

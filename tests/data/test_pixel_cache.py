@@ -1,0 +1,155 @@
+"""Decoded images: the same pixels as from the files, made once, whole or not at all."""
+
+import pickle
+import shutil
+from collections import namedtuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dermsynth.data import manifest, pixel_cache
+from dermsynth.data.images import fit_short_side, read_rgb
+from dermsynth.data.mixing import Ratio
+from dermsynth.data.modules import ClassificationData
+from dermsynth.data.pixel_cache import PixelCache
+from dermsynth.errors import InputError
+from tests.builders import CLASSES, make_set
+
+
+def listed(root):
+    image_set = manifest.read(root)
+    return [(image_set.path(record), record) for record in image_set.records]
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return [listed(make_set(tmp_path / "one")), [], listed(make_set(tmp_path / "two", {"NV": 3}, size=12))]
+
+
+@pytest.mark.parametrize("size", [8, 12, 16])
+def test_it_holds_the_pixels_of_the_files_in_their_order(tmp_path, parts, size):
+    cache = PixelCache(tmp_path / "cache", parts, size)
+    paths = [path for part in parts for path, _ in part]
+    assert len(cache) == len(paths) == 27
+    for number, path in enumerate(paths):
+        np.testing.assert_array_equal(cache[number], fit_short_side(read_rgb(path), size))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_images_keep_their_aspect(tmp_path):
+    root = make_set(tmp_path / "set", {"NV": 2})
+    rows = listed(root)
+    wide = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
+    cv2.imwrite(str(rows[0][0]), wide)
+    table = root / "metadata.csv"
+    table.write_text(table.read_text().replace(",16,16,", ",31,20,", 1))
+    cache = PixelCache(tmp_path / "cache", [listed(root)], 10)
+    assert [cache[n].shape for n in range(2)] == [(10, 16, 3), (10, 10, 3)]
+    np.testing.assert_array_equal(cache[0], fit_short_side(read_rgb(rows[0][0]), 10))
+
+
+def test_what_is_read_may_be_changed(tmp_path, parts):
+    cache = PixelCache(tmp_path / "cache", parts, 8)
+    before = cache[0]
+    cache[0][:] = 0
+    np.testing.assert_array_equal(cache[0], before)
+
+
+def test_it_is_made_once_and_again_for_other_images_or_another_size(tmp_path, parts, monkeypatch):
+    PixelCache(tmp_path / "cache", parts, 8)
+    reads = []
+    monkeypatch.setattr(pixel_cache, "read_rgb", lambda path: reads.append(path) or read_rgb(path))
+    PixelCache(tmp_path / "cache", parts, 8)
+    assert not reads
+    PixelCache(tmp_path / "cache", [parts[0][:5], parts[2]], 8)
+    assert len(reads) == 5
+    PixelCache(tmp_path / "cache", [parts[2]], 9)
+    assert len(reads) == 8
+
+
+def test_a_pickled_one_is_small_and_maps_the_files_again(tmp_path):
+    parts = [listed(make_set(tmp_path / "set", size=64))]
+    cache = PixelCache(tmp_path / "cache", parts, 64)
+    sent = pickle.dumps(cache)
+    assert len(sent) < 5_000 < 24 * 64 * 64 * 3
+    np.testing.assert_array_equal(pickle.loads(sent)[7], cache[7])
+
+
+def test_a_broken_image_is_named_and_leaves_no_file(tmp_path, parts):
+    path = parts[0][4][0]
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match=f"{path.name}: truncated"):
+        PixelCache(tmp_path / "cache", parts, 8)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_an_image_of_another_size_than_its_row_says_is_refused(tmp_path, parts):
+    cv2.imwrite(str(parts[0][4][0]), np.zeros((16, 20, 3), np.uint8))
+    with pytest.raises(InputError, match=r"its size is not the one in metadata\.csv"):
+        PixelCache(tmp_path / "cache", parts, 8)
+
+
+def test_a_full_disk_or_a_file_in_the_way_is_said_before_anything_is_decoded(tmp_path, parts, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="no folder can be made"):
+        PixelCache(tmp_path / "file", parts, 8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1000))
+    with pytest.raises(InputError, match=r"data\.pixel_cache: .*has 0\.0 GB left"):
+        PixelCache(tmp_path / "cache", parts, 8)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_with_and_without_it(tmp_path, workers):
+    real = make_set(tmp_path / "real")
+    split = manifest.train_split_sha256(manifest.read(real).records)
+    made = make_set(tmp_path / "made", dict.fromkeys(CLASSES, 6), "train", "synthetic", train_split_sha256=split)
+
+    def batches(**options):
+        data = ClassificationData(
+            real=real,
+            synthetic=[made],
+            classes=CLASSES,
+            size=12,
+            batch_size=4,
+            mix=Ratio(0.5),
+            augmentation="standard",
+            **options,
+        )
+        data.setup("fit")
+        return [*data.train_dataloader(), *data.val_dataloader()]
+
+    plain = batches()
+    cached = batches(pixel_cache=tmp_path / "cache", num_workers=workers)
+    assert len(plain) == len(cached) == 8
+    for one, two in zip(plain, cached, strict=True):
+        assert one["image_id"] == two["image_id"]
+        torch.testing.assert_close(one["pixel_values"], two["pixel_values"], rtol=0, atol=0)
+
+
+def test_one_process_of_a_machine_makes_it_while_the_others_wait(tmp_path):
+    real, cache = make_set(tmp_path / "real"), tmp_path / "cache"
+    events = []
+
+    class Strategy:
+        root_device = torch.device("cpu")
+
+        def barrier(self, name):
+            events.append(len(list(cache.glob("*.rgb"))) if cache.exists() else 0)
+            if len(events) == 1:  # the other process is done by now
+                PixelCache(cache, [[(s.path, s.record) for s in data.samples["val"]]], 12)
+
+    class Rank:
+        global_rank, world_size = 1, 2
+        strategy = Strategy()
+
+        def __init__(self, local_rank):
+            self.local_rank = local_rank
+
+    for local_rank in (1, 0):
+        data = ClassificationData(real=real, classes=CLASSES, size=12, batch_size=2, pixel_cache=cache)
+        data.trainer = Rank(local_rank)
+        data.setup("validate")
+        assert len(list(data.val_dataloader())) == 2
+    assert events == [0, 1]
