@@ -16,6 +16,7 @@ from dermsynth.data.images import read_rgb
 from dermsynth.data.manifest import Record
 from dermsynth.data.mixing import Policy, Ratio
 from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
+from dermsynth.data.splits import choose_fold
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
 
@@ -67,6 +68,8 @@ class LesionData(LightningDataModule):
             train split, or `real` itself as an external test set of other patients.
         seed: of order and augmentation.
         num_workers: loader processes; 0 loads in the training process.
+        fold: of a set that was prepared with folds, the one to test on; the next one is validated on and the others
+            are trained on. Without it the column `split` decides.
     """
 
     #: Class images of a base that was never fitted on patients may be mixed in.
@@ -84,6 +87,7 @@ class LesionData(LightningDataModule):
         allow_foreign: Sequence[str] = (),
         seed: int = 0,
         num_workers: int = 0,
+        fold: int | None = None,
     ) -> None:
         super().__init__()
         self.label_by = lesions.label_by(classes)
@@ -98,11 +102,13 @@ class LesionData(LightningDataModule):
         self.augmentation, self.allow_foreign = augmentation, allow_foreign
         #: Whether a model that was fitted on another train split may be tested on this one.
         self.external = self.real.name in allow_foreign
-        self.seed, self.num_workers = seed, num_workers
+        self.seed, self.num_workers, self.fold = seed, num_workers, fold
 
     def setup(self, stage: str) -> None:
         """Read the sets and check that nothing leaks between them."""
         real = manifest.read(self.real)
+        if self.fold is not None:
+            real = choose_fold(real, self.fold)
         synthetic = [manifest.read(folder) for folder in self.synthetic]
         leaks.check(real, synthetic, self.allow_foreign, for_prior=self.trains_a_generator)
         self.train_split_sha256 = manifest.train_split_sha256(real.records)

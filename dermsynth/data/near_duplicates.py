@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermsynth.data.images import RGB, read_rgb
-from dermsynth.data.store import cores
 
 Thumbnails = NDArray[np.uint8]
 Hashes = NDArray[np.uint64]
@@ -37,26 +36,35 @@ _CENTRE = slice(_EDGE, SIDE - _EDGE)
 _FREQUENCIES = np.array([(u, v) for u in range(11) for v in range(11 - u) if u + v and (u, v) != (5, 5)])
 
 # Chosen on ISIC 2017 and 2020 (docs/performance.md).
-_BITS_APART = 12
+_BITS_APART = 10
 _ORDERS = 32
 _NEIGHBOURS = 32
 _SHIFT = 6  # pixels of the thumbnail
 _COARSE = 2.5  # pixels of the thumbnail, the Gaussian that leaves only the coarse shape
 # Correlations.
-_ROUGHLY_ALIKE = 0.8
+_ROUGHLY_ALIKE = 0.85
 _WORTH_ALIGNING = 0.4
 _ALIKE = 0.98
 _ALIKE_IN_DETAIL = 0.9
 
 
-def find(thumbnails: Thumbnails) -> list[tuple[int, int]]:
+def find(thumbnails: Thumbnails, threads: int | None = None) -> list[tuple[int, int]]:
     """The pairs of near-duplicates, as places in `thumbnails`, the smaller first, sorted.
 
     Args:
         thumbnails: uint8 `[N, 64, 64]`, from `read_thumbnails`.
+        threads: that compare at the same time; a few for each core if not given.
     """
     pairs = candidates(hashes(thumbnails))
-    return [(int(one), int(other)) for one, other, _ in pairs[confirm(thumbnails, pairs)]]
+    return [(int(one), int(other)) for one, other, _ in pairs[confirm(thumbnails, pairs, threads)]]
+
+
+def find_between(originals: Thumbnails, others: Thumbnails) -> list[tuple[int, int]]:
+    """The pairs of an original, by its place in `originals`, and its near-duplicate, by its place in `others`."""
+    thumbnails, first = np.concatenate([originals, others]), len(originals)
+    pairs = candidates(hashes(thumbnails))
+    pairs = pairs[(pairs[:, 0] < first) & (pairs[:, 1] >= first)]
+    return [(int(one), int(other) - first) for one, other, _ in pairs[confirm(thumbnails, pairs)]]
 
 
 def thumbnail(image: RGB) -> NDArray[np.uint8]:
@@ -72,9 +80,9 @@ def read_thumbnails(paths: Sequence[Path], threads: int | None = None) -> Thumbn
         InputError: a file is missing, incomplete or not an image.
     """
     found = np.empty((len(paths), SIDE, SIDE), np.uint8)
-    with ThreadPoolExecutor(threads or cores()) as pool:  # OpenCV lets go of the interpreter's lock
+    with ThreadPoolExecutor(threads) as pool:  # OpenCV lets go of the interpreter's lock
         read = pool.map(lambda path: thumbnail(read_rgb(path)), paths)
-        for place, small in enumerate(_bar(read, len(paths), "look for near-duplicates")):
+        for place, small in enumerate(_bar(read, len(paths), "look for near-duplicates", "image")):
             found[place] = small
     return found
 
@@ -127,13 +135,13 @@ def candidates(hashed: Hashes) -> Pairs:
         turned = (flat << left) | (flat >> right)
         order = np.argsort(turned)
         turned, owner = turned[order], order // VIEWS
-        new = []
-        for step in range(1, min(_NEIGHBOURS, len(flat) - 1) + 1):
+        new = [np.empty(0, np.int64)]
+        for step in range(1, min(_NEIGHBOURS + 1, len(flat))):
             near = np.flatnonzero(np.bitwise_count(turned[step:] ^ turned[:-step]) <= _BITS_APART)
             one, other = owner[near], owner[near + step]
             codes = np.minimum(one, other) * images + np.maximum(one, other)
             new.append(codes[one != other])
-        found = np.unique(np.concatenate([found, *new]))
+        found = np.union1d(found, np.unique(np.concatenate(new)))
     first, second = np.divmod(found, max(images, 1))
     apart = np.stack([np.bitwise_count(hashed[first, 0] ^ hashed[second, number]) for number in range(VIEWS)])
     return np.stack([first, second, apart.argmin(axis=0)], axis=1)
@@ -145,7 +153,7 @@ def confirm(thumbnails: Thumbnails, pairs: Pairs, threads: int | None = None) ->
     Args:
         thumbnails: uint8 `[N, 64, 64]`.
         pairs: from `candidates`, `[M, 3]`.
-        threads: that compare at the same time; one for each core if not given.
+        threads: that compare at the same time; a few for each core if not given.
 
     Returns:
         bool `[M]`.
@@ -156,8 +164,8 @@ def confirm(thumbnails: Thumbnails, pairs: Pairs, threads: int | None = None) ->
         return same_photograph(thumbnails[one], view(thumbnails[other], number))
 
     same = _roughly_alike(thumbnails, pairs)
-    with ThreadPoolExecutor(threads or cores()) as pool:
-        same[same] = list(_bar(pool.map(compare, pairs[same]), int(same.sum()), "compare candidates"))
+    with ThreadPoolExecutor(threads) as pool:
+        same[same] = list(_bar(pool.map(compare, pairs[same]), int(same.sum()), "compare candidates", "pair"))
     return same
 
 
@@ -215,5 +223,5 @@ def _chunks(places: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     return (places[start : start + 65536] for start in range(0, len(places), 65536))
 
 
-def _bar(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-    return tqdm(items, total=total, desc=what, unit="image", mininterval=1)
+def _bar(items: Iterable[Any], total: int, what: str, unit: str) -> Iterable[Any]:
+    return tqdm(items, total=total, desc=what, unit=unit, mininterval=1, delay=1)

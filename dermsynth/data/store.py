@@ -33,7 +33,7 @@ def store_all(found: Sequence[SourceImage], out: Path, size: int, processes: int
     folder = out / "images"
     folder.mkdir(exist_ok=True)
     jobs = [(image.path, out / image.record.file_name, size) for image in found]
-    running = _run(jobs, min(processes or cores(), len(jobs)))
+    running = _run(jobs, min(processes or _cores(), len(jobs)))
     results = list(tqdm(running, total=len(jobs), desc=f"resize to {size}", unit="image", mininterval=1))
     for left_over in folder.glob(".*.part"):  # from a run that was killed
         left_over.unlink()
@@ -80,7 +80,6 @@ def _store(job: _Job) -> images.Stored | str:
         return str(error)
 
 
-def cores() -> int:
-    """How many processor cores this process may use."""
+def _cores() -> int:
     # A Slurm job or container may run on fewer cores than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from dermsynth.data import manifest, splits
+from dermsynth.data import manifest, official, splits
+from dermsynth.data import near_duplicates as copies
 from dermsynth.data.isic import Download, Layout, LayoutName, SourceImage, read_download, some
 from dermsynth.data.manifest import Record
 from dermsynth.data.store import store_all
@@ -27,6 +28,9 @@ def prepare(
     size: int = 512,
     split: Literal["auto", "official", "grouped"] = "auto",
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    folds: int | None = None,
+    straddling: Literal["report", "move"] = "report",
+    near_duplicates: bool = True,
     seed: int = 0,
     processes: int | None = None,
 ) -> None:
@@ -43,7 +47,12 @@ def prepare(
         split: official is the download's own; grouped deals whole patients (else lesions, else images) with
             each class in proportion; auto takes the official one where there is one, else grouped.
         fractions: shares of the images in train, val and test of a grouped split.
-        seed: of the grouped split.
+        folds: deal whole groups to so many folds instead and note them in the column fold; data.fold chooses the
+            one to test on, the next one is for validation, and the column split is that of fold 0.
+        straddling: what to do with near-duplicates that lie across an official split. report names them and leaves
+            the split as it is; move also takes those in train, or in val if the other is in test, out (unused).
+        near_duplicates: whether to look for images that are copies of one photograph; they stay in one split.
+        seed: of the grouped split or the folds.
         processes: that decode at the same time; one for each core if not given.
     """
     if size < 1:
@@ -55,7 +64,10 @@ def prepare(
     readings = [_read(folder, layout) for folder in sources]
     found = [image for reading in readings for image in reading.download.images]
     _refuse_repeated(found)
-    policy, records = _split([image.record for image in found], readings, split, fractions, seed)
+    policy = _policy(readings, split, folds)
+    plan = _Plan(policy, tuple(fractions), folds, straddling, seed)
+    records = [image.record for image in found]
+    plan.check(records)
 
     settings = {
         # Names and hashes, not paths: a set may be given away.
@@ -65,6 +77,9 @@ def prepare(
         "size": size,
         "split": policy,
         "fractions": list(fractions),
+        "folds": folds,
+        "straddling": straddling,
+        "near_duplicates": near_duplicates,
         "seed": seed,
     }
     _claim(out, settings)
@@ -73,22 +88,38 @@ def prepare(
         replace(record, sha256=stored.sha256, width=stored.width, height=stored.height)
         for record, stored in zip(records, done, strict=True)
     ]
+    links = _near_duplicates(records, out, processes) if near_duplicates else []
+    across = official.across(records, links) if policy == "official" else []
+    records = plan.deal(records, links)
     info = {
         "command": _command(
-            sources, out=out, layout=layout, size=size, split=split, fractions=list(fractions), seed=seed
+            sources,
+            out=out,
+            layout=layout,
+            size=size,
+            split=split,
+            fractions=list(fractions),
+            folds=folds,
+            straddling=straddling,
+            near_duplicates=near_duplicates,
+            seed=seed,
         ),
         "settings": settings,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "sources": [reading.account() for reading in readings],
+        "near_duplicates": {"pairs": links, "across_official_splits": across},
         "counts": {name: dict(_by_class(records, name)) for name in _used(records)},
     }
     manifest.write(out, records, info)
+    _report_near_duplicates(links, across, straddling)
     _report(records, readings, out, policy)
 
 
 def _command(sources: Sequence[Path], **flags: Any) -> str:
     words = ["python", "-m", "dermsynth", "prepare", *(folder.resolve().name for folder in sources)]
     for name, value in flags.items():
+        if value is None:
+            continue
         words += [f"--{name}", str(value).replace(" ", "") if isinstance(value, list) else str(value)]
     return shlex.join(words)
 
@@ -132,25 +163,85 @@ def _refuse_repeated(found: Sequence[SourceImage]) -> None:
         )
 
 
-def _split(
-    records: Sequence[Record],
-    readings: Sequence[_Reading],
-    split: str,
-    fractions: Sequence[float],
-    seed: int,
-) -> tuple[str, list[Record]]:
+def _policy(readings: Sequence[_Reading], split: str, folds: int | None) -> str:
     without = [reading for reading in readings if not reading.download.official_split]
+    if split == "official" and folds:
+        raise InputError("--folds: an official split has none. Leave --folds out, or use --split grouped.")
     if split == "official" and without:
         raise InputError(
             f"--split official: {without[0].folder} ({without[0].layout.name}) "
             "does not have all three official parts. Use --split grouped."
         )
-    policy = ("grouped" if without else "official") if split == "auto" else split
-    names = splits.groups(records)
-    if policy == "official":
-        return policy, [replace(record, group=group) for record, group in zip(records, names, strict=True)]
-    dealt = splits.grouped_split(records, names, fractions, seed)
-    return policy, [replace(r, group=g, split=s) for r, g, s in zip(records, names, dealt, strict=True)]
+    return ("grouped" if without or folds else "official") if split == "auto" else split
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How images get their split."""
+
+    policy: str
+    fractions: tuple[float, ...]
+    folds: int | None
+    straddling: str
+    seed: int
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raise what `deal` would, before hours of resizing; near-duplicates are not known yet."""
+        names = splits.groups(records)
+        if self.folds is not None:
+            splits.check_folds(names, self.folds, self.seed)
+        elif self.policy == "grouped":
+            splits.check_shares(names, self.fractions, self.seed)
+        elif self.straddling == "report":
+            official.keep(records, [])
+
+    def deal(self, records: Sequence[Record], links: Sequence[tuple[str, str]]) -> list[Record]:
+        """The records with their group and split, and their fold if there are any."""
+        if self.policy == "official" and self.straddling == "report":
+            names, dealt = official.keep(records, links), [record.split for record in records]
+        elif self.policy == "official":
+            names, dealt = official.mend(records, links)
+        else:
+            names = splits.groups(records, links)
+            if self.folds is not None:
+                return self._deal_folds(records, names, self.folds)
+            dealt = splits.grouped_split(records, names, self.fractions, self.seed)
+        return [replace(r, group=g, split=s) for r, g, s in zip(records, names, dealt, strict=True)]
+
+    def _deal_folds(self, records: Sequence[Record], names: Sequence[str], folds: int) -> list[Record]:
+        numbers = splits.deal_folds(records, names, folds, self.seed)
+        return [
+            replace(
+                record,
+                group=name,
+                split=splits.split_of_fold(number, 0, folds),
+                extra={**record.extra, splits.FOLD: str(number)},
+            )
+            for record, name, number in zip(records, names, numbers, strict=True)
+        ]
+
+
+def _near_duplicates(records: Sequence[Record], out: Path, processes: int | None) -> list[tuple[str, str]]:
+    """Pairs of image ids."""
+    ids = [record.image_id for record in records]
+    thumbnails = copies.read_thumbnails([out / record.file_name for record in records], processes)
+    return [(ids[one], ids[other]) for one, other in copies.find(thumbnails, processes)]
+
+
+def _report_near_duplicates(
+    links: Sequence[tuple[str, str]], across: Sequence[tuple[str, str]], straddling: str
+) -> None:
+    named = some([f"{one} = {other}" for one, other in links])
+    print(f"\n{len(links)} pairs of near-duplicates{': ' if links else ''}{named}")
+    if across:
+        named = some([f"{one} = {other}" for one, other in across])
+        print(f"WARNING: {len(across)} of them lie across the official splits: {named}")
+        print(
+            "  --straddling report leaves the split as it is: what is trained on holds images that are tested on. "
+            "--straddling move takes them out of train (or val)."
+            if straddling == "report"
+            else "  their images in train (or val, where the other is in test) are taken out: split unused."
+        )
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
