@@ -18,7 +18,7 @@ def check(
 ) -> None:
     """Raise if a mix of real and generated sets could tell the model about the patients it is tested on.
 
-    1. No group lies in two splits; checked when a set is read, in `manifest.read`.
+    1. No group lies in two splits.
     2. `real` holds real images only, so none that is validated or tested on is generated.
     3. A generated set holds generated images only, none of them for validation or test.
     4. Its generator was fitted on this train split, or the set is named in `allow_foreign`.
@@ -35,7 +35,13 @@ def check(
     Raises:
         InputError: naming the set, the image and what to do.
     """
+    split_of: dict[str, str] = {}
     for record in real.records:
+        if record.split != "unused" and split_of.setdefault(record.group, record.split) != record.split:
+            raise InputError(
+                f"{real.root}: image {record.image_id} ({record.split}) belongs to a patient, lesion or group that has "
+                f"images in {split_of[record.group]}, too. Prepare the set again."
+            )
         if record.origin != "real":
             raise InputError(
                 f"{real.root}: image {record.image_id} is generated; data.real takes real images only. "

@@ -10,7 +10,7 @@ therefore not compared each with each, and among very many look-alikes a copy th
 Equal hashes are neighbours in every order, so however many copies there are, each is linked to another one.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,12 +40,16 @@ _BITS_APART = 10
 _ORDERS = 32
 _NEIGHBOURS = 32
 _SHIFT = 6  # pixels of the thumbnail
-_COARSE = 2.5  # pixels of the thumbnail, the Gaussian that leaves only the coarse shape
+# Gaussians, in pixels of the thumbnail: one hides what encoding and resizing change, one leaves only the coarse shape.
+_NOISE, _COARSE = 0.7, 2.5
 # Correlations.
 _ROUGHLY_ALIKE = 0.85
 _WORTH_ALIGNING = 0.4
-_ALIKE = 0.98
-_ALIKE_IN_DETAIL = 0.9
+_ALIKE = 0.985
+_ALIKE_IN_DETAIL = 0.85
+
+_CHUNK = 4096  # images or pairs whose floats are in memory at once
+_BLOCK = 64  # images or pairs that a thread takes at once
 
 
 def find(thumbnails: Thumbnails, threads: int | None = None) -> list[tuple[int, int]]:
@@ -80,10 +84,11 @@ def read_thumbnails(paths: Sequence[Path], threads: int | None = None) -> Thumbn
         InputError: a file is missing, incomplete or not an image.
     """
     found = np.empty((len(paths), SIDE, SIDE), np.uint8)
-    with ThreadPoolExecutor(threads) as pool:  # OpenCV lets go of the interpreter's lock
-        read = pool.map(lambda path: thumbnail(read_rgb(path)), paths)
-        for place, small in enumerate(_bar(read, len(paths), "look for near-duplicates", "image")):
-            found[place] = small
+
+    def read(place: int) -> None:
+        found[place] = thumbnail(read_rgb(paths[place]))
+
+    _in_threads(read, len(paths), threads, "look for near-duplicates", "image")
     return found
 
 
@@ -98,14 +103,14 @@ def hashes(thumbnails: Thumbnails) -> Hashes:
     cosines = np.cos(np.pi / len(pixels) * (pixels + 0.5) * numbers[:, None]).astype(np.float32)
     weights = np.uint64(1) << np.arange(64, dtype=np.uint64)
     result = np.empty((len(thumbnails), VIEWS), np.uint64)
-    for start in range(0, len(thumbnails), 4096):
-        middle = thumbnails[start : start + 4096, _CENTRE, _CENTRE].astype(np.float32)
+    for start in range(0, len(thumbnails), _CHUNK):
+        middle = thumbnails[start : start + _CHUNK, _CENTRE, _CENTRE].astype(np.float32)
         spectrum = cosines @ middle @ cosines.T
         for number in range(VIEWS):
             signs = (-1.0) ** (numbers * bool(number & 2))[:, None] * (-1.0) ** (numbers * bool(number & 1))
             seen = (spectrum.transpose(0, 2, 1) if number & 4 else spectrum) * signs
             bits = seen[:, _FREQUENCIES[:, 0], _FREQUENCIES[:, 1]] > 0
-            result[start : start + 4096, number] = bits @ weights
+            result[start : start + _CHUNK, number] = bits @ weights
     return result
 
 
@@ -158,14 +163,14 @@ def confirm(thumbnails: Thumbnails, pairs: Pairs, threads: int | None = None) ->
     Returns:
         bool `[M]`.
     """
-
-    def compare(pair: NDArray[np.int64]) -> bool:
-        one, other, number = pair
-        return same_photograph(thumbnails[one], view(thumbnails[other], number))
-
     same = _roughly_alike(thumbnails, pairs)
-    with ThreadPoolExecutor(threads) as pool:
-        same[same] = list(_bar(pool.map(compare, pairs[same]), int(same.sum()), "compare candidates", "pair"))
+    left = np.flatnonzero(same)
+
+    def compare(place: int) -> None:
+        one, other, number = pairs[left[place]]
+        same[left[place]] = same_photograph(thumbnails[one], view(thumbnails[other], number))
+
+    _in_threads(compare, len(left), threads, "compare candidates", "pair")
     return same
 
 
@@ -176,7 +181,7 @@ def same_photograph(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     coefficient of Evangelidis & Psarakis 2008). The two must then correlate both as they are and without their coarse
     shape: any two dark spots in the middle of pale skin do the one, and only copies do the other.
     """
-    first, second = one.astype(np.float32), other.astype(np.float32)
+    first, second = _smooth(one.astype(np.float32), _NOISE), _smooth(other.astype(np.float32), _NOISE)
     middle = first[_CENTRE, _CENTRE].copy()
     around = slice(_EDGE - _SHIFT, SIDE - _EDGE + _SHIFT)
     scores = cv2.matchTemplate(_detail(second)[around, around], _detail(first)[_CENTRE, _CENTRE], cv2.TM_CCOEFF_NORMED)
@@ -186,11 +191,11 @@ def same_photograph(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     warp = np.array([[1, 0, around.start + right], [0, 1, around.start + down]], np.float32)
     enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)
     try:
-        _, warp = cv2.findTransformECC(middle, second, warp, cv2.MOTION_AFFINE, enough, None, 3)
+        found: Any = cv2.findTransformECC(middle, second, warp, cv2.MOTION_AFFINE, enough, np.ones_like(other), 3)[1]
     except cv2.error:  # it does not converge
         return False
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    aligned = cv2.warpAffine(second, warp, middle.shape, flags=how, borderMode=cv2.BORDER_REFLECT)
+    aligned: Any = cv2.warpAffine(second, found, middle.shape[::-1], flags=how, borderMode=cv2.BORDER_REFLECT)
     alike, in_detail = _correlation(middle, aligned), _correlation(_detail(middle), _detail(aligned))
     return alike >= _ALIKE and in_detail >= _ALIKE_IN_DETAIL
 
@@ -203,14 +208,20 @@ def _roughly_alike(thumbnails: Thumbnails, pairs: Pairs) -> NDArray[np.bool_]:
     same = np.zeros(len(pairs), bool)
     for number in range(VIEWS):
         turned = view(small, number)
-        for chosen in _chunks(np.flatnonzero(pairs[:, 2] == number)):
-            one, other = pairs[chosen, :2].T
-            same[chosen] = np.einsum("nij,nij->n", small[one], turned[other]) >= _ROUGHLY_ALIKE
+        chosen = np.flatnonzero(pairs[:, 2] == number)
+        for start in range(0, len(chosen), _CHUNK):
+            part = chosen[start : start + _CHUNK]
+            one, other = pairs[part, :2].T
+            same[part] = np.einsum("nij,nij->n", small[one], turned[other]) >= _ROUGHLY_ALIKE
     return same
 
 
 def _detail(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    return image - cv2.GaussianBlur(image, (0, 0), _COARSE)
+    return image - _smooth(image, _COARSE)
+
+
+def _smooth(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), dtype=np.float32)
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -219,9 +230,18 @@ def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float((one * other).sum() / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-6))
 
 
-def _chunks(places: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    return (places[start : start + 65536] for start in range(0, len(places), 65536))
+def _in_threads(work: Callable[[int], None], total: int, threads: int | None, what: str, unit: str) -> None:
+    """Call `work` with 0 to `total` - 1; OpenCV lets go of the interpreter's lock, so that threads do."""
 
+    def block(start: int) -> int:
+        stop = min(start + _BLOCK, total)
+        for place in range(start, stop):
+            work(place)
+        return stop - start
 
-def _bar(items: Iterable[Any], total: int, what: str, unit: str) -> Iterable[Any]:
-    return tqdm(items, total=total, desc=what, unit=unit, mininterval=1, delay=1)
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=total, desc=what, unit=unit, mininterval=1, delay=1) as bar,
+    ):
+        for done in pool.map(block, range(0, total, _BLOCK)):
+            bar.update(done)

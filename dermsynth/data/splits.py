@@ -165,7 +165,7 @@ def choose_fold(images: ImageSet, tested: int) -> ImageSet:
         InputError: the set was not prepared with folds, or has no such fold.
     """
     numbers = {record.extra.get(FOLD, "") for record in images.records if record.split != "unused"}
-    if not all(number.isdecimal() for number in numbers):
+    if not numbers or not all(number.isdecimal() for number in numbers):
         raise InputError(f"data.fold: {images.root} has no folds. Prepare it with --folds, or leave data.fold out.")
     folds = 1 + max(map(int, numbers))
     if not 0 <= tested < folds:

@@ -14,6 +14,7 @@ from dermsynth.data import manifest, official, splits
 from dermsynth.data import near_duplicates as copies
 from dermsynth.data.isic import Download, Layout, LayoutName, SourceImage, read_download, some
 from dermsynth.data.manifest import Record
+from dermsynth.data.plan import Plan, Straddling
 from dermsynth.data.store import store_all
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
@@ -29,7 +30,7 @@ def prepare(
     split: Literal["auto", "official", "grouped"] = "auto",
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     folds: int | None = None,
-    straddling: Literal["report", "move"] = "report",
+    straddling: Straddling = "report",
     near_duplicates: bool = True,
     seed: int = 0,
     processes: int | None = None,
@@ -65,7 +66,7 @@ def prepare(
     found = [image for reading in readings for image in reading.download.images]
     _refuse_repeated(found)
     policy = _policy(readings, split, folds)
-    plan = _Plan(policy, tuple(fractions), folds, straddling, seed)
+    plan = Plan(policy, tuple(fractions), folds, straddling, seed)
     records = [image.record for image in found]
     plan.check(records)
 
@@ -89,8 +90,10 @@ def prepare(
         for record, stored in zip(records, done, strict=True)
     ]
     links = _near_duplicates(records, out, processes) if near_duplicates else []
-    across = official.across(records, links) if policy == "official" else []
+    torn = official.across(records, links) if policy == "official" else []
+    patients = splits.groups(records)
     records = plan.deal(records, links)
+    joined = _joined(links, records, patients)
     info = {
         "command": _command(
             sources,
@@ -107,11 +110,14 @@ def prepare(
         "settings": settings,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "sources": [reading.account() for reading in readings],
-        "near_duplicates": {"pairs": links, "across_official_splits": across},
+        "near_duplicates": {"pairs": links, "groups_joined": joined, "across_official_splits": torn}
+        if near_duplicates
+        else None,
         "counts": {name: dict(_by_class(records, name)) for name in _used(records)},
     }
     manifest.write(out, records, info)
-    _report_near_duplicates(links, across, straddling)
+    if near_duplicates:
+        _report_near_duplicates(links, torn, joined, mend=straddling == "move")
     _report(records, readings, out, policy)
 
 
@@ -163,85 +169,56 @@ def _refuse_repeated(found: Sequence[SourceImage]) -> None:
         )
 
 
-def _policy(readings: Sequence[_Reading], split: str, folds: int | None) -> str:
+def _policy(
+    readings: Sequence[_Reading], split: Literal["auto", "official", "grouped"], folds: int | None
+) -> Literal["official", "grouped"]:
     without = [reading for reading in readings if not reading.download.official_split]
-    if split == "official" and folds:
+    if split == "official" and folds is not None:
         raise InputError("--folds: an official split has none. Leave --folds out, or use --split grouped.")
     if split == "official" and without:
         raise InputError(
             f"--split official: {without[0].folder} ({without[0].layout.name}) "
             "does not have all three official parts. Use --split grouped."
         )
-    return ("grouped" if without or folds else "official") if split == "auto" else split
+    if split == "auto":
+        return "grouped" if without or folds is not None else "official"
+    return split
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How images get their split."""
-
-    policy: str
-    fractions: tuple[float, ...]
-    folds: int | None
-    straddling: str
-    seed: int
-
-    def check(self, records: Sequence[Record]) -> None:
-        """Raise what `deal` would, before hours of resizing; near-duplicates are not known yet."""
-        names = splits.groups(records)
-        if self.folds is not None:
-            splits.check_folds(names, self.folds, self.seed)
-        elif self.policy == "grouped":
-            splits.check_shares(names, self.fractions, self.seed)
-        elif self.straddling == "report":
-            official.keep(records, [])
-
-    def deal(self, records: Sequence[Record], links: Sequence[tuple[str, str]]) -> list[Record]:
-        """The records with their group and split, and their fold if there are any."""
-        if self.policy == "official" and self.straddling == "report":
-            names, dealt = official.keep(records, links), [record.split for record in records]
-        elif self.policy == "official":
-            names, dealt = official.mend(records, links)
-        else:
-            names = splits.groups(records, links)
-            if self.folds is not None:
-                return self._deal_folds(records, names, self.folds)
-            dealt = splits.grouped_split(records, names, self.fractions, self.seed)
-        return [replace(r, group=g, split=s) for r, g, s in zip(records, names, dealt, strict=True)]
-
-    def _deal_folds(self, records: Sequence[Record], names: Sequence[str], folds: int) -> list[Record]:
-        numbers = splits.deal_folds(records, names, folds, self.seed)
-        return [
-            replace(
-                record,
-                group=name,
-                split=splits.split_of_fold(number, 0, folds),
-                extra={**record.extra, splits.FOLD: str(number)},
-            )
-            for record, name, number in zip(records, names, numbers, strict=True)
-        ]
+_Link = tuple[str, str]  # two image ids
 
 
-def _near_duplicates(records: Sequence[Record], out: Path, processes: int | None) -> list[tuple[str, str]]:
-    """Pairs of image ids."""
+def _near_duplicates(records: Sequence[Record], out: Path, processes: int | None) -> list[_Link]:
     ids = [record.image_id for record in records]
     thumbnails = copies.read_thumbnails([out / record.file_name for record in records], processes)
     return [(ids[one], ids[other]) for one, other in copies.find(thumbnails, processes)]
 
 
-def _report_near_duplicates(
-    links: Sequence[tuple[str, str]], across: Sequence[tuple[str, str]], straddling: str
-) -> None:
-    named = some([f"{one} = {other}" for one, other in links])
-    print(f"\n{len(links)} pairs of near-duplicates{': ' if links else ''}{named}")
-    if across:
-        named = some([f"{one} = {other}" for one, other in across])
-        print(f"WARNING: {len(across)} of them lie across the official splits: {named}")
+def _joined(links: Sequence[_Link], records: Sequence[Record], before: Sequence[str]) -> tuple[int, int]:
+    """How many groups hold near-duplicates, before and after their links join them."""
+    linked = {image_id for link in links for image_id in link}
+    pairs = [(r.group, name) for r, name in zip(records, before, strict=True) if r.image_id in linked]
+    return len({name for _, name in pairs}), len({name for name, _ in pairs})
+
+
+def _report_near_duplicates(found: Sequence[_Link], torn: Sequence[_Link], joined: tuple[int, int], mend: bool) -> None:
+    pairs = "1 pair" if len(found) == 1 else f"{len(found)} pairs"
+    if not found:
+        print("no near-duplicates")
+        return
+    print(f"\n{pairs} of near-duplicates, which join {joined[0]} groups to {joined[1]}: {_named(found)}")
+    if torn:
+        print(f"WARNING: {len(torn)} of these pairs lie across the official splits: {_named(torn)}")
         print(
-            "  --straddling report leaves the split as it is: what is trained on holds images that are tested on. "
+            "  What is in train of them (or in val, where the other is in test) is taken out: split unused."
+            if mend
+            else "  The split is left as it is, so that images are tested on that were trained on. "
             "--straddling move takes them out of train (or val)."
-            if straddling == "report"
-            else "  their images in train (or val, where the other is in test) are taken out: split unused."
         )
+
+
+def _named(links: Sequence[_Link]) -> str:
+    return some([f"{one} = {other}" for one, other in links])
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
