@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from dermsynth.data import manifest
-from dermsynth.data.manifest import Record, sha256_file
+from dermsynth.data.manifest import ORIGINS, Record, sha256_file
 from dermsynth.lesions import DIAGNOSES
 
 CLASSES = ["NV", "MEL", "SK"]
@@ -22,7 +22,7 @@ def make_set(
     train_split_sha256: str | None = None,
 ) -> Path:
     """An image set of flat colours, one colour a class plus noise; by default 4 train, 2 val, 2 test a class."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(ORIGINS.index(origin))  # a generated set is no copy of a real one
     (root / "images").mkdir(parents=True)
     records = []
     for number, (code, count) in enumerate((per_class or dict.fromkeys(CLASSES, 8)).items()):

@@ -1,9 +1,16 @@
 """The leak rules: what may be trained on, given what will be tested on."""
 
+import contextlib
+import hashlib
 from collections.abc import Collection, Sequence
 
+from dermsynth.data import near_duplicates
 from dermsynth.data.manifest import ImageSet, train_split_sha256
 from dermsynth.errors import InputError
+from dermsynth.files import write_atomically
+
+# In a generated set's folder: held-out sets of which it is known to hold no copy, a hash a line.
+SEARCHED = ".no-copies"
 
 
 def check(
@@ -11,7 +18,11 @@ def check(
 ) -> None:
     """Raise if a mix of real and generated sets could tell the model about the patients it is tested on.
 
-    That no group lies in two splits is checked when a set is read (`manifest.read`).
+    1. No group lies in two splits.
+    2. `real` holds real images only, so none that is validated or tested on is generated.
+    3. A generated set holds generated images only, none of them for validation or test.
+    4. Its generator was fitted on this train split, or the set is named in `allow_foreign`.
+    5. Whoever made it, it holds no near-copy of an image that is validated or tested on.
 
     Args:
         real: the set that is trained, validated and tested on.
@@ -24,7 +35,13 @@ def check(
     Raises:
         InputError: naming the set, the image and what to do.
     """
+    split_of: dict[str, str] = {}
     for record in real.records:
+        if record.split != "unused" and split_of.setdefault(record.group, record.split) != record.split:
+            raise InputError(
+                f"{real.root}: image {record.image_id} ({record.split}) belongs to a patient, lesion or group that has "
+                f"images in {split_of[record.group]}, too. Prepare the set again."
+            )
         if record.origin != "real":
             raise InputError(
                 f"{real.root}: image {record.image_id} is generated; data.real takes real images only. "
@@ -43,15 +60,41 @@ def check(
                     f"{generated.root}: image {record.image_id} has origin {record.origin} and split {record.split}; "
                     "a set in data.synthetic holds only generated images, and none for validation or test."
                 )
-        if generated.root.name in allow_foreign:
-            continue
         hashes = {record.extra.get("train_split_sha256", "") for record in generated.records}
         if for_prior:
             hashes.discard("")
-        if not hashes <= {split_hash}:
+        if generated.root.name not in allow_foreign and not hashes <= {split_hash}:
             found = ", ".join(sorted(h[:12] or "none" for h in hashes - {split_hash}))
             raise InputError(
                 f"{generated.root}: its generator was fitted on another train split ({found}) than that of {real.root} "
                 f"({split_hash[:12]}), so it may have seen the patients you test on. Generate again with a model "
                 f"fitted on {real.root}, or name the set in data.allow_foreign if you know that it has not."
             )
+        _refuse_copies(real, generated)
+
+
+def _refuse_copies(real: ImageSet, generated: ImageSet) -> None:
+    """The search takes as long as reading the images, so a clean result is kept beside the generated ones."""
+    held_out = [record for record in real.records if record.split in ("val", "test")]
+    hashes = (",".join(sorted(r.sha256 for r in records)) for records in (held_out, generated.records))
+    search = hashlib.sha256(";".join(hashes).encode()).hexdigest()
+    kept = generated.root / SEARCHED
+    known = kept.read_text(encoding="utf-8").split() if kept.is_file() else []
+    if search in known:
+        return
+    pairs = near_duplicates.find_between(
+        near_duplicates.read_thumbnails([real.path(record) for record in held_out]),
+        near_duplicates.read_thumbnails([generated.path(record) for record in generated.records]),
+    )
+    if pairs:
+        named = "; ".join(
+            f"{generated.records[copy].file_name} of {held_out[original].image_id} ({held_out[original].split})"
+            for original, copy in pairs[:5]
+        )
+        more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        raise InputError(
+            f"{generated.root}: {len(pairs)} near-copies of images that {real.root} validates or tests on: "
+            f"{named}{more}. Take their rows out of metadata.csv, and ask how the generator came to know them."
+        )
+    with contextlib.suppress(OSError):  # a set may lie where nobody can write
+        write_atomically(kept, "\n".join([*known, search]) + "\n")

@@ -18,6 +18,7 @@ from dermsynth.data.manifest import Record
 from dermsynth.data.mixing import Policy, RealOnly
 from dermsynth.data.pixel_cache import PixelCache
 from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
+from dermsynth.data.splits import choose_fold
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
 
@@ -79,6 +80,8 @@ class LesionData(LightningDataModule):
         num_workers: loader processes; 0 loads in the training process.
         pixel_cache: folder for decoded images, on a fast disk of this machine; worth it where the set's images are
             larger than `size`. It takes 3 bytes a pixel, and can be deleted between runs.
+        fold: of a set that was prepared with folds, the one to test on; the next one is validated on and the others
+            are trained on. Without it the column `split` decides.
     """
 
     #: Class images of a base that was never fitted on patients may be mixed in.
@@ -97,6 +100,7 @@ class LesionData(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         pixel_cache: Path | None = None,
+        fold: int | None = None,
     ) -> None:
         super().__init__()
         self.label_by = lesions.label_by(classes)
@@ -111,11 +115,14 @@ class LesionData(LightningDataModule):
         self.augmentation, self.allow_foreign = augmentation, allow_foreign
         #: Whether a model that was fitted on another train split may be tested on this one.
         self.external = self.real.name in allow_foreign
-        self.seed, self.num_workers, self.pixel_cache = seed, num_workers, pixel_cache
+        self.seed, self.num_workers = seed, num_workers
+        self.pixel_cache, self.fold = pixel_cache, fold
 
     def setup(self, stage: str) -> None:
         """Read the sets and check that nothing leaks between them."""
         real = manifest.read(self.real)
+        if self.fold is not None:
+            real = choose_fold(real, self.fold)
         synthetic = [manifest.read(folder) for folder in self.synthetic]
         leaks.check(real, synthetic, self.allow_foreign, for_prior=self.trains_a_generator)
         self.train_split_sha256 = manifest.train_split_sha256(real.records)

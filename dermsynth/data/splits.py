@@ -1,15 +1,17 @@
-"""Groups that must stay together, and the stratified split that keeps each of them whole."""
+"""Groups that must stay together, and the stratified splits and folds that keep each of them whole."""
 
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dermsynth.data.manifest import Record
+from dermsynth.data.manifest import ImageSet, Record
 from dermsynth.errors import InputError
 
 SPLIT_NAMES = ("train", "val", "test")
+FOLD = "fold"
 IntArray = NDArray[np.int64]
 _WAYS = 100
 
@@ -89,13 +91,26 @@ def grouped_split(
     Raises:
         InputError: wrong fractions, or fewer groups than splits.
     """
+    check_shares(group_names, fractions, seed)
+    if not any(fractions[1:]):
+        return ["train"] * len(records)
+    order, strata, members = _numbered(records, group_names)
+    random = np.random.RandomState(seed)
+    counts = _folds(fractions, len(set(group_names)))
+    fold_of = _stratified_folds(strata, members, sum(counts), random)
+    result = np.empty(len(records), dtype=object)
+    result[order] = _deal(fold_of, strata, members, counts, random)
+    return result.tolist()
+
+
+def check_shares(group_names: Sequence[str], fractions: Sequence[float], seed: int) -> None:
+    """Raise what `grouped_split` would, before work is done that it would waste."""
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise InputError(
             f"--fractions: {list(fractions)}; expected shares of train, val and test that sum to 1, "
             "such as [0.7,0.15,0.15]; none below 0, and train above 0."
         )
-    if not 0 <= seed < 2**32:
-        raise InputError(f"--seed {seed}: expected 0 to 4294967295.")
+    _check_seed(seed)
     wanted = [name for name, fraction in zip(SPLIT_NAMES, fractions, strict=True) if fraction > 0]
     distinct = len(set(group_names))
     if distinct < len(wanted):
@@ -103,17 +118,78 @@ def grouped_split(
             f"{distinct} patients or groups cannot be dealt to {len(wanted)} splits ({', '.join(wanted)}). "
             "Add images of other patients, or set a share of --fractions to 0."
         )
-    if wanted == ["train"]:
-        return ["train"] * len(records)
+
+
+def deal_folds(records: Sequence[Record], group_names: Sequence[str], folds: int, seed: int) -> list[int]:
+    """Deal whole groups to folds, each with about the same share of every stratum.
+
+    Args:
+        records: what to split.
+        group_names: the group of each record.
+        folds: how many.
+        seed: of the draw.
+
+    Returns:
+        The fold of each record, from 0, in order.
+
+    Raises:
+        InputError: wrong number of folds, or fewer groups than folds.
+    """
+    check_folds(group_names, folds, seed)
+    order, strata, members = _numbered(records, group_names)
+    result = np.empty(len(records), dtype=np.int64)
+    result[order] = _stratified_folds(strata, members, folds, np.random.RandomState(seed))
+    return result.tolist()
+
+
+def check_folds(group_names: Sequence[str], folds: int, seed: int) -> None:
+    """Raise what `deal_folds` would, before work is done that it would waste."""
+    _check_seed(seed)
+    distinct = len(set(group_names))
+    if not 3 <= folds <= distinct:
+        raise InputError(
+            f"--folds {folds}: expected 3 (one to test on, one to validate on, the others to train on) to {distinct}, "
+            "the number of patients or groups."
+        )
+
+
+def split_of_fold(fold: int, tested: int, folds: int) -> str:
+    """The split of an image of one fold when another one is tested on: the next one is for validation."""
+    return {tested: "test", (tested + 1) % folds: "val"}.get(fold, "train")
+
+
+def choose_fold(images: ImageSet, tested: int) -> ImageSet:
+    """The set with its images split so that one fold is tested on, by its column `fold`.
+
+    Raises:
+        InputError: the set was not prepared with folds, or has no such fold.
+    """
+    numbers = {record.extra.get(FOLD, "") for record in images.records if record.split != "unused"}
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        raise InputError(f"data.fold: {images.root} has no folds. Prepare it with --folds, or leave data.fold out.")
+    folds = 1 + max(map(int, numbers))
+    if not 0 <= tested < folds:
+        raise InputError(f"data.fold: {tested}; {images.root} has the folds 0 to {folds - 1}.")
+    records = (
+        record
+        if record.split == "unused"
+        else replace(record, split=split_of_fold(int(record.extra[FOLD]), tested, folds))
+        for record in images.records
+    )
+    return replace(images, records=tuple(records))
+
+
+def _numbered(records: Sequence[Record], group_names: Sequence[str]) -> tuple[IntArray, IntArray, IntArray]:
+    """The order of the image ids, and in it stratum and group of each record as numbers."""
     order = np.array(sorted(range(len(records)), key=lambda i: records[i].image_id))
     _, strata = np.unique([stratum(records[i]) for i in order], return_inverse=True)
     _, members = np.unique([group_names[i] for i in order], return_inverse=True)
-    random = np.random.RandomState(seed)
-    counts = _folds(fractions, distinct)
-    fold_of = _stratified_folds(strata, members, sum(counts), random)
-    result = np.empty(len(records), dtype=object)
-    result[order] = _deal(fold_of, strata, members, counts, random)
-    return result.tolist()
+    return order, strata, members
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed {seed}: expected 0 to 4294967295.")
 
 
 def _folds(fractions: Sequence[float], groups: int) -> list[int]:

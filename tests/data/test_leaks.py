@@ -1,6 +1,10 @@
+from dataclasses import replace
+
+import cv2
 import pytest
 
-from dermsynth.data import leaks, manifest
+from dermsynth.data import leaks, manifest, near_duplicates
+from dermsynth.data.phantoms import write
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
 
@@ -55,3 +59,69 @@ def test_the_split_is_known_by_its_ids_not_its_pixels(tmp_path):
     assert manifest.train_split_sha256(small.records) == manifest.train_split_sha256(large.records)
     fewer = [r for r in small.records if not r.image_id.endswith("000")]
     assert manifest.train_split_sha256(fewer) != manifest.train_split_sha256(small.records)
+
+
+def test_no_group_lies_in_two_splits(real):
+    train, test = real.split("train")[0], real.split("test")[0]
+    torn = replace(real, records=(replace(train, group="g"), replace(test, group="g")))
+    with pytest.raises(InputError, match=rf"{test.image_id} \(test\) belongs to a patient, lesion or group .* train"):
+        leaks.check(torn, [], allow_foreign=[])
+    leaks.check(replace(torn, records=(torn.records[0], replace(torn.records[1], split="unused"))), [], [])
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms") / "isic2020"
+    write(folder, patients=4, seed=1, size=128, malignant_share=0.3)
+    return [cv2.imread(str(path)) for path in sorted((folder / "train").iterdir())]
+
+
+class TestCopies:
+    """A generator that returns a patient it was to be tested on."""
+
+    @pytest.fixture
+    def sets(self, tmp_path, pictures):
+        """A real set with a drawn test and train image, and a generated set of its split."""
+        real = manifest.read(make_set(tmp_path / "real"))
+        for name, picture in zip(("test", "train"), pictures, strict=False):
+            cv2.imwrite(str(real.path(real.split(name)[0])), picture)
+        return real, generated(tmp_path, real)
+
+    @pytest.mark.parametrize("allowed", [[], ["made"]], ids=["ours", "foreign"])
+    def test_a_near_copy_of_a_test_image_is_refused(self, sets, pictures, allowed):
+        real, made = sets
+        copy = cv2.resize(pictures[0], (96, 96))[:, ::-1]
+        encoded = cv2.imencode(".jpg", copy, [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
+        cv2.imwrite(str(made.path(made.records[1])), cv2.imdecode(encoded, cv2.IMREAD_COLOR))
+        for _ in range(2):  # what was found once is found again
+            with pytest.raises(InputError) as error:
+                leaks.check(real, [made], allow_foreign=allowed)
+            assert f"{made.records[1].file_name} of {real.split('test')[0].image_id} (test)" in str(error.value)
+
+    def test_a_near_copy_of_a_training_image_is_no_leak(self, sets, pictures):
+        real, made = sets
+        cv2.imwrite(str(made.path(made.records[1])), pictures[1])
+        leaks.check(real, [made], allow_foreign=[])
+
+    def test_a_clean_set_is_searched_once_for_the_same_held_out_images(self, sets, monkeypatch):
+        real, made = sets
+        searches = []
+        find = near_duplicates.find_between
+        monkeypatch.setattr(near_duplicates, "find_between", lambda *a: searches.append(1) or find(*a))
+        leaks.check(real, [made], allow_foreign=[])
+        leaks.check(real, [made], allow_foreign=[])
+        assert len(searches) == 1
+        leaks.check(replace(real, records=real.records[:-1]), [made], allow_foreign=[])
+        leaks.check(real, [replace(made, records=made.records[1:])], allow_foreign=[])
+        assert len(searches) == 3
+        leaks.check(real, [made], allow_foreign=[])
+        assert len(searches) == 3
+
+    def test_a_generator_that_saw_the_test_patients_is_refused(self, sets, tmp_path):
+        """Fitted on the same images split otherwise, so that it trained on what is now tested on."""
+        real, _ = sets
+        swap = {"train": "test", "test": "train"}
+        otherwise = [replace(r, split=swap.get(r.split, r.split)) for r in real.records]
+        hash_of_other = manifest.train_split_sha256(otherwise)
+        with pytest.raises(InputError, match="may have seen the patients you test on"):
+            leaks.check(real, [generated(tmp_path / "x", real, fitted_on=hash_of_other)], allow_foreign=[])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from lightning import Trainer
@@ -192,3 +194,33 @@ def test_missing_class_in_a_split_is_said(tmp_path):
     data = ClassificationData(real=only_train, classes=["NV"], size=16, batch_size=2)
     with pytest.raises(InputError, match="no image of the classes NV in its val split"):
         data.setup("fit")
+
+
+def test_a_fold_decides_what_is_trained_and_tested_on(tmp_path, real):
+    images = manifest.read(real)
+    records = [replace(r, extra={"fold": str(n % 4)}) for n, r in enumerate(images.records)]
+    manifest.write(real, records, {})
+    hashes = set()
+    for fold in range(4):
+        data = ClassificationData(real=real, classes=CLASSES, size=16, batch_size=4, fold=fold)
+        data.setup("fit")
+        of = {name: {s.record.image_id for s in samples} for name, samples in data.samples.items()}
+        assert of["test"] == {r.image_id for n, r in enumerate(records) if n % 4 == fold}
+        assert [len(of[name]) for name in ("train", "val", "test")] == [12, 6, 6]
+        hashes.add(data.train_split_sha256)
+    assert len(hashes) == 4
+
+    of_fold_3 = data.train_split_sha256
+    made = make_set(tmp_path / "made", {"NV": 2}, "train", "synthetic", train_split_sha256=of_fold_3)
+    arguments = {"real": real, "synthetic": [made], "classes": CLASSES, "size": 16, "batch_size": 4}
+    ClassificationData(**arguments, fold=3).setup("fit")
+    with pytest.raises(InputError, match="another train split"):
+        ClassificationData(**arguments, fold=0).setup("fit")
+
+
+def test_folds_that_tear_a_group_apart_are_refused(real):
+    images = manifest.read(real)
+    records = [replace(r, group="one", split="train", extra={"fold": str(n % 4)}) for n, r in enumerate(images.records)]
+    manifest.write(real, records, {})
+    with pytest.raises(InputError, match="belongs to a patient, lesion or group"):
+        ClassificationData(real=real, classes=CLASSES, size=16, batch_size=4, fold=0).setup("fit")

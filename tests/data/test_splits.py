@@ -1,13 +1,15 @@
 """Groups and the stratified split: no group in two splits, whatever the set."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermsynth.data.manifest import Record
-from dermsynth.data.splits import UnionFind, grouped_split, groups
+from dermsynth.data.manifest import ImageSet, Record, train_split_sha256
+from dermsynth.data.splits import UnionFind, choose_fold, deal_folds, grouped_split, groups, split_of_fold
 from dermsynth.errors import InputError
 
 FRACTIONS = (0.7, 0.15, 0.15)
@@ -175,3 +177,62 @@ class TestGroupedSplit:
                 if value := getattr(r, key):
                     splits_of[value].add(s)
             assert all(len(found) == 1 for found in splits_of.values())
+
+
+class TestFolds:
+    def test_folds_are_alike_and_groups_whole(self):
+        records = many()
+        names = groups(records)
+        fold = deal_folds(records, names, 5, seed=0)
+        assert sorted(Counter(fold)) == list(range(5))
+        for number in range(5):
+            ours = [r for r, f in zip(records, fold, strict=True) if f == number]
+            assert len(ours) == pytest.approx(60, abs=10)
+            assert sum(r.diagnosis == "MEL" for r in ours) == 2
+        assert len(set(zip(names, fold, strict=True))) == len(set(names))
+
+    def test_the_seed_decides_and_the_order_of_rows_does_not(self):
+        records = many()
+        names = groups(records)
+        first = deal_folds(records, names, 4, seed=3)
+        assert deal_folds(records[::-1], names[::-1], 4, seed=3) == first[::-1]
+        assert deal_folds(records, names, 4, seed=4) != first
+
+    @pytest.mark.parametrize("folds", [-1, 0, 2, 7])
+    def test_a_wrong_number_is_refused(self, folds):
+        records = [record(i, patient=f"P{i % 6}") for i in range(12)]
+        with pytest.raises(InputError, match=f"--folds {folds}: expected 3 .* to 6"):
+            deal_folds(records, groups(records), folds, seed=0)
+
+    @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["MEL", "NV", ""])), min_size=1), st.data())
+    @settings(max_examples=60, deadline=None)
+    def test_no_fold_is_empty_and_no_group_torn(self, rows, data):
+        records = [record(i, d, patient=p) for i, (p, d) in enumerate(rows)]
+        names = groups(records)
+        if len(set(names)) < 3:
+            return
+        folds = data.draw(st.integers(3, len(set(names))))
+        fold = deal_folds(records, names, folds, seed=0)
+        assert set(fold) == set(range(folds))
+        assert len(set(zip(names, fold, strict=True))) == len(set(names))
+
+    def test_each_image_is_tested_on_once_validated_on_once_and_trained_on_otherwise(self):
+        records = tuple(replace(record(i), extra={"fold": str(i % 5)}, split="train") for i in range(20))
+        images = ImageSet(Path("set"), (*records, replace(record(99), split="unused")))
+        chosen = [choose_fold(images, fold) for fold in range(5)]
+        for number in range(20):
+            splits = Counter(c.records[number].split for c in chosen)
+            assert splits == {"train": 3, "val": 1, "test": 1}
+        assert {c.records[-1].split for c in chosen} == {"unused"}
+        assert len({train_split_sha256(c.records) for c in chosen}) == 5
+        assert [split_of_fold(f, 4, 5) for f in range(5)] == ["val", "train", "train", "train", "test"]
+
+    def test_a_fold_that_is_not_there_is_refused(self):
+        folded = ImageSet(
+            Path("set"), tuple(replace(record(i), extra={"fold": str(i % 3)}, split="train") for i in range(9))
+        )
+        for wrong in (-1, 3):
+            with pytest.raises(InputError, match=f"data.fold: {wrong}; set has the folds 0 to 2"):
+                choose_fold(folded, wrong)
+        with pytest.raises(InputError, match="set has no folds"):
+            choose_fold(ImageSet(Path("set"), (replace(record(0), split="train"),)), 0)

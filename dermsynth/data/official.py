@@ -1,0 +1,73 @@
+"""Groups under an official split, which was made by others and may tear near-duplicates, lesions or patients apart."""
+
+from collections.abc import Sequence
+
+from dermsynth.data.manifest import Record
+from dermsynth.data.splits import SPLIT_NAMES, groups
+from dermsynth.errors import InputError
+
+
+def keep(records: Sequence[Record], links: Sequence[tuple[str, str]]) -> list[str]:
+    """The groups under an official split that stays as it is: a link across its splits joins nothing.
+
+    Args:
+        records: with their official `split`.
+        links: pairs of image ids of near-duplicates.
+
+    Returns:
+        The group of each record, in order.
+
+    Raises:
+        InputError: a patient or lesion lies in two splits.
+    """
+    split_of = {record.image_id: record.split for record in records}
+    names = groups(records, [(one, other) for one, other in links if split_of[one] == split_of[other]])
+    torn = straddling([record.split for record in records], names)
+    if torn:
+        raise InputError(
+            f"--split official: {len(torn)} patients or lesions lie in several of its splits. Take their training "
+            "images out with --straddling move, or deal all images anew with --split grouped."
+        )
+    return names
+
+
+def mend(records: Sequence[Record], links: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Groups and splits such that no group straddles the official split and its test images stay what they are.
+
+    Of a group that straddles, only the images in the split that counts most (test, then val) stay; the others become
+    `unused`. Moving test images to train would make another test set, whose numbers cannot be compared with anybody's.
+
+    Args:
+        records: with their official `split`.
+        links: pairs of image ids of near-duplicates.
+
+    Returns:
+        The group and the split of each record, in order.
+    """
+    names = groups(records, links)
+    torn = straddling([record.split for record in records], names)
+    kept = {name: max(places, key=SPLIT_NAMES.index) for name, places in torn.items()}
+    splits = [
+        "unused" if kept.get(name, record.split) != record.split else record.split
+        for name, record in zip(names, records, strict=True)
+    ]
+    return names, splits
+
+
+def across(records: Sequence[Record], links: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The links of which one image is in another one of train, val and test than the other."""
+    split_of = {record.image_id: record.split for record in records if record.split in SPLIT_NAMES}
+    return [
+        (one, other)
+        for one, other in links
+        if one in split_of and other in split_of and split_of[one] != split_of[other]
+    ]
+
+
+def straddling(splits: Sequence[str], group_names: Sequence[str]) -> dict[str, set[str]]:
+    """The groups that lie in several of train, val and test, and in which."""
+    found: dict[str, set[str]] = {}
+    for split, name in zip(splits, group_names, strict=True):
+        if split in SPLIT_NAMES:
+            found.setdefault(name, set()).add(split)
+    return {name: places for name, places in found.items() if len(places) > 1}
