@@ -12,8 +12,8 @@ import pytest
 from dermsynth.data import manifest
 from dermsynth.data.layouts.download import Choices, Columns
 from dermsynth.errors import InputError
-from dermsynth.tools.sources import once_each, read_source
 from dermsynth.tools.prepare import prepare
+from dermsynth.tools.sources import once_each, read_source
 
 
 def draw(path, seed=0):
