@@ -16,7 +16,12 @@ from dermsynth.data import manifest
 from dermsynth.data.images import write_png
 from dermsynth.data.manifest import Record, sha256_file
 from dermsynth.errors import InputError
+from dermsynth.files import make_folder
 from dermsynth.grids import grid, name_rows
+
+
+# The mark of a set that is not finished, so that only images of predict are ever removed.
+_BEGUN = ".begun-by-predict"
 
 
 class ImageSetWriter(Callback):
@@ -31,16 +36,22 @@ class ImageSetWriter(Callback):
         self.grid_images, self.beside = grid_images, beside
         self._records: list[Record] = []
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a finished set; note where the weights come from."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a finished set, and a folder with images that are not of a broken-off run."""
         self._out = Path(trainer.default_root_dir)
         if (self._out / manifest.METADATA).exists():
             raise InputError(f"--run {self._out}: it holds an image set already. Choose another folder or remove it.")
+        if (self._out / "images").exists() and not (self._out / _BEGUN).exists():
+            raise InputError(f"--run {self._out}: it holds images that predict did not make. Choose another folder.")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note where the weights come from."""
         self._above = manifest.read(self.beside) if self.beside else None
         if trainer.is_global_zero:
-            # Images of a broken-off run, which this one need not make again.
+            # A broken-off run's images may be of other weights or settings: all are made again.
             shutil.rmtree(self._out / "images", ignore_errors=True)
-            (self._out / "images").mkdir(parents=True)
+            make_folder(self._out / "images")
+            (self._out / _BEGUN).touch()
         trainer.strategy.barrier()
         module: Any = pl_module
         how = module.sampling
@@ -93,6 +104,7 @@ class ImageSetWriter(Callback):
         if trainer.is_global_zero:
             records.sort(key=lambda record: record.image_id)
             manifest.write(self._out, records, self._info)
+            (self._out / _BEGUN).unlink()
             self._picture(records)
             print(f"{len(records)} images: {self._out}\npicture:  {self._out / 'grid.png'}")
 

@@ -102,7 +102,9 @@ def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, A
             "could run code. If you trust it, give --weights_only false."
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a whole checkpoint.") from error
+        raise InputError(
+            f"{path}: not a whole checkpoint. Delete it and take another one, such as best.ckpt beside it."
+        ) from error
     if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
         raise InputError(f"{path}: not a checkpoint of a training run.")
     return checkpoint
@@ -154,5 +156,10 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step != self._step:
             self._step = trainer.global_step
             path = last_checkpoint(Path(trainer.default_root_dir))
-            # False is the default, but Lightning remarks on it.
-            trainer.save_checkpoint(path, weights_only=False)
+            # Lightning's own write may end in a copy between file systems: beside the target first, so that a kill
+            # leaves the checkpoint before. False is the default, but Lightning remarks on it.
+            beside = path.with_name(f"{path.name}.part")
+            trainer.save_checkpoint(beside, weights_only=False)
+            if trainer.is_global_zero:
+                beside.replace(path)
+            trainer.strategy.barrier("last checkpoint")

@@ -88,8 +88,11 @@ class TrainingCLI(LightningCLI):
                 mark = (config.run / FINISHED).read_text(encoding="utf-8").strip()
                 _say(f"{config.run} is complete ({mark}); nothing is done. A new run needs another --run.")
                 raise SystemExit(0)
-            if config.ckpt_path is None and last_checkpoint(config.run).is_file():
+            # Given again, the command that began a run from another one's checkpoint goes on with its own.
+            if last_checkpoint(config.run).is_file():
                 config.ckpt_path = last_checkpoint(config.run)
+        if self.subcommand == "test" and (config.run / RUN_FILE).is_file():
+            _check_own(config.run, Path(config.ckpt_path))
         if config.ckpt_path is not None:
             checkpoint = read_checkpoint(Path(config.ckpt_path), config.weights_only)
             if self.subcommand == "fit":
@@ -199,6 +202,15 @@ def _check_moved(config: Namespace) -> None:
             recorded = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("run")
             if recorded == str(config.run) and path.resolve().parent != config.run.resolve():
                 raise InputError(f"{path}: it is of the run {recorded}, which lay there. Add --run {path.parent}.")
+
+
+def _check_own(run: Path, checkpoint: Path) -> None:
+    """Refuse another run's checkpoint: its predictions would stand in this run's folder."""
+    if not checkpoint.resolve().is_relative_to(run.resolve()):
+        raise InputError(
+            f"--ckpt_path {checkpoint}: not of the run {run}, whose predictions.csv would be written. Give a checkpoint "
+            f"in {run / 'checkpoints'}, or another --run."
+        )
 
 
 @rank_zero_only

@@ -326,6 +326,8 @@ class GenerationData(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """The images of this rank: every `world_size`-th."""
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if len(self.items) < ranks:  # a process without an image would let the others wait for it
+            raise InputError(f"data.count: {len(self.items)} images are fewer than the {ranks} processes. Use fewer.")
         return DataLoader(self.items[rank::ranks], batch_size=self.batch_size)  # type: ignore[arg-type]
 
 

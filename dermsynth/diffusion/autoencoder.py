@@ -10,7 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
-from dermsynth.diffusion.parts import load_parts, refuse_foreign_base, save_pipeline
+from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
 
 KIND = "autoencoder"
 
@@ -48,8 +48,10 @@ class Autoencoder(LightningModule):
         self.provenance: dict[str, Any] = self.parts.provenance
 
     def on_fit_start(self) -> None:
-        """Refuse a base that saw other patients."""
-        refuse_foreign_base(self.parts, provenance_of(self.trainer))
+        """Refuse a base or a checkpoint that saw other patients."""
+        data = provenance_of(self.trainer)
+        refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data)
+        refuse_foreign_weights("the checkpoint", self.provenance, data)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch of images."""

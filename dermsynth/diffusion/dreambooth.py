@@ -17,11 +17,13 @@ from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config
 from dermsynth.diffusion import objective
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
 from dermsynth.diffusion.objective import PredictionType
-from dermsynth.diffusion.parts import load_parts, refuse_foreign_base, save_pipeline, tensors_sha256
+from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline, tensors_sha256
 from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.errors import InputError
 
 KIND = "dreambooth"
+# What a stream of random numbers is for, so that no two streams coincide.
+_TRAIN, _VALIDATE = range(2)
 
 
 class DreamBooth(LightningModule):
@@ -88,14 +90,16 @@ class DreamBooth(LightningModule):
         self.provenance: dict[str, Any] = self.parts.provenance
 
     def on_fit_start(self) -> None:
-        """Refuse a base that saw other patients; set the trained parts, and only them, to training mode."""
-        refuse_foreign_base(self.parts, provenance_of(self.trainer))
+        """Refuse a base or a checkpoint that saw other patients; set the trained parts, and only them, to training mode."""
+        data = provenance_of(self.trainer)
+        refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data)
+        refuse_foreign_weights("the checkpoint", self.provenance, data)
         self.unet.train()
         self.text_encoder.train(self.train_text_encoder)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Denoising loss of one batch at random noise and timesteps."""
-        generator = self._generator(self.current_epoch, batch_idx, self.global_rank)
+        generator = self._generator(_TRAIN, self.current_epoch, batch_idx)
         prompts = batch["prompt"]
         if self.caption_dropout:
             kept = torch.rand(len(prompts), generator=generator) >= self.caption_dropout
@@ -111,7 +115,7 @@ class DreamBooth(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Denoising loss on held-out images; noise and timestep of an image are the same at every validation."""
-        generator = self._generator(batch_idx, self.global_rank)
+        generator = self._generator(_VALIDATE, 0, batch_idx)
         prediction, wanted, _ = self._denoise(batch["pixel_values"], batch["prompt"], generator)
         loss = F.mse_loss(prediction.float(), wanted)
         self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(batch["prompt"]))
@@ -205,7 +209,8 @@ class DreamBooth(LightningModule):
     def _randn_like(self, like: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(like.shape, generator=generator).to(like.device)
 
-    def _generator(self, *place: int) -> torch.Generator:
+    def _generator(self, purpose: int, epoch: int, batch: int) -> torch.Generator:
         # Own generators: after seed_everything the global one draws the same numbers on every rank.
-        seed = np.random.SeedSequence((self.seed, *place)).generate_state(1, np.uint64)[0] >> 1
+        place = (self.seed, purpose, epoch, batch, self.global_rank)
+        seed = np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1
         return torch.Generator().manual_seed(int(seed))

@@ -165,20 +165,21 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def refuse_foreign_base(parts: Parts, data: Mapping[str, Any]) -> None:
-    """Refuse to go on training a base of ours that was fitted on other patients than the data's train split.
+def refuse_foreign_weights(name: str, provenance: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Refuse to go on training weights of ours that were fitted on other patients than the data's train split.
 
     Args:
-        parts: with the base's provenance.
-        data: the provenance of what it is to be trained on.
+        name: what they are called in the message.
+        provenance: of the weights, if they are ours; else empty.
+        data: the provenance of what they are to be trained on.
 
     Raises:
         InputError: the two train splits differ.
     """
-    seen, ours = parts.provenance.get("train_split_sha256"), data.get("train_split_sha256", "")
+    seen, ours = provenance.get("train_split_sha256"), data.get("train_split_sha256", "")
     if seen and seen != ours:
         raise InputError(
-            f"model.base: {parts.base} was fitted on another train split ({seen[:12]}) than that of the data "
+            f"{name} was fitted on another train split ({seen[:12]}) than that of the data "
             f"({ours[:12] or 'none'}), so it may have seen the patients that a classifier is tested on."
         )
 
