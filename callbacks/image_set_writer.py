@@ -19,7 +19,6 @@ from dermsynth.errors import InputError
 from dermsynth.files import make_folder
 from dermsynth.grids import grid, name_rows
 
-
 # The mark of a set that is not finished, so that only images of predict are ever removed.
 _BEGUN = ".begun-by-predict"
 

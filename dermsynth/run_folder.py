@@ -20,8 +20,8 @@ from dermsynth.files import write_atomically
 RUN_FILE = "fit.yaml"
 # Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
 FINISHED = "finished"
-# Where a run lies and what it was started from do not make it another run.
-NOT_COMPARED = ("run", "ckpt_path")
+# Where a run and its cache lie and what it was started from do not make it another run.
+NOT_COMPARED = ("run", "ckpt_path", "pixel_cache")
 _ABSENT = "nothing"
 
 

@@ -208,8 +208,8 @@ def _check_own(run: Path, checkpoint: Path) -> None:
     """Refuse another run's checkpoint: its predictions would stand in this run's folder."""
     if not checkpoint.resolve().is_relative_to(run.resolve()):
         raise InputError(
-            f"--ckpt_path {checkpoint}: not of the run {run}, whose predictions.csv would be written. Give a checkpoint "
-            f"in {run / 'checkpoints'}, or another --run."
+            f"--ckpt_path {checkpoint}: not of the run {run}, whose predictions.csv would be written. Give a "
+            f"checkpoint in {run / 'checkpoints'}, or another --run."
         )
 
 

@@ -140,6 +140,25 @@ def test_a_named_checkpoint_wins_and_is_not_remembered(here, capsys):
     assert yaml.safe_load(Path("more/fit.yaml").read_text())["ckpt_path"] is None
 
 
+def test_a_run_begun_from_anothers_checkpoint_goes_on_with_its_own(here, capsys):
+    fit()
+    longer = ["--ckpt_path", "r/checkpoints/best.ckpt", "--trainer.max_epochs", "3"]
+    fit(*longer, run="more")
+    (Path("more") / FINISHED).unlink()
+    capsys.readouterr()
+    assert fit(*longer, run="more") == 0
+    assert "more: going on from more/checkpoints/last.ckpt, step 12\n" in capsys.readouterr().out
+    assert not list(Path("more/checkpoints").glob("*.part"))
+
+
+def test_another_runs_checkpoint_is_not_tested_in_this_ones_folder(here, capsys):
+    fit()
+    fit(run="other")
+    assert main(["test", "--config", "r/fit.yaml", "--ckpt_path", "other/checkpoints/best.ckpt"]) == 2
+    assert "other/checkpoints/best.ckpt: not of the run r" in capsys.readouterr().err
+    assert not Path("r/test.yaml").exists()
+
+
 def test_other_stages_leave_fit_yaml_alone(here):
     fit()
     saved = Path("r/fit.yaml").read_text()

@@ -90,7 +90,7 @@ class DreamBooth(LightningModule):
         self.provenance: dict[str, Any] = self.parts.provenance
 
     def on_fit_start(self) -> None:
-        """Refuse a base or a checkpoint that saw other patients; set the trained parts, and only them, to training mode."""
+        """Refuse a base or checkpoint that saw other patients; set what is trained, and only that, to training mode."""
         data = provenance_of(self.trainer)
         refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data)
         refuse_foreign_weights("the checkpoint", self.provenance, data)

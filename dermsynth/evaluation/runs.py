@@ -25,6 +25,9 @@ PREFIX = "p_"
 AGAIN = "Write it again with `python -m dermsynth test`."
 CONFIG = "fit.yaml"
 OWN_KEYS = ("seed_everything", "run", "ckpt_path")  # in these the runs of one arm may differ
+# What makes an arm: in these keys, and those below them, arms are meant to differ.
+ARM_KEYS = ("data.init_args.synthetic", "data.init_args.mix", "data.init_args.allow_foreign")
+STEPS = "trainer.max_steps"
 SUM_TOLERANCE = 1e-3  # softmax in half precision, written with few digits, is still within it
 
 
@@ -67,8 +70,9 @@ class Run:
 
     @property
     def n_without_id(self) -> int:
-        """Images of no known patient or lesion: each is its own group, which has its name."""
-        return sum(group == image_id for group, image_id in zip(self.groups, self.image_ids, strict=True))
+        """Images of no known patient or lesion: their group has an image's name, their own or a near-duplicate's."""
+        names = set(self.image_ids)
+        return sum(group in names for group in self.groups)
 
 
 def read_run(folder: Path) -> Run:
@@ -172,17 +176,26 @@ def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     Raises:
         InputError: a configuration is not YAML.
     """
-    steps: dict[str, Any] = {}
+    of_arm: dict[str, dict[str, Any]] = {}
     for arm, runs in arms.items():
         configs = [_leaves(_config(run.path)) for run in runs if (run.path / CONFIG).is_file()]
         keys = {key for c in configs for key in {**configs[0], **c} if c.get(key) != configs[0].get(key)}
         if changed := sorted(keys.difference(OWN_KEYS)):
             yield f"the runs of {arm} differ in more than their seed: {', '.join(changed)}."
         if configs:
-            steps[arm] = configs[0].get("trainer.max_steps")
-    if any(n != next(iter(steps.values())) for n in steps.values()):
-        each = ", ".join(f"{arm} {n}" for arm, n in steps.items())
-        yield f"trainer.max_steps is not the same in all arms ({each}): a difference may be that of longer training."
+            of_arm[arm] = configs[0]
+    keys = sorted({key for config in of_arm.values() for key in config}.difference(OWN_KEYS))
+    unequal = [
+        key
+        for key in keys
+        if not key.startswith(ARM_KEYS) and len({str(config.get(key)) for config in of_arm.values()}) > 1
+    ]
+    if STEPS in unequal:
+        unequal.remove(STEPS)
+        each = ", ".join(f"{arm} {config.get(STEPS)}" for arm, config in of_arm.items())
+        yield f"{STEPS} is not the same in all arms ({each}): a difference may be that of longer training."
+    if unequal:
+        yield f"the arms differ in more than their images: {', '.join(unequal)}."
 
 
 def _config(folder: Path) -> Any:

@@ -10,7 +10,7 @@ import yaml
 from lightning import Trainer
 from PIL import Image
 
-from callbacks.image_set_writer import ImageSetWriter
+from callbacks.image_set_writer import _BEGUN, ImageSetWriter
 from dermsynth.data import manifest
 from dermsynth.data.manifest import sha256_file
 from dermsynth.data.modules import GenerationData, image_seed
@@ -91,7 +91,12 @@ def test_a_set_to_show_beside_is_looked_for_before_anything_is_generated(base, t
 def test_a_set_that_broke_off_is_made_anew(base, tmp_path):
     (tmp_path / "made/images").mkdir(parents=True)
     (tmp_path / "made/images/NV_000099.png").write_bytes(b"left over")
+    with pytest.raises(InputError, match="it holds images that predict did not make"):
+        generate(base, tmp_path / "made")
+    assert (tmp_path / "made/images/NV_000099.png").read_bytes() == b"left over"
+    (tmp_path / "made" / _BEGUN).touch()
     generate(base, tmp_path / "made")
+    assert not (tmp_path / "made" / _BEGUN).exists()
     assert len(list((tmp_path / "made/images").iterdir())) == len(manifest.read(tmp_path / "made").records)
 
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,7 +72,7 @@ def test_training_ends_where_a_plain_loop_of_the_published_algorithm_ends(base, 
         for number, batch in enumerate(loader):
             if step == 4:
                 break
-            generator = draws._generator(epoch, number, 0)
+            generator = draws._generator(0, epoch, number)
             posterior = parts.vae.encode(batch["pixel_values"]).latent_dist
             x = (posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)) * 0.5
             eps = torch.randn(x.shape, generator=generator)
@@ -161,11 +163,27 @@ def test_a_base_that_saw_another_train_split_is_refused(base, sets, tmp_path):
         trainer_of(tmp_path, 1, limit_val_batches=0).fit(model, data_of(sets))
 
 
+def test_a_checkpoint_that_saw_another_train_split_is_refused(base, sets, tmp_path):
+    trainer = trainer_of(tmp_path, 1, limit_val_batches=0)
+    trainer.fit(DreamBooth(base, optimizer=optimizer), data_of(sets))
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    saved = torch.load(tmp_path / "c.ckpt", weights_only=True)
+    saved["dermsynth"]["data"]["train_split_sha256"] = "0" * 64
+    torch.save(saved, tmp_path / "foreign.ckpt")
+    with pytest.raises(InputError, match="the checkpoint was fitted on another train split"):
+        trainer_of(tmp_path, 2, limit_val_batches=0).fit(
+            DreamBooth(base, optimizer=optimizer), data_of(sets), ckpt_path=tmp_path / "foreign.ckpt"
+        )
+
+
 def test_noise_differs_between_ranks_steps_and_epochs(base):
     model = DreamBooth(base)
     draws = [
         torch.randn(8, generator=model._generator(*place)) for place in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))
     ]
+    model._trainer = SimpleNamespace(global_rank=1)
+    draws.append(torch.randn(8, generator=model._generator(0, 0, 0)))
+    model._trainer = None
     for index, one in enumerate(draws):
         assert all(not torch.equal(one, other) for other in draws[index + 1 :])
     assert torch.equal(draws[0], torch.randn(8, generator=model._generator(0, 0, 0)))

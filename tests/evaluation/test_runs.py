@@ -188,6 +188,8 @@ def test_run_given_twice_is_refused(tmp_path):
 def test_images_without_a_patient_or_lesion_are_counted(tmp_path):
     assert read_run(write(tmp_path / "real")).n_without_id == 0
     assert read_run(write(tmp_path / "some", changed(0, "group", "ISIC_2"))).n_without_id == 1
+    # Of near-duplicates the one has the other's name.
+    assert read_run(write(tmp_path / "copies", changed(0, "group", "ISIC_3"))).n_without_id == 1
 
 
 def configured(folder, seed=1, steps=100, lr=0.1):
@@ -200,16 +202,17 @@ def configured(folder, seed=1, steps=100, lr=0.1):
 
 
 def test_notes_name_what_else_differs_within_an_arm_and_unequal_steps(tmp_path):
-    matched = [
-        configured(tmp_path / f"{arm}-seed{n}", seed=n, lr=lr) for arm, lr in (("a", 1), ("b", 2)) for n in (1, 2)
-    ]
+    matched = [configured(tmp_path / f"{arm}-seed{n}", seed=n, lr=1) for arm in ("a", "b") for n in (1, 2)]
     assert list(notes(read_arms([*matched, write(tmp_path / "bare")]))) == []
     configured(matched[3], seed=2, lr=3)
     assert list(notes(read_arms(matched))) == ["the runs of b differ in more than their seed: model.optimizer.lr."]
-    for folder in matched[2:]:
-        configured(folder, steps=300)
+    for number, folder in enumerate(matched):
+        configured(folder, steps=300 if number > 1 else 100)
     (said,) = notes(read_arms(matched))
     assert said.startswith("trainer.max_steps is not the same in all arms (a 100, b 300)")
+    for number, folder in enumerate(matched):
+        configured(folder, lr=2 if number > 1 else 1)
+    assert list(notes(read_arms(matched))) == ["the arms differ in more than their images: model.optimizer.lr."]
     (matched[0] / "fit.yaml").write_text("trainer: [")
     with pytest.raises(InputError, match=r"a-seed1.fit\.yaml: not YAML"):
         list(notes(read_arms(matched)))
