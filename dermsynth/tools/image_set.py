@@ -123,7 +123,7 @@ def command(name: str, sources: Sequence[Path], **flags: Any) -> str:
         if value is None:
             continue
         if isinstance(value, Path):
-            words += [f"--{flag}", value.resolve().name]
+            words += [f"--{flag}", Path(os.path.realpath(value)).name]
         elif isinstance(value, dict):
             words += [word for key, inner in value.items() if inner for word in (f"--{flag}.{key}", str(inner))]
         else:
