@@ -182,13 +182,8 @@ def _refuse_changed(found: Sequence[SourceImage], out: Path) -> None:
     except ValueError:
         before = {}
     sizes = {image.record.image_id: _size(image.path) for image in found if not image.member}
-    changed = [
-        image.path.name
-        for image in found
-        if (size := sizes.get(image.record.image_id)) is not None
-        and before.get(image.record.image_id, size) != size
-        and (out / image.record.file_name).is_file()
-    ]
+    held = {image.record.image_id for image in found if (out / image.record.file_name).is_file()}
+    changed = [name for name, size in sizes.items() if name in held and before.get(name, size) != size]
     if changed:
         raise InputError(
             f"--out {out}: {len(changed)} of its images were made from files of the same names, but of other sizes: "
