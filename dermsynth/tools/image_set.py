@@ -116,7 +116,7 @@ def complete(
     return whole
 
 
-def command(name: str, sources: Sequence[Path], **flags: Any) -> str:
+def command(name: str, sources: Sequence[Path], /, **flags: Any) -> str:
     """The command line as dataset.json keeps it: names and not paths, as a set may be given away."""
     words = ["python", "-m", "dermsynth", name, *(folder.resolve().name for folder in sources)]
     for flag, value in flags.items():
