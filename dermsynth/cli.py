@@ -21,7 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dermsynth.tools.phantoms:phantoms",
         "draw lesions in the ISIC 2020 layout, to try things out",
     ),
-    "prepare": ("dermsynth.tools.prepare:prepare", "ISIC downloads to an image set, split by patient"),
+    "prepare": (
+        "dermsynth.tools.prepare:prepare",
+        "ISIC downloads, class folders, CSVs to an image set, split by patient",
+    ),
     "adopt": ("dermsynth.tools.adopt:adopt", "synthetic images made elsewhere to an image set"),
     "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
     "fit": ("dermsynth.training:run", "train what a configuration describes, or go on with it"),

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from dermsynth.data import near_duplicates
 from dermsynth.data.manifest import ImageSet, train_split_sha256
+from dermsynth.data.wording import some
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 
@@ -79,7 +80,9 @@ def _refuse_copies(real: ImageSet, generated: ImageSet) -> None:
     hashes = (",".join(sorted(r.sha256 for r in records)) for records in (held_out, generated.records))
     search = hashlib.sha256(";".join(hashes).encode()).hexdigest()
     kept = generated.root / SEARCHED
-    known = kept.read_text(encoding="utf-8").split() if kept.is_file() else []
+    known: list[str] = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # not there, or nothing of ours
+        known = kept.read_text(encoding="utf-8").split()
     if search in known:
         return
     pairs = near_duplicates.find_between(
@@ -87,14 +90,13 @@ def _refuse_copies(real: ImageSet, generated: ImageSet) -> None:
         near_duplicates.read_thumbnails([generated.path(record) for record in generated.records]),
     )
     if pairs:
-        named = "; ".join(
+        named = [
             f"{generated.records[copy].file_name} of {held_out[original].image_id} ({held_out[original].split})"
-            for original, copy in pairs[:5]
-        )
-        more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+            for original, copy in pairs
+        ]
         raise InputError(
             f"{generated.root}: {len(pairs)} near-copies of images that {real.root} validates or tests on: "
-            f"{named}{more}. Take their rows out of metadata.csv, and ask how the generator came to know them."
+            f"{some(named)}. Take their rows out of metadata.csv, and ask how the generator came to know them."
         )
-    with contextlib.suppress(OSError):  # a set may lie where nobody can write
+    with contextlib.suppress(InputError):  # a set may lie where nobody can write
         write_atomically(kept, "\n".join([*known, search]) + "\n")

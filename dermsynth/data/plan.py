@@ -6,6 +6,7 @@ from typing import Literal
 
 from dermsynth.data import official, splits
 from dermsynth.data.manifest import Record
+from dermsynth.data.splits import Link
 
 Straddling = Literal["report", "move"]
 
@@ -28,24 +29,35 @@ class Plan:
     straddling: Straddling
     seed: int
 
-    def check(self, records: Sequence[Record]) -> None:
-        """Raise what `deal` would, before hours of resizing; near-duplicates are not known yet."""
-        names = splits.groups(records)
+    def check(self, records: Sequence[Record], known: Sequence[Link]) -> None:
+        """Raise what `deal` would, before hours of resizing; near-duplicates are not known yet.
+
+        Args:
+            records: with their official split, if there is one.
+            known: pairs of image ids of one patient or lesion that the records themselves do not say it of.
+        """
+        names = splits.groups(records, known)
         if self.folds is not None:
             splits.check_folds(names, self.folds, self.seed)
         elif self.policy == "grouped":
             splits.check_shares(names, self.fractions, self.seed)
         elif self.straddling == "report":
-            official.keep(records, [])
+            official.keep(records, known, [])
 
-    def deal(self, records: Sequence[Record], links: Sequence[tuple[str, str]]) -> list[Record]:
-        """The records with their group and split, and their fold if there are any."""
+    def deal(self, records: Sequence[Record], known: Sequence[Link], near: Sequence[Link]) -> list[Record]:
+        """The records with their group and split, and their fold if there are any.
+
+        Args:
+            records: as for `check`.
+            known: as for `check`.
+            near: pairs of image ids of near-duplicates.
+        """
         if self.policy == "official" and self.straddling == "report":
-            names, dealt = official.keep(records, links), [record.split for record in records]
+            names, dealt = official.keep(records, known, near), [record.split for record in records]
         elif self.policy == "official":
-            names, dealt = official.mend(records, links)
+            names, dealt = official.mend(records, [*known, *near])
         else:
-            names = splits.groups(records, links)
+            names = splits.groups(records, [*known, *near])
             if self.folds is not None:
                 return self._deal_folds(records, names, self.folds)
             dealt = splits.grouped_split(records, names, self.fractions, self.seed)

@@ -12,6 +12,7 @@ from dermsynth.errors import InputError
 
 SPLIT_NAMES = ("train", "val", "test")
 FOLD = "fold"
+Link = tuple[str, str]  # ids of two images that belong together
 IntArray = NDArray[np.int64]
 _WAYS = 100
 
@@ -36,7 +37,7 @@ class UnionFind:
         self._parent[self.find(second)] = self.find(first)
 
 
-def groups(records: Sequence[Record], links: Iterable[tuple[str, str]] = ()) -> list[str]:
+def groups(records: Sequence[Record], links: Iterable[Link] = ()) -> list[str]:
     """The group of each record: images of one patient or lesion, or linked, belong together, transitively.
 
     Args:
@@ -168,6 +169,10 @@ def choose_fold(images: ImageSet, tested: int) -> ImageSet:
     if not numbers or not all(number.isdecimal() for number in numbers):
         raise InputError(f"data.fold: {images.root} has no folds. Prepare it with --folds, or leave data.fold out.")
     folds = 1 + max(map(int, numbers))
+    # Where all images of the last fold are in quarantine, only the settings know that it is there.
+    stated = images.info.get("settings", {}).get("folds")
+    if isinstance(stated, int):
+        folds = max(folds, stated)
     if not 0 <= tested < folds:
         raise InputError(f"data.fold: {tested}; {images.root} has the folds 0 to {folds - 1}.")
     records = (

@@ -6,7 +6,7 @@ from typing import Literal
 
 from dermsynth.data.layouts.download import Choices, Columns
 from dermsynth.errors import InputError
-from dermsynth.tools.image_set import check_numbers, command, complete, fill
+from dermsynth.tools.image_set import check_numbers, command, complete, fill, fingerprint, refuse_inside
 from dermsynth.tools.sources import read_source
 
 
@@ -27,8 +27,8 @@ def adopt(
     """Make an image set out of synthetic images that were generated elsewhere, such as those of Derm-T2IM.
 
     They go through the same resizing and the same encoder as real images, so that neither tells them apart. Nobody
-    here knows which patients their generator saw, so train_split_sha256 stays blank, and a classifier takes the set
-    only if it is named in data.allow_foreign.
+    here knows which patients their generator saw, so train_split_sha256 says unknown, and a classifier or DreamBooth
+    takes the set only if it is named in data.allow_foreign.
 
     Args:
         source: folder with a folder a class, or with a CSV.
@@ -47,6 +47,7 @@ def adopt(
         max_broken: share of the images, from 0 to 1, that may be unreadable; more are an error.
     """
     check_numbers(size, processes, max_broken)
+    refuse_inside(out, [source])
     for flag, value in (("license", license), ("attribution", attribution)):
         if not value.strip():
             raise InputError(f"--{flag}: blank. Say what is known, or `unknown`.")
@@ -65,23 +66,31 @@ def adopt(
                 source=source_name,
                 license=image.record.license or license,
                 attribution=image.record.attribution or attribution,
-                extra={**image.record.extra, "train_split_sha256": ""},
+                # Not blank: that is what images of a base have that was never fitted on an image set.
+                extra={**image.record.extra, "train_split_sha256": "unknown"},
             ),
         )
         for image in reading.download.images
     ]
-    settings = {
-        "source": source_name,
-        "tables": reading.account()["tables"],
+    options = {
         "license": license,
         "attribution": attribution,
-        "layout": reading.layout.name,
         "size": size,
         "split": split,
         "columns": asdict(columns),
         "labels": labels or {},
     }
-    info = {"command": command("adopt", [source], out=out, **settings), "sources": [reading.account()]}
+    settings = {
+        "source": source_name,
+        "tables": reading.account()["tables"],
+        "images": fingerprint(images),
+        "layout": reading.layout.name,
+        **options,
+    }
+    info = {
+        "command": command("adopt", [source], out=out, name=name, layout=layout, max_broken=max_broken, **options),
+        "sources": [reading.account()],
+    }
     records = complete(fill(images, out, settings, processes, max_broken), out, settings, info)
     print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
     print(f'next: mix them in with --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')

@@ -1,6 +1,8 @@
 """What `prepare` and `adopt` share: a folder that is claimed, filled and completed as an image set."""
 
+import hashlib
 import json
+import os
 import platform
 import shlex
 from collections import Counter
@@ -15,10 +17,13 @@ from dermsynth.data.cleaning import Cleaning
 from dermsynth.data.layouts.download import SourceImage
 from dermsynth.data.manifest import Record
 from dermsynth.data.store import QUARANTINE, store_all
+from dermsynth.data.wording import some
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder, refuse_links_out, write_atomically
 
 _PACKAGES = ("dermsynth", "numpy", "opencv-python-headless", "pillow", "scikit-learn")
+# In the set's folder: how large the images' files were, to tell whether they are still the same.
+_SIZES = ".source-sizes.json"
 
 
 def check_numbers(size: int, processes: int | None, max_broken: float) -> None:
@@ -29,6 +34,23 @@ def check_numbers(size: int, processes: int | None, max_broken: float) -> None:
         raise InputError(f"--processes {processes}: expected at least 1.")
     if not 0 <= max_broken <= 1:
         raise InputError(f"--max_broken {max_broken:g}: expected a share from 0 to 1, as 0.01 for one in a hundred.")
+
+
+def refuse_inside(out: Path, sources: Sequence[Path]) -> None:
+    """Raise if a set would come to lie among the images that it is made of."""
+    for source in sources:
+        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
+            raise InputError(f"--out {out}: it lies in the source {source}. Give a folder outside it.")
+
+
+def fingerprint(found: Iterable[SourceImage]) -> str:
+    """A hash of which images a set is to hold, and in which class and official split: class folders have no table."""
+    lines = [
+        f"{r.image_id}/{image.path.name}/{image.member}/{r.diagnosis}/{r.malignant}/{r.split}"
+        for image in found
+        for r in [image.record]
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def fill(
@@ -56,6 +78,7 @@ def fill(
         InputError: the folder holds something else, or too many images are broken.
     """
     _claim(out, settings)
+    _refuse_changed(found, out)
     done = store_all(found, out, settings["size"], processes, max_broken, cleaning)
     return [
         replace(image.record, sha256=stored.sha256, width=stored.width, height=stored.height)
@@ -93,13 +116,15 @@ def complete(
     return whole
 
 
-def command(name: str, sources: Sequence[Path], **flags: Any) -> str:
+def command(name: str, sources: Sequence[Path], /, **flags: Any) -> str:
     """The command line as dataset.json keeps it: names and not paths, as a set may be given away."""
     words = ["python", "-m", "dermsynth", name, *(folder.resolve().name for folder in sources)]
     for flag, value in flags.items():
         if value is None:
             continue
-        if isinstance(value, dict):
+        if isinstance(value, Path):
+            words += [f"--{flag}", Path(os.path.realpath(value)).name]
+        elif isinstance(value, dict):
             words += [word for key, inner in value.items() if inner for word in (f"--{flag}.{key}", str(inner))]
         else:
             words += [f"--{flag}", str(value).replace(" ", "") if isinstance(value, list) else str(value)]
@@ -143,3 +168,32 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> None:
         raise InputError(f"--out {out}: it is not empty and dermsynth did not make it. Give a new folder.")
     make_folder(out)
     write_atomically(mark, json.dumps({"settings": settings}, indent=2) + "\n")
+
+
+def _refuse_changed(found: Sequence[SourceImage], out: Path) -> None:
+    """Raise if the set holds an image whose file has become another one since.
+
+    Two folders of numbered images may have the same names and labels. A broken image is not in the set, so its file
+    may be mended; those in an HDF5 file have the names that the archive gave, and a table.
+    """
+    table = out / _SIZES
+    try:
+        before: dict[str, int] = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
+    except ValueError:
+        before = {}
+    sizes = {image.record.image_id: _size(image.path) for image in found if not image.member}
+    held = {image.record.image_id for image in found if (out / image.record.file_name).is_file()}
+    changed = [name for name, size in sizes.items() if name in held and before.get(name, size) != size]
+    if changed:
+        raise InputError(
+            f"--out {out}: {len(changed)} of its images were made from files of the same names, but of other sizes: "
+            f"{some(changed)}. Give another folder, or delete this one."
+        )
+    write_atomically(table, json.dumps(sizes, indent=0) + "\n")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it is found broken later
+        return -1

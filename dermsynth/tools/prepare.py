@@ -6,17 +6,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from dermsynth.data import near_duplicates as copies
 from dermsynth.data import official, splits
 from dermsynth.data.cleaning import Cleaning
 from dermsynth.data.layouts.download import Choices, Columns, ImageTypes, Malignancy
-from dermsynth.data.layouts.files import some
 from dermsynth.data.layouts.recognise import LayoutName
 from dermsynth.data.manifest import Record
+from dermsynth.data.near_duplicates import find as find_near_duplicates
+from dermsynth.data.near_duplicates import read_thumbnails
 from dermsynth.data.plan import Plan, Straddling
+from dermsynth.data.splits import Link
+from dermsynth.data.wording import some
 from dermsynth.errors import InputError
-from dermsynth.tools.image_set import check_numbers, command, complete, fill, used_splits
-from dermsynth.tools.sources import Link, Reading, links_by_copies, once_each, read_source
+from dermsynth.tools.image_set import (
+    check_numbers,
+    command,
+    complete,
+    fill,
+    fingerprint,
+    refuse_inside,
+    used_splits,
+)
+from dermsynth.tools.sources import Reading, links_by_copies, once_each, read_source
 
 
 def prepare(
@@ -56,8 +66,9 @@ def prepare(
         fractions: shares of the images in train, val and test of a grouped split.
         folds: deal whole groups to so many folds instead and note them in the column fold; data.fold chooses the
             one to test on, the next one is for validation, and the column split is that of fold 0.
-        straddling: what to do with near-duplicates that lie across an official split. report names them and leaves
-            the split as it is; move also takes those in train, or in val if the other is in test, out (unused).
+        straddling: what to do with images of one group that lie across an official split. report names
+            near-duplicates, leaves the split as it is, and refuses patients and lesions in several splits; move takes
+            all images of such a group out (unused) but those in test, or, where it has none there, in val.
         near_duplicates: whether to look for images that are copies of one photograph; they stay in one split.
         seed: of the grouped split or the folds.
         image_types: dermoscopic leaves out clinical photographs and others, where the download tells them apart
@@ -76,11 +87,13 @@ def prepare(
     if not sources:
         raise InputError("SOURCE: name at least one folder with an ISIC download.")
     choices = Choices(columns, labels or {}, image_types, actinic_keratosis)
+    refuse_inside(out, sources)
     readings = [read_source(folder, layout, choices) for folder in sources]
-    found, repeated, contradictions = once_each(readings)
     policy = _policy(readings, split, folds)
+    found, repeated, contradictions = once_each(readings, official=policy == "official")
+    known = links_by_copies(found, repeated)
     plan = Plan(policy, tuple(fractions), folds, straddling, seed)
-    plan.check([image.record for image in found])
+    plan.check([image.record for image in found], known)
 
     accounts = [reading.account() for reading in readings]
     options: dict[str, Any] = {
@@ -97,31 +110,39 @@ def prepare(
         # Names and hashes, not paths: a set may be given away.
         "sources": [folder.resolve().name for folder in sources],
         "tables": [account["tables"] for account in accounts],
+        "images": fingerprint(found),
         "layouts": [account["layout"] for account in accounts],
         "size": size,
         "split": policy,
         **options,
     }
-    records = fill(found, out, settings, processes, max_broken, Cleaning(hair_removal, border_crop))
-    links = _near_duplicates(records, out, processes) if near_duplicates else []
-    torn = official.across(records, links) if policy == "official" else []
-    patients = links_by_copies(found, repeated)
-    before = splits.groups(records, patients)
+    filled = fill(found, out, settings, processes, max_broken, Cleaning(hair_removal, border_crop))
+    near = _near_duplicates(filled, out, processes) if near_duplicates else []
+    torn = official.across(filled, near) if policy == "official" else []
     # Broken images are dealt, too, so that one that is mended moves no other.
-    records = plan.deal(records, [*patients, *links])
-    joined = _joined(links, records, before)
+    records = plan.deal(filled, known, near)
+    joined = _joined(near, records, splits.groups(filled, known))
+    moved = _moved(filled, records) if policy == "official" and straddling == "move" else None
     info = {
-        "command": command("prepare", sources, out=out, layout=layout, size=size, split=split, **options),
+        "command": command(
+            "prepare", sources, out=out, layout=layout, size=size, split=split, max_broken=max_broken, **options
+        ),
         "sources": accounts,
         "repeated": len(repeated),
         "contradictions": contradictions,
-        "near_duplicates": {"pairs": links, "groups_joined": joined, "across_official_splits": torn}
+        "moved": moved,
+        "near_duplicates": {"pairs": near, "groups_joined": joined, "across_official_splits": torn}
         if near_duplicates
         else None,
     }
     records = complete(records, out, settings, info)
     if near_duplicates:
-        _report_near_duplicates(links, torn, joined, mend=straddling == "move")
+        _report_near_duplicates(near, torn, joined, mend=straddling == "move")
+    if moved:
+        print(
+            f"{moved['images']} images taken out (split unused), of {moved['groups']} patients, lesions or groups that "
+            "lie across the official splits"
+        )
     _report(records, readings, out, policy)
 
 
@@ -146,8 +167,8 @@ def _policy(
 def _near_duplicates(records: Sequence[Record], out: Path, processes: int | None) -> list[Link]:
     whole = [record for record in records if record.sha256]
     ids = [record.image_id for record in whole]
-    thumbnails = copies.read_thumbnails([out / record.file_name for record in whole], processes)
-    return [(ids[one], ids[other]) for one, other in copies.find(thumbnails, processes)]
+    thumbnails = read_thumbnails([out / record.file_name for record in whole], processes)
+    return [(ids[one], ids[other]) for one, other in find_near_duplicates(thumbnails, processes)]
 
 
 def _joined(links: Sequence[Link], records: Sequence[Record], before: Sequence[str]) -> tuple[int, int]:
@@ -155,6 +176,12 @@ def _joined(links: Sequence[Link], records: Sequence[Record], before: Sequence[s
     linked = {image_id for link in links for image_id in link}
     pairs = [(r.group, name) for r, name in zip(records, before, strict=True) if r.image_id in linked]
     return len({name for _, name in pairs}), len({name for name, _ in pairs})
+
+
+def _moved(before: Sequence[Record], after: Sequence[Record]) -> dict[str, int]:
+    """How many images a mended official split lost, and of how many groups."""
+    groups = [new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split != old.split]
+    return {"images": len(groups), "groups": len(set(groups))}
 
 
 def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined: tuple[int, int], mend: bool) -> None:
@@ -165,12 +192,11 @@ def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined:
     print(f"\n{pairs} of near-duplicates, which join {joined[0]} groups to {joined[1]}: {_named(found)}")
     if torn:
         print(f"WARNING: {len(torn)} of these pairs lie across the official splits: {_named(torn)}")
-        print(
-            "  What is in train of them (or in val, where the other is in test) is taken out: split unused."
-            if mend
-            else "  The split is left as it is, so that images are tested on that were trained on. "
-            "--straddling move takes them out of train (or val)."
-        )
+        if not mend:
+            print(
+                "  The split is left as it is, so that images are tested on that were trained on. "
+                "--straddling move takes such groups out of train (and val)."
+            )
 
 
 def _named(links: Sequence[Link]) -> str:

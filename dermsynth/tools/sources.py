@@ -9,12 +9,11 @@ from typing import Any
 from dermsynth import lesions
 from dermsynth.data import manifest, splits
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage
-from dermsynth.data.layouts.files import some
 from dermsynth.data.layouts.recognise import LAYOUTS, read_download
 from dermsynth.data.manifest import Record
+from dermsynth.data.splits import Link
+from dermsynth.data.wording import some
 from dermsynth.errors import InputError
-
-Link = tuple[str, str]  # ids of two images that belong together
 
 _ARCHIVE_ID = re.compile(r"ISIC_\d+")
 
@@ -52,17 +51,22 @@ def read_source(folder: Path, layout: str, choices: Choices, among: Sequence[str
     return Reading(folder, chosen, why, download)
 
 
-def once_each(readings: Sequence[Reading]) -> tuple[list[SourceImage], list[Record], list[str]]:
+def once_each(readings: Sequence[Reading], official: bool = False) -> tuple[list[SourceImage], list[Record], list[str]]:
     """Every image once, as the first source has it.
 
     Sources may say different things of one image: a coarser diagnosis, or, as the archive is corrected, another one.
     The first source's word is taken, so their order decides, and contradictions are printed and kept in dataset.json.
 
+    Args:
+        readings: of the sources, in their order.
+        official: whether the sources' own splits are kept, so that these may contradict each other, too.
+
     Returns:
         The images; the records of their other copies, whose patients and lesions still join groups; contradictions.
 
     Raises:
-        InputError: two sources have an image of the same name, which is not one that the archive gave.
+        InputError: one source has an image twice, or two sources have an image of the same name, which is not one that
+            the archive gave.
     """
     kept: dict[str, tuple[SourceImage, Reading]] = {}
     repeated: list[Record] = []
@@ -74,10 +78,17 @@ def once_each(readings: Sequence[Reading]) -> tuple[list[SourceImage], list[Reco
             first, source = kept.setdefault(record.image_id, (image, reading))
             if first is image:
                 continue
+            if source is reading:
+                raise InputError(
+                    f"{reading.folder}: {record.image_id} occurs twice, as {first.path.name} ({_said(first.record)}, "
+                    f"{first.record.split}) and {image.path.name} ({_said(record)}, {record.split}). Keep one of them."
+                )
             copies.append(record.image_id)
             repeated.append(record)
-            if not _agree(first.record, record):
-                said = f"{source.folder.name}: {_said(first.record)}, {reading.folder.name}: {_said(record)}"
+            elsewhere = official and first.record.split != record.split
+            if elsewhere or not _agree(first.record, record):
+                words = [f"{_said(r)} in {r.split}" if elsewhere else _said(r) for r in (first.record, record)]
+                said = f"{source.folder.name}: {words[0]}, {reading.folder.name}: {words[1]}"
                 contradictions.append(f"{record.image_id} ({said})")
         if strange := [name for name in copies if not _ARCHIVE_ID.fullmatch(name)]:
             raise InputError(
@@ -88,7 +99,8 @@ def once_each(readings: Sequence[Reading]) -> tuple[list[SourceImage], list[Reco
         if copies:
             print(f"{reading.folder}: {len(copies)} images left out that an earlier source holds")
     if contradictions:
-        print(f"{len(contradictions)} of them have two labels, the first of which is kept: {some(contradictions)}")
+        what = "labels or splits" if official else "labels"
+        print(f"{len(contradictions)} of them have two {what}, the first of which is kept: {some(contradictions)}")
     return [image for image, _ in kept.values()], repeated, contradictions
 
 

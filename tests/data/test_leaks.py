@@ -117,6 +117,12 @@ class TestCopies:
         leaks.check(real, [made], allow_foreign=[])
         assert len(searches) == 3
 
+    @pytest.mark.parametrize("spoil", [lambda p: p.mkdir(), lambda p: p.write_bytes(b"\xff\xfe")])
+    def test_a_result_that_cannot_be_kept_or_read_stops_nothing(self, sets, spoil):
+        real, made = sets
+        spoil(made.root / leaks.SEARCHED)
+        leaks.check(real, [made], allow_foreign=[])
+
     def test_a_generator_that_saw_the_test_patients_is_refused(self, sets, tmp_path):
         """Fitted on the same images split otherwise, so that it trained on what is now tested on."""
         real, _ = sets

@@ -227,6 +227,13 @@ class TestFolds:
         assert len({train_split_sha256(c.records) for c in chosen}) == 5
         assert [split_of_fold(f, 4, 5) for f in range(5)] == ["val", "train", "train", "train", "test"]
 
+    def test_the_number_of_folds_is_that_of_prepare_though_the_last_one_is_in_quarantine(self):
+        left = tuple(replace(record(i), extra={"fold": str(i % 3)}, split="train") for i in range(9))
+        images = ImageSet(Path("set"), left, {"settings": {"folds": 4}})
+        splits = {r.extra["fold"]: r.split for r in choose_fold(images, 2).records}
+        assert splits == {"0": "train", "1": "train", "2": "test"}  # fold 3, for validation, is empty
+        assert {r.split for r in choose_fold(images, 3).records if r.extra["fold"] == "0"} == {"val"}
+
     def test_a_fold_that_is_not_there_is_refused(self):
         folded = ImageSet(
             Path("set"), tuple(replace(record(i), extra={"fold": str(i % 3)}, split="train") for i in range(9))

@@ -1,14 +1,15 @@
 """adopt: a foreign synthetic set enters, and only by name."""
 
 import json
-from pathlib import Path
+import shlex
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
 from dermsynth.cli import main
-from dermsynth.data import images, manifest
+from dermsynth.data import images, leaks, manifest
 from dermsynth.data.layouts.download import Columns
 from dermsynth.data.modules import ClassificationData
 from dermsynth.errors import InputError
@@ -45,7 +46,7 @@ def test_the_set(source, tmp_path, capsys):
         assert (record.source, record.license, record.attribution) == ("derm-t2im", *CREDIT.values())
         assert record.malignant == record.image_id.startswith("Malignant")
         assert record.group == record.image_id
-        assert record.extra["train_split_sha256"] == ""
+        assert record.extra["train_split_sha256"] == "unknown"
         assert images.read_rgb(image_set.path(record)).shape == (16, 24, 3)
     printed = capsys.readouterr().out
     assert "layout folders (found folders Benign, Malignant), 8 images" in printed
@@ -57,12 +58,20 @@ def test_a_classifier_takes_it_only_by_name(source, tmp_path):
     go(source, tmp_path / "t2im")
     how = {"real": real, "classes": ["benign", "malignant"], "size": 16, "batch_size": 4}
     how["synthetic"] = [tmp_path / "t2im"]
-    with pytest.raises(InputError, match=r"t2im: its generator was fitted on another train split \(none\)"):
+    with pytest.raises(InputError, match=r"t2im: its generator was fitted on another train split \(unknown\)"):
         ClassificationData(**how).setup("fit")
     data = ClassificationData(**how, allow_foreign=["t2im"])
     data.setup("fit")
     assert len(data.generated) == 8
     assert not [s for name in ("val", "test") for s in data.samples[name] if s.record.origin == "synthetic"]
+
+
+def test_dreambooth_takes_it_as_class_images_only_by_name(source, tmp_path):
+    """What it generates would else carry our own split's hash."""
+    real, adopted = manifest.read(make_set(tmp_path / "real")), go(source, tmp_path / "t2im")
+    with pytest.raises(InputError, match=r"t2im: its generator was fitted on another train split \(unknown\)"):
+        leaks.check(real, [adopted], [], for_prior=True)
+    leaks.check(real, [adopted], ["t2im"], for_prior=True)
 
 
 def test_it_is_not_taken_for_a_real_set(source, tmp_path):
@@ -140,4 +149,42 @@ def test_from_the_command_line(source, tmp_path, capsys):
     assert len(manifest.read(out).records) == 8
     info = json.loads((out / "dataset.json").read_text())
     assert "--labels.harmless benign" in info["command"]
-    assert str(Path(source).parent) not in info["command"].replace(str(out), "")
+    assert str(tmp_path) not in info["command"]
+
+
+def test_the_recorded_command_is_the_command(source, tmp_path, monkeypatch):
+    for path in (source / "Benign").iterdir():
+        path.unlink()
+    rows = [f"{n}.jpg,bad" for n in range(4)]
+    (source / "made.csv").write_text("\n".join(["file,dx", *rows]) + "\n")
+    how = {"columns": Columns(image="file", label="dx"), "labels": {"bad": "MEL"}, "layout": "csv", "max_broken": 0.5}
+    before = go(source, tmp_path / "elsewhere" / "t2im", name="derm t2im", **how)
+    words = shlex.split(before.info["command"])
+    assert words[:3] == ["python", "-m", "dermsynth"]
+    monkeypatch.chdir(tmp_path)
+    assert main([*words[3:], "--processes", "1"]) == 0
+    again = manifest.read(tmp_path / "t2im")
+    assert again.records == before.records
+    assert again.info == before.info
+
+
+def test_other_images_of_the_same_names_are_another_source(source, tmp_path):
+    out = tmp_path / "set"
+    before = go(source, out)
+    other = tmp_path / "b" / source.name
+    shutil.copytree(source, other)
+    assert go(other, out).records == before.records
+    draw(other / "Malignant" / "2.jpg", 99)
+    with pytest.raises(InputError, match=r"1 of its images were made from files .* of other sizes: Malignant_2\."):
+        go(other, out)
+    (other / "Malignant" / "2.jpg").unlink()
+    with pytest.raises(InputError, match="prepared otherwise: images"):
+        go(other, out)
+    assert manifest.read(out).records == before.records
+
+
+def test_no_set_within_its_own_source(source):
+    for out in (source, source / "set"):
+        with pytest.raises(InputError, match=r"--out .*: it lies in the source .*Derm-T2IM\."):
+            go(source, out)
+    assert sorted(p.name for p in source.iterdir()) == ["Benign", "Malignant"]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dermsynth.cli import main
 from dermsynth.data import images, manifest
 from dermsynth.errors import InputError
 from dermsynth.tools.prepare import prepare
@@ -223,13 +225,35 @@ def test_a_folder_that_is_not_ours_is_refused_and_left_alone(source, tmp_path):
     with pytest.raises(InputError, match="not empty and dermsynth did not make it"):
         go(source, tmp_path / "photos")
     assert [p.name for p in (tmp_path / "photos").iterdir()] == ["cat.txt"]
-    with pytest.raises(InputError, match="it is not empty"):
-        go(source, source)
     (tmp_path / "photos" / "dataset.json").write_text("[1]")  # somebody else's
     with pytest.raises(InputError, match="prepared otherwise"):
         go(source, tmp_path / "photos")
     with pytest.raises(InputError, match="a file"):
-        go(source, source / "train.csv")
+        go(source, tmp_path / "photos" / "cat.txt")
+
+
+def test_no_set_within_its_own_source(source, tmp_path):
+    before = contents(source)
+    (tmp_path / "link").symlink_to(source)
+    for out in (source, source / "set", source / "train" / "set", tmp_path / "link" / "set"):
+        with pytest.raises(InputError, match=r"--out .*: it lies in the source .*isic2020\."):
+            go(source, out)
+    assert contents(source) == before
+
+
+def test_the_recorded_command_is_the_command(source, tmp_path, monkeypatch):
+    out = tmp_path / "elsewhere" / "set"
+    (source / "train" / "ISIC_0000004.jpg").write_bytes(b"")
+    go(source, out, folds=4, seed=3, max_broken=0.05, border_crop=True, near_duplicates=False)
+    before = manifest.read(out)
+    assert str(tmp_path) not in before.info["command"]
+    words = shlex.split(before.info["command"])
+    assert words[:3] == ["python", "-m", "dermsynth"]
+    monkeypatch.chdir(tmp_path)
+    assert main([*words[3:], "--processes", "1"]) == 0
+    again = manifest.read(tmp_path / "set")
+    assert again.records == before.records
+    assert again.info == before.info
 
 
 def test_bad_images_are_named_and_nothing_looks_complete(source, tmp_path):
@@ -426,6 +450,9 @@ def test_near_duplicates_across_an_official_split(tmp_path, capsys, straddling):
     assert "WARNING: 2 of these pairs lie across the official splits" in printed
     assert ("--straddling move takes" in printed) == (straddling == "report")
     sizes = Counter(r.split for r in image_set.records)
+    moved = {"images": 2, "groups": 2} if straddling == "move" else None
+    assert image_set.info["moved"] == moved
+    assert ("2 images taken out (split unused), of 2 patients, lesions or groups" in printed) == bool(moved)
     if straddling == "report":
         assert sizes == {"train": 4, "val": 4, "test": 4}
         assert len({r.group for r in image_set.records}) == 12

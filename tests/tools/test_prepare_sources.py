@@ -118,6 +118,67 @@ def test_an_official_split_that_only_some_have(tmp_path, capsys):
     }
 
 
+def official(root, offset=0, **numbers):
+    """Class folders inside train, val and test: split -> numbers of ISIC images, all naevi."""
+    for split, chosen in {"train": [1], "val": [2], "test": [3], **numbers}.items():
+        folders(root / split, NV=[offset + number for number in chosen])
+    return root
+
+
+def official_csv(root, **images):
+    """A CSV with official splits: split -> number of an ISIC image -> its patient."""
+    lines = ["image,label,split,patient"]
+    for split, patient_of in images.items():
+        for number, patient in patient_of.items():
+            draw(root / f"ISIC_{number:07d}.jpg", number)
+            lines.append(f"ISIC_{number:07d},NV,{split},{patient}")
+    (root / "table.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+COLUMNS = Columns(image="image", label="label", split="split", patient="patient")
+
+
+def test_a_patient_across_official_splits_that_only_the_second_source_tells_of(tmp_path, capsys):
+    """The first has 5 in train without a patient; the second says that it is the patient of 9, in test."""
+    first = official(tmp_path / "first", train=[1, 5])
+    second = official_csv(tmp_path / "second", train={5: "P"}, val={8: "Q"}, test={9: "P"})
+    with pytest.raises(InputError, match=r"1 patients or lesions .*: ISIC_0000005 \(train\), ISIC_0000009 \(test\)"):
+        go([first, second], tmp_path / "set", columns=COLUMNS)
+    assert not (tmp_path / "set").exists(), "known before anything is resized"
+
+    records = go([first, second], tmp_path / "set", columns=COLUMNS, straddling="move")
+    assert {name for name, r in records.items() if r.split == "unused"} == {"ISIC_0000005"}
+    assert "1 images taken out (split unused), of 1 patients" in capsys.readouterr().out
+    info = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert info["moved"] == {"images": 1, "groups": 1}
+
+
+def test_official_splits_that_contradict_are_said_and_the_first_is_kept(tmp_path, capsys):
+    first = official(tmp_path / "first", train=[1, 5])
+    second = official(tmp_path / "second", train=[11], val=[12], test=[13, 5])
+    records = go([first, second], tmp_path / "set")
+    assert records["ISIC_0000005"].split == "train"
+    said = "ISIC_0000005 (first: NV in train, second: NV in test)"
+    assert f"1 of them have two labels or splits, the first of which is kept: {said}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "set" / "dataset.json").read_text())["contradictions"] == [said]
+
+    go([first, second], tmp_path / "dealt", split="grouped")
+    assert "of them have two" not in capsys.readouterr().out
+
+
+def test_an_image_that_one_source_has_twice_is_refused(tmp_path):
+    source = isic2019(tmp_path / "isic2019", {4: "", 5: "", 6: ""})
+    draw(source / "ISIC_2019_Training_Input" / "ISIC_0000005_downsampled.jpg")
+    for table in source.glob("*.csv"):
+        line = next(line for line in table.read_text().splitlines() if line.startswith("ISIC_0000005"))
+        with table.open("a") as file:
+            file.write(line.replace("ISIC_0000005", "ISIC_0000005_downsampled") + "\n")
+    with pytest.raises(InputError, match=r"isic2019: ISIC_0000005 occurs twice, as ISIC_0000005\.jpg .*_downsampled"):
+        go([source], tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
 def test_the_choices_are_part_of_what_the_set_is(tmp_path):
     source = folders(tmp_path / "first", AK=range(4), NV=range(4, 8))
     records = go([source], tmp_path / "set", actinic_keratosis="malignant")

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from dermsynth.data.layouts.download import Choices, Columns, Download, Layout, SourceImage, new_record
-from dermsynth.data.layouts.files import every_image, image_ids, refuse_missing, some
+from dermsynth.data.layouts.files import every_image, image_ids, refuse_missing
 from dermsynth.data.layouts.labels import Label, label_of, refuse_unknown
 from dermsynth.data.layouts.tables import Row, age, cells, has_column, known, license_name, split_of
 from dermsynth.data.manifest import Record
+from dermsynth.data.wording import some
 from dermsynth.errors import InputError
 
 _MALIGNANT = {"0": 0, "0.0": 0, "benign": 0, "false": 0, "1": 1, "1.0": 1, "malignant": 1, "true": 1}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
 from dermsynth.data.images import SUFFIXES
+from dermsynth.data.wording import some
 from dermsynth.errors import InputError
 
 _MASKS = ("_superpixels", "_segmentation")
@@ -105,10 +106,3 @@ def image_ids(paths: Sequence[PurePath]) -> list[str]:
             raise InputError(f"{path} and {by_id[name]} would both become {name}. Rename one of them.")
         by_id[name] = path
     return ids
-
-
-def some(names: Iterable[str], first: int = 5) -> str:
-    """The first few of many names, and how many more there are."""
-    everything = list(names)
-    more = len(everything) - first
-    return ", ".join(everything[:first]) + (f" and {more} more" if more > 0 else "")

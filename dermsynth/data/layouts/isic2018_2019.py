@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dermsynth import lesions
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
-from dermsynth.data.layouts.files import find, refuse_missing
+from dermsynth.data.layouts.files import find, list_images, refuse_missing
 from dermsynth.data.layouts.tables import Row, age, known, one_of, require, rows
 from dermsynth.errors import InputError
 
@@ -49,12 +49,17 @@ class _Challenge:
         """Each part that is there; the lesions of the training part are not optional."""
         images: list[SourceImage] = []
         tables: list[Path] = []
+        notes: list[str] = []
         parts, without_row = 0, 0
         for split, part in self.parts.items():
             truth = self.table(folder, part, "GroundTruth")
             data = folder / f"{self.prefix}_{part}_Input"
+            places = [data, data / data.name]
             if not truth.is_file() and not (data.is_dir() and split == "train"):
-                continue  # A part that was not downloaded, or whose labels were not.
+                # A part that was not downloaded, or whose labels were not.
+                if unlabelled := len(list_images(*places)):
+                    notes.append(f"{unlabelled} images of {data.name} left out, as {truth.name} is not there")
+                continue
             people = self.table(folder, part, self.people)
             tables.append(require(truth))
             table = list(rows(truth, "image", tuple(self.classes)))
@@ -65,7 +70,7 @@ class _Challenge:
             if people.is_file():
                 refuse_missing(names, about, str(people), truth)
                 tables.append(people)
-            found, extra = find(names, [data, data / data.name], truth)
+            found, extra = find(names, places, truth)
             parts, without_row = parts + 1, without_row + extra
             for name, row, where in table:
                 code = self.classes[one_of(row, tuple(self.classes), where)]
@@ -87,7 +92,7 @@ class _Challenge:
                 images.append(SourceImage(found[name], record))
         if not parts:
             require(self.table(folder, "Training", "GroundTruth"))
-        return Download(tuple(images), tuple(tables), parts == 3, files_without_row=without_row)
+        return Download(tuple(images), tuple(tables), parts == 3, files_without_row=without_row, notes=tuple(notes))
 
 
 _PEOPLE = ("lesion_id", "age_approx", "sex", "anatom_site_general")

@@ -79,7 +79,7 @@ def _members(path: Path) -> set[str]:
     except ImportError as error:
         raise InputError(f"{path}: reading HDF5 needs h5py: pip install 'dermsynth[formats]'") from error
     try:
-        with h5py.File(path) as file:
+        with h5py.File(path, "r", locking="best-effort") as file:
             keys: Iterable[str] = file.keys()
             return set(keys)
     except OSError as error:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from dermsynth import lesions
+from dermsynth.data.layouts.tables import UNKNOWN
 from dermsynth.errors import InputError
 
 
@@ -46,7 +47,6 @@ _WORDS = {
     "atypical melanocytic neoplasm": "AMP",
     "atypical intraepithelial melanocytic proliferation": "AMP",
 }
-_UNKNOWN = ("", "unknown", "unk", "na", "nan", "none", "n/a")
 
 
 def _plain(word: str) -> str:
@@ -85,7 +85,7 @@ def label_of(word: str, mapping: Mapping[str, str]) -> Label | None:
             raise InputError(f"--labels.{word} {mapped}: {mapped!r} is no {_known_words()}.")
         return label
     plain = _plain(word)
-    if plain in _UNKNOWN:
+    if plain in UNKNOWN:
         return Label()
     if plain in lesions.MALIGNANCY_CLASSES:
         return Label("", lesions.MALIGNANCY_CLASSES.index(plain))

@@ -10,7 +10,8 @@ from dermsynth.errors import InputError
 Row = dict[str, str]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_UNKNOWN = ("", "unknown", "na", "nan", "none", "n/a")
+#: How tables and people say that nothing is known, in lower case.
+UNKNOWN = ("", "unknown", "unk", "na", "nan", "none", "n/a")
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _SPLITS |= {"test": "test", "testing": "test"}
 _LICENSES = {"CC-0": "CC0-1.0", "CC-BY": "CC-BY-4.0", "CC-BY-NC": "CC-BY-NC-4.0"}
@@ -101,7 +102,7 @@ def has_column(table: Path, column: str) -> bool:
 
 def known(row: Row, column: str) -> str:
     """The cell, or blank where it says that nothing is known."""
-    return "" if row[column].lower() in _UNKNOWN else row[column]
+    return "" if row[column].lower() in UNKNOWN else row[column]
 
 
 def flag(row: Row, column: str, where: str) -> int:

@@ -116,6 +116,15 @@ def test_isic2019(isic2019):
     assert not download.official_split
 
 
+def test_a_part_without_labels_is_left_out_and_said(isic2019):
+    for number in range(2):
+        touch(isic2019 / "ISIC_2019_Test_Input" / f"ISIC_000010{number}.jpg")
+    records, download = read(isic2019)
+    assert len(records) == 3
+    note = "2 images of ISIC_2019_Test_Input left out, as ISIC_2019_Test_GroundTruth.csv is not there"
+    assert note in download.notes
+
+
 def test_a_shrunk_image_has_the_id_that_other_sets_give_it(isic2019):
     records, download = read(isic2019)
     assert "ISIC_0000002" in records

@@ -69,6 +69,14 @@ def test_hdf5_members(isic2024):
     assert download.files_without_row == 1
 
 
+def test_a_file_system_without_locks_is_no_obstacle(isic2024, monkeypatch):
+    make_hdf5(isic2024 / "train-image.hdf5", ["ISIC_0015670", "ISIC_0015845"])
+    opened, file = [], h5py.File
+    monkeypatch.setattr(h5py, "File", lambda *a, **how: opened.append(how) or file(*a, **how))
+    read(isic2024)
+    assert opened == [{"locking": "best-effort"}]
+
+
 def test_a_row_without_a_member_is_an_error(isic2024):
     make_hdf5(isic2024 / "train-image.hdf5", ["ISIC_0015670"])
     with pytest.raises(InputError, match=r"1 of 2 images .* missing: ISIC_0015845\. Looked in .*train-image\.hdf5"):
