@@ -3,15 +3,30 @@
 import json
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
+
+
+def timed(work: Callable[[], _Result]) -> tuple[_Result, float, float]:
+    """What `work` returns, and wall-clock and processor seconds of this process and of those that it waited for."""
+    wall, busy = time.perf_counter(), _busy()
+    result = work()
+    return result, time.perf_counter() - wall, _busy() - busy
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall-clock and processor seconds of this process and of those that it waited for."""
-    wall, busy = time.perf_counter(), _busy()
-    work()
-    return time.perf_counter() - wall, _busy() - busy
+    """The seconds alone."""
+    return timed(work)[1:]
+
+
+def peak_gb() -> float:
+    """The most memory that this process has held so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:

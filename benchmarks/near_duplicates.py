@@ -1,59 +1,63 @@
 """The search for near-duplicates against comparing all pairs, in one run on the same images.
 
-    python benchmarks/near_duplicates.py [--images 400000] [--plain 20000]
+    python -m benchmarks.near_duplicates
 
-Random smooth pictures stand in for photographs; one in a hundred is a mirrored copy of another, encoded again as JPEG,
-and one in a hundred is plain skin, of which all hashes are alike. Both ways look for pairs whose hashes differ in at
-most ten bits in some view. The last line is one JSON object; `ratio` is how many times faster the search is than all
-pairs at `--plain` images.
+Random smooth pictures stand in for photographs; one in a hundred is a mirrored or turned copy of another, encoded again
+as JPEG, and one in a hundred is plain skin, of which all hashes are alike. The steps of the search are timed for all of
+them; then, for a part of them, the search and the comparison of all pairs, which look for the same hashes. The last
+line is JSON, with the seconds of the wall clock and of all cores' processors; `ratio` is how many times as long all
+pairs take.
 """
 
 import argparse
 import json
-import resource
-import sys
-import time
 
 import cv2
 import numpy as np
 
+from benchmarks.measure import peak_gb, timed
 from dermsynth.data import near_duplicates as near
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400_000)
-    parser.add_argument("--plain", type=int, default=20_000)
+    parser.add_argument("--plain", type=int, default=20_000, help="of these, compared each with each")
     arguments = parser.parse_args()
     thumbnails, planted = pictures(arguments.images)
 
-    hash_s, hashed = timed(lambda: near.hashes(thumbnails))
-    search_s, pairs = timed(lambda: near.candidates(hashed))
-    confirm_s, same = timed(lambda: near.confirm(thumbnails, pairs))
-    found = set(map(tuple, pairs[same][:, :2].tolist()))
+    hashed, *times = timed(lambda: near.hashes(thumbnails))
+    taken = {"hash": say("hashes", *times)}
+    pairs, *times = timed(lambda: near.candidates(hashed))
+    taken["search"] = say("search", *times)
+    same, *times = timed(lambda: near.confirm(thumbnails, pairs))
+    taken["compare"] = say("comparison", *times)
+    found, memory = set(map(tuple, pairs[same][:, :2].tolist())), peak_gb()
 
     few = hashed[-arguments.plain :]
-    fast_s, fast = timed(lambda: near.candidates(few))
-    plain_s, plain = timed(lambda: all_pairs(few))
-    result = {
+    fast, *fast_times = timed(lambda: near.candidates(few))
+    slow, *slow_times = timed(lambda: all_pairs(few))
+    say(f"search of {len(few)}", *fast_times)
+    say(f"all pairs of {len(few)}", *slow_times)
+    numbers = {
         "images": arguments.images,
-        "hash_s": round(hash_s, 1),
-        "search_s": round(search_s, 1),
+        **{f"{step}_{clock}_s": value for step, both in taken.items() for clock, value in both.items()},
         "candidates": len(pairs),
-        "confirm_s": round(confirm_s, 1),
-        "memory_gb": round(
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform != "darwin" else 1 << 30), 2
-        ),
+        "memory_gb": round(memory, 2),
         "planted": len(planted),
         "planted_found": len(found & planted),
         "plain_images": len(few),
-        "plain_all_pairs_s": round(plain_s, 2),
-        "plain_search_s": round(fast_s, 2),
-        "all_pairs": len(plain),
-        "all_pairs_found": len(plain & set(map(tuple, fast[:, :2].tolist()))),
-        "ratio": round(plain_s / fast_s, 1),
+        "all_pairs": len(slow),
+        "all_pairs_found": len(slow & set(map(tuple, fast[:, :2].tolist()))),
+        "ratio": round(slow_times[1] / fast_times[1], 1),
+        "wall_ratio": round(slow_times[0] / fast_times[0], 1),
     }
-    print(json.dumps(result))
+    print(json.dumps(numbers))
+
+
+def say(step: str, wall: float, cpu: float) -> dict[str, float]:
+    print(f"{step:<24} {wall:8.2f} s, {cpu:8.2f} s of processor", flush=True)
+    return {"wall": round(wall, 2), "cpu": round(cpu, 2)}
 
 
 def pictures(count: int) -> tuple[np.ndarray, set[tuple[int, int]]]:
@@ -78,14 +82,8 @@ def all_pairs(hashed: np.ndarray) -> set[tuple[int, int]]:
     found = set()
     for place in range(len(hashed) - 1):
         apart = np.bitwise_count(hashed[place, 0] ^ hashed[place + 1 :]).min(axis=1)
-        found |= {(place, place + 1 + int(other)) for other in np.flatnonzero(apart <= 10)}
+        found |= {(place, place + 1 + int(other)) for other in np.flatnonzero(apart <= near.BITS_APART)}
     return found
-
-
-def timed(work):  # noqa: ANN001, ANN201
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
 
 
 if __name__ == "__main__":

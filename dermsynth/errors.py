@@ -14,12 +14,13 @@ class BrokenImageError(InputError):
 
     Args:
         where: the file.
-        reason: what is wrong with it, without the file's name.
+        reason: what is wrong with it, without the file's name. Blank where a DataLoader's worker process raised it:
+            torch makes the exception anew with the whole traceback as its one argument.
     """
 
-    def __init__(self, where: object, reason: str) -> None:
+    def __init__(self, where: object, reason: str = "") -> None:
         super().__init__(where, reason)
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.args[0]}: {self.reason}"
+        return f"{self.args[0]}: {self.reason}" if self.reason else str(self.args[0])

@@ -1,37 +1,47 @@
 """Files and folders that appear whole or not at all, and that stay in their place."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from dermsynth.errors import InputError
 
 
-def write_bytes_atomically(path: Path, data: bytes, sync: bool = True) -> None:
-    """Write a file so that a kill at any moment leaves the old one or the new one.
+@contextmanager
+def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
+    """A file to write into, which takes its place when the block ends well; a kill at any moment leaves the old one.
 
     Args:
         path: where to; a symbolic link there is replaced and not followed.
-        data: what.
-        sync: wait for the disk, so that a power failure, too, leaves one of the two.
+        sync: wait for the disk, so that a power failure, too, leaves the old file or the new one.
 
     Raises:
         InputError: the disk is full, or the place cannot be written to; the old file is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # By chance and not by process id: on a shared disk, two machines may have processes of the same id.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+
+
+def write_bytes_atomically(path: Path, data: bytes, sync: bool = True) -> None:
+    """Write a file at once, as `whole_file` does."""
+    with whole_file(path, sync) as file:
+        file.write(data)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -55,15 +65,19 @@ def refuse_links_out(folder: Path) -> None:
     """Raise if anything in a folder is a symbolic link to a place outside it; links within are fine.
 
     Raises:
-        InputError: naming the link.
+        InputError: naming the link, or what cannot be looked into.
     """
-    root = folder.resolve()
-    for entry in _entries(root):
-        if entry.is_symlink() and not Path(entry).resolve().is_relative_to(root):
-            raise InputError(
-                f"{folder / Path(entry).relative_to(root)}: a symbolic link that leaves {folder}, which is not "
-                "followed. Put the files themselves there, or give the folder where they lie."
-            )
+    # Not Path.resolve, which raises RuntimeError at links that lead in a circle.
+    root = Path(os.path.realpath(folder))
+    try:
+        for entry in _entries(root):
+            if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(root):
+                raise InputError(
+                    f"{folder / Path(entry).relative_to(root)}: a symbolic link that leaves {folder}, which is not "
+                    "followed. Put the files themselves there, or give the folder where they lie."
+                )
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror or error}).") from error
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

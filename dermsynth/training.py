@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class TrainingCLI(LightningCLI):
             text = str(error)
             if isinstance(error, InputError) and "Original Traceback" in text:
                 # From a loader process: torch puts the traceback before the message.
-                raise InputError(text.rpartition("InputError: ")[2].strip()) from error
+                raise InputError(re.split(r"(?:InputError|BrokenImageError): ", text)[-1].strip()) from error
             lines = text.splitlines()
             if not lines or not lines[0].startswith(("the checkpoint", "Error(s) in loading state_dict")):
                 raise

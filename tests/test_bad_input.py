@@ -155,6 +155,7 @@ BROKEN = {
     "png-of-12000": (png(12000, 12000), "declares 12000 × 12000 pixels;"),
     "png-of-10000": (png(10000, 10000), "declares 10000 × 10000 pixels in"),
     "png-wide": (png(2**30, 1), "declares"),
+    "png-thin": (encoded(np.zeros((1, 1_000_000, 3), np.uint8), "PNG"), "1000000 × 1 pixels; one side"),
     "png-of-nothing": (png(0, 0), "not|damaged"),
     "png-of-no-height": (png(8, 0), "not|damaged"),
     "png-without-data": (png(8, 8, None), "not|damaged"),
@@ -231,7 +232,7 @@ ODD = {
     "a-comment": (JPEG[:2] + b"\xff\xfe\x00\x08\xff\xd9\xff\xd9ab" + JPEG[2:], "jpg"),
     "fill-bytes": (JPEG[:-2] + b"\xff\xff\xff\xd9", "jpg"),
     "one-pixel": (encoded(PICTURE[:1, :1], "PNG"), "png"),
-    "one-row": (encoded(PICTURE[:1], "PNG"), "png"),
+    "one-row": (encoded(PICTURE[:1, :20], "PNG"), "png"),
 }
 
 

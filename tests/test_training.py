@@ -11,6 +11,7 @@ import yaml
 
 from dermsynth.cli import main
 from dermsynth.run_folder import FINISHED, differences
+from tests.builders import make_set
 
 TESTS = Path(__file__).parent
 RECIPE = """\
@@ -292,6 +293,15 @@ def test_differences_name_leaves_and_absent_ones():
     assert differences(there, {**there, "run": "elsewhere"}) == []
 
 
+@pytest.mark.parametrize("kind", ["BrokenImageError", "InputError"])
+def test_a_loader_process_names_the_broken_image_without_a_traceback(here, capsys, kind):
+    assert fit("--data", "toy.Broken", "--data.kind", kind, "--trainer.num_sanity_val_steps", "0") == 2
+    said = capsys.readouterr().err
+    assert "a/b.png: truncated." in said
+    assert "Traceback" not in said
+    assert "Caught" not in said
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_run(here):
     """The processes that Lightning starts read the same command line; one of them writes."""
@@ -302,6 +312,23 @@ def test_two_processes_train_as_one_run(here):
     assert checkpoint("r/checkpoints/last.ckpt")["global_step"] == 8
     again = subprocess.run([*command, *more], env=environment, check=True, capture_output=True, text=True)
     assert again.stdout.count("r is complete") == 1
+
+
+@pytest.mark.slow
+def test_of_two_processes_none_waits_for_one_that_failed(here):
+    """One process of a machine makes the pixel cache; of its broken image both hear, and both end."""
+    first = make_set(here / "real") / "images" / "r_NV_000.png"
+    first.write_bytes(first.read_bytes()[:-5])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    settings = {"real": "real", "classes": "[NV,MEL,SK]", "size": "16", "batch_size": "2", "pixel_cache": "cache"}
+    command = [sys.executable, "-m", "dermsynth", "fit", "--config", "line.yaml", "--run", "r"]
+    command += ["--model", "toy.Labelled", "--data", "dermsynth.data.modules.ClassificationData"]
+    command += [word for name, value in settings.items() for word in (f"--data.{name}", value)]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("r_NV_000.png: truncated") == 2
+    assert "Traceback" not in done.stderr
 
 
 def test_a_renamed_run_does_not_write_to_its_old_name(here, capsys):

@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dermsynth.checkpoints import check_kind
-from dermsynth.errors import InputError
+from dermsynth.errors import BrokenImageError, InputError
 
 
 class Policy:
@@ -28,6 +28,27 @@ class Data(L.LightningDataModule):
         return DataLoader(TensorDataset(torch.linspace(0, 1, self.rows)[:, None]), batch_size=self.batch_size)
 
     val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+
+
+class Broken(Data):
+    """Its image is broken, as a loader process finds."""
+
+    def __init__(self, kind: str = "BrokenImageError", mix: Policy | None = None):
+        super().__init__(mix=mix)
+        self.kind = kind
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        try:
+            raise OSError("the cause")
+        except OSError as error:
+            broken = BrokenImageError("a/b.png", "truncated.")
+            raise (broken if self.kind == "BrokenImageError" else InputError(str(broken))) from error
+
+    def train_dataloader(self):
+        return DataLoader(self, num_workers=1)
 
 
 class Line(L.LightningModule):

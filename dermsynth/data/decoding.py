@@ -18,6 +18,8 @@ RGB = NDArray[np.uint8]
 
 # No camera of dermatology comes near it; a file of a few bytes that declares more wants to fill the memory.
 MAX_PIXELS = 120_000_000
+# The widest panoramas have 10; resized by its short side, a line of pixels would fill the memory.
+MAX_ASPECT = 20
 # The most that a black-and-white PNG reaches, deflated a thousand times.
 MAX_PIXELS_A_BYTE = 10_000
 # libjpeg scales while it decodes; a 24-megapixel photograph comes out in half the time at an eighth.
@@ -39,7 +41,8 @@ def decode(data: bytes, where: object, cover: int | None = None) -> RGB:
         uint8 `[H, W, 3]`, RGB.
 
     Raises:
-        BrokenImageError: incomplete, damaged, larger than `MAX_PIXELS`, or neither JPEG nor PNG.
+        BrokenImageError: incomplete, damaged, larger than `MAX_PIXELS`, thinner than `MAX_ASPECT`, or neither JPEG nor
+            PNG.
     """
     if not is_complete(data):
         raise BrokenImageError(where, f"truncated ({len(data)} bytes, no end-of-image marker). Download it again.")
@@ -54,15 +57,21 @@ def decode_trusted(data: bytes, where: object) -> RGB:
     """The same for a PNG that we wrote, without the slower checks: training reads millions of them."""
     if not data.endswith(_PNG_END):
         return decode(data, where)
-    return _pixels(data, where, cv2.IMREAD_COLOR)
+    image = _pixels(data, where, cv2.IMREAD_COLOR)
+    _refuse_thin(image.shape[1], image.shape[0], where)
+    return image
 
 
-def refuse_huge(width: int, height: int, size: int, where: object) -> None:
-    """Raise BrokenImageError if a header declares more pixels than we take, or than a file of `size` bytes can hold."""
+def refuse_size(width: int, height: int, size: int, where: object) -> None:
+    """Raise BrokenImageError if a header declares what no photograph has.
+
+    More pixels than we take, or than a file of `size` bytes can hold; or a side many times as long as the other.
+    """
     if width * height > MAX_PIXELS:
         raise BrokenImageError(where, f"declares {width} × {height} pixels; more than {MAX_PIXELS:,} are not decoded.")
     if width * height > MAX_PIXELS_A_BYTE * size:
         raise BrokenImageError(where, f"declares {width} × {height} pixels in {size} bytes. Download it again.")
+    _refuse_thin(width, height, where)
 
 
 def png_size(data: bytes) -> tuple[int, int] | None:
@@ -102,7 +111,7 @@ def _header(data: bytes, where: object) -> Image.Image:
         # Our own limit is below the one at which Pillow raises, and above the one at which it warns.
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        refuse_huge(*image.size, len(data), where)
+        refuse_size(*image.size, len(data), where)
         if image.format == "PNG":
             image.verify()
     except UnidentifiedImageError as error:
@@ -114,6 +123,13 @@ def _header(data: bytes, where: object) -> Image.Image:
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and its own, by format
         raise BrokenImageError(where, f"damaged ({error}). Download it again.") from error
     return image
+
+
+def _refuse_thin(width: int, height: int, where: object) -> None:
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BrokenImageError(
+            where, f"{width} × {height} pixels; one side of a photograph is at most {MAX_ASPECT} times the other."
+        )
 
 
 def _pixels(data: bytes, where: object, flag: int) -> RGB:

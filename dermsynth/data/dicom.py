@@ -68,7 +68,7 @@ def _refuse(data_set: Any, size: int, where: object) -> None:
     frames = int(data_set.get("NumberOfFrames") or 1)
     if frames != 1:
         raise BrokenImageError(where, f"holds {frames} frames; one photograph a file is expected.")
-    decoding.refuse_huge(int(data_set.Columns), int(data_set.Rows), size, where)
+    decoding.refuse_size(int(data_set.Columns), int(data_set.Rows), size, where)
 
 
 def _show(pydicom: ModuleType, data_set: Any, where: object) -> RGB:

@@ -1,10 +1,25 @@
-"""The bytes of an image that lies in an HDF5 file under a key, as ISIC 2024 comes."""
+"""Images that lie in an HDF5 file, each under a key, as ISIC 2024 comes."""
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from dermsynth.errors import BrokenImageError, InputError
+
+
+def members(path: Path) -> set[str]:
+    """The keys of an HDF5 file.
+
+    Raises:
+        InputError: it is none, or h5py is not installed.
+    """
+    h5py = _h5py(path)
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            return set(file.keys())
+    except OSError as error:
+        raise InputError(f"{path}: not an HDF5 file, or not all of it ({error}). Download it again.") from error
 
 
 def read_member(path: Path, member: str, max_bytes: int) -> bytes:
@@ -22,10 +37,7 @@ def read_member(path: Path, member: str, max_bytes: int) -> bytes:
         InputError: h5py is not installed.
     """
     where = f"{path}[{member}]"
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError("HDF5 files need h5py: pip install 'dermsynth[formats]'.") from error
+    h5py = _h5py(path)
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             if not isinstance(file.get(member, getlink=True), h5py.HardLink):
@@ -40,3 +52,11 @@ def read_member(path: Path, member: str, max_bytes: int) -> bytes:
             return np.asarray(entry[()]).tobytes()
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise BrokenImageError(where, f"cannot be read from the HDF5 file ({error}).") from error
+
+
+def _h5py(path: Path) -> ModuleType:
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(f"{path}: reading HDF5 needs h5py: pip install 'dermsynth[formats]'.") from error
+    return h5py

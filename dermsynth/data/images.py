@@ -1,6 +1,7 @@
 """An image file of any source read as small as the target allows, resized, written into a set, read back."""
 
 import hashlib
+import os
 import stat
 import struct
 import zlib
@@ -59,11 +60,6 @@ def load(path: Path, cover: int, member: str = "") -> RGB:
     return (dicom.decode if dicom.is_dicom(data) else decoding.decode)(data, where, cover)
 
 
-def load_resized(path: Path, size: int, member: str = "") -> RGB:
-    """The same, with its short side resized to `size` and the aspect kept."""
-    return fit_short_side(load(path, size, member), size)
-
-
 def fit_short_side(image: RGB, size: int) -> RGB:
     """The image `[H, W, 3]` with its short side resized to `size` and the aspect kept."""
     height, width = image.shape[:2]
@@ -110,6 +106,11 @@ def stored(path: Path) -> Stored | None:
     data = path.read_bytes()
     size = decoding.png_size(data)
     return Stored(hashlib.sha256(data).hexdigest(), *size) if size else None
+
+
+def cores() -> int:
+    """How many processor cores this process may use: a Slurm job or container may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_one_thread(*_: object) -> None:

@@ -1,5 +1,6 @@
 """The LightningDataModules: one base that owns sets, leak checks, the mix and the loaders; thin leaves on it."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,7 +125,8 @@ class LesionData(LightningDataModule):
         if self.fold is not None:
             real = choose_fold(real, self.fold)
         synthetic = [manifest.read(folder) for folder in self.synthetic]
-        leaks.check(real, synthetic, self.allow_foreign, for_prior=self.trains_a_generator)
+        # The search for copies reads every image: once, and not in each process.
+        self._by_one(lambda: leaks.check(real, synthetic, self.allow_foreign, for_prior=self.trains_a_generator))
         self.train_split_sha256 = manifest.train_split_sha256(real.records)
         train = real.split("train")
         #: What a model fitted on this says of its data, carried into its checkpoints and into what it generates.
@@ -187,12 +189,34 @@ class LesionData(LightningDataModule):
         if self.pixel_cache is None:
             return None
         images = [[(sample.path, sample.record) for sample in part] for part in parts]
-        if self.trainer is None:
-            return PixelCache(self.pixel_cache, images, self.size)
-        if self.trainer.local_rank == 0:
-            PixelCache(self.pixel_cache, images, self.size)
-        self.trainer.strategy.barrier("pixel cache")
-        return PixelCache(self.pixel_cache, images, self.size)
+        make = functools.partial(PixelCache, self.pixel_cache, images, self.size)
+        self._by_one(make, each_machine=True)
+        return make()
+
+    def _by_one(self, work: Callable[[], object], each_machine: bool = False) -> None:
+        """Let one process do something that the others wait for; where it fails, all fail and none waits on.
+
+        Args:
+            work: what is done.
+            each_machine: by one process of each machine, as its result lies there.
+        """
+        trainer = self.trainer
+        if trainer is None:
+            work()
+            return
+        workers = range(0, trainer.world_size, trainer.num_devices) if each_machine else range(1)
+        failure: Exception | None = None
+        message: str | None = None
+        if trainer.global_rank in workers:
+            try:
+                work()
+            except Exception as error:  # raised below, when the others know of it
+                failure, known = error, isinstance(error, InputError)
+                message = str(error) if known else f"process {trainer.global_rank} failed: {error!r}"
+        for rank in workers:
+            said = trainer.strategy.broadcast(message, rank)
+            if said is not None:
+                raise failure or InputError(said)
 
     def _order(self, epoch: int) -> np.ndarray:
         return self.mix.order(*self._labels, seed=self.seed, epoch=epoch)

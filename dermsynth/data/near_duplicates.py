@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dermsynth.data.images import RGB, read_rgb
+from dermsynth.data.images import RGB, cores, read_rgb
 
 Thumbnails = NDArray[np.uint8]
 Hashes = NDArray[np.uint64]
@@ -36,7 +36,7 @@ _CENTRE = slice(_EDGE, SIDE - _EDGE)
 _FREQUENCIES = np.array([(u, v) for u in range(11) for v in range(11 - u) if u + v and (u, v) != (5, 5)])
 
 # Chosen on ISIC 2017 and 2020 (docs/performance.md).
-_BITS_APART = 10
+BITS_APART = 10
 _ORDERS = 32
 _NEIGHBOURS = 32
 _SHIFT = 6  # pixels of the thumbnail
@@ -57,7 +57,7 @@ def find(thumbnails: Thumbnails, threads: int | None = None) -> list[tuple[int, 
 
     Args:
         thumbnails: uint8 `[N, 64, 64]`, from `read_thumbnails`.
-        threads: that compare at the same time; a few for each core if not given.
+        threads: that compare at the same time; one for each core if not given.
     """
     pairs = candidates(hashes(thumbnails))
     return [(int(one), int(other)) for one, other, _ in pairs[confirm(thumbnails, pairs, threads)]]
@@ -142,7 +142,7 @@ def candidates(hashed: Hashes) -> Pairs:
         turned, owner = turned[order], order // VIEWS
         new = [np.empty(0, np.int64)]
         for step in range(1, min(_NEIGHBOURS + 1, len(flat))):
-            near = np.flatnonzero(np.bitwise_count(turned[step:] ^ turned[:-step]) <= _BITS_APART)
+            near = np.flatnonzero(np.bitwise_count(turned[step:] ^ turned[:-step]) <= BITS_APART)
             one, other = owner[near], owner[near + step]
             codes = np.minimum(one, other) * images + np.maximum(one, other)
             new.append(codes[one != other])
@@ -158,7 +158,7 @@ def confirm(thumbnails: Thumbnails, pairs: Pairs, threads: int | None = None) ->
     Args:
         thumbnails: uint8 `[N, 64, 64]`.
         pairs: from `candidates`, `[M, 3]`.
-        threads: that compare at the same time; a few for each core if not given.
+        threads: that compare at the same time; one for each core if not given.
 
     Returns:
         bool `[M]`.
@@ -240,7 +240,7 @@ def _in_threads(work: Callable[[int], None], total: int, threads: int | None, wh
         return stop - start
 
     with (
-        ThreadPoolExecutor(threads) as pool,
+        ThreadPoolExecutor(threads or cores()) as pool,
         tqdm(total=total, desc=what, unit=unit, mininterval=1, delay=1) as bar,
     ):
         for done in pool.map(block, range(0, total, _BLOCK)):

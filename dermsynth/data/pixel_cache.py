@@ -7,7 +7,6 @@ cache. Nothing is ever changed in them: other images or another size are another
 
 import hashlib
 import itertools
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermsynth.data.decoding import RGB
-from dermsynth.data.images import fit_short_side, fitted_shape, read_rgb
+from dermsynth.data.images import cores, fit_short_side, fitted_shape, read_rgb
 from dermsynth.data.manifest import Record
 from dermsynth.errors import BrokenImageError, InputError
-from dermsynth.files import make_folder
+from dermsynth.files import make_folder, whole_file
 
 _AT_ONCE = 256
 
@@ -40,7 +39,8 @@ class PixelCache:
         self._files = [folder / _file_name([record for _, record in part], size) for part in parts]
         shapes = [_shapes([record for _, record in part], size) for part in parts]
         for file, part, part_shapes in zip(self._files, parts, shapes, strict=True):
-            if not file.is_file():
+            # Of another size it is what a power failure or a full disk left of it.
+            if not file.is_file() or file.stat().st_size != _lengths(part_shapes).sum():
                 _build(file, [path for path, _ in part], part_shapes, size)
         self._part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         self._shapes = np.concatenate(shapes)
@@ -97,16 +97,9 @@ def _build(file: Path, paths: Sequence[Path], shapes: NDArray[np.int64], size: i
             raise BrokenImageError(path, "its size is not the one in metadata.csv. Prepare the set again.")
         return image
 
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     jobs = iter(tqdm(zip(paths, shapes, strict=True), f"decode at {size}", len(paths), unit="image", mininterval=1))
-    try:
-        # Threads will do: OpenCV lets go of the interpreter while it decodes.
-        with temporary.open("wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
-            while some := list(itertools.islice(jobs, _AT_ONCE)):
-                for image in pool.map(decode, *zip(*some, strict=True)):
-                    out.write(image.data)
-        temporary.replace(file)
-    except OSError as error:
-        raise InputError(f"data.pixel_cache: {file.parent} cannot be written to ({error.strerror}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Threads will do: OpenCV lets go of the interpreter while it decodes.
+    with whole_file(file) as out, ThreadPoolExecutor(cores()) as pool:
+        while some := list(itertools.islice(jobs, _AT_ONCE)):
+            for image in pool.map(decode, *zip(*some, strict=True)):
+                out.write(image.data)

@@ -41,7 +41,9 @@ class TrainSampler(Sampler[list[Draw]]):
         self, order: Callable[[int], Indices], length: int, batch_size: int, rank: int, ranks: int, seed: int
     ) -> None:
         self.order, self.batch_size, self.rank, self.ranks, self.seed = order, batch_size, rank, ranks, seed
-        self.batches = length // (batch_size * ranks)
+        #: G, the images of all ranks' batches together.
+        self.global_batch = batch_size * ranks
+        self.batches = length // self.global_batch
         if not self.batches:
             raise InputError(
                 f"data.batch_size: {batch_size} × {ranks} processes is more than the {length} images of an epoch. "
@@ -102,9 +104,30 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches have been handed out."""
-        return {"epoch": self.batch_sampler.epoch, "batches": self._given}
+        """The epoch, how many of its batches have been handed out and of how many, and the images of a global batch."""
+        sampler = self.batch_sampler
+        return {
+            "epoch": sampler.epoch,
+            "batches": self._given,
+            "of": sampler.batches,
+            "global_batch": sampler.global_batch,
+        }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave those batches out when that epoch is dealt; others are dealt from their beginning."""
-        self.batch_sampler.resume = (state["epoch"], state["batches"])
+        """Leave those batches out when that epoch is dealt; others are dealt from their beginning.
+
+        Raises:
+            InputError: the global batch is another one in the middle of an epoch. Lightning goes on by the number of
+                batches, so that images would be left out of the epoch or come twice.
+        """
+        sampler, given = self.batch_sampler, state["batches"]
+        if state["global_batch"] != sampler.global_batch:
+            if given < state["of"]:
+                raise InputError(
+                    f"the checkpoint was written after {given} of {state['of']} batches of an epoch, each of "
+                    f"{state['global_batch']} images over all processes, and now data.batch_size × processes is "
+                    f"{sampler.global_batch}. Go on with {state['global_batch']}, or from a checkpoint at the end of "
+                    "an epoch."
+                )
+            given = sampler.batches
+        sampler.resume = (state["epoch"], given)

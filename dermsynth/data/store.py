@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 from tqdm import tqdm
 
 from dermsynth.data import images
@@ -51,7 +52,7 @@ def store_all(
     jobs = [
         _Job(image.path, image.member, out / image.record.file_name, size, cleaning or Cleaning()) for image in found
     ]
-    running = _run(jobs, min(processes or _cores(), len(jobs)))
+    running = _run(jobs, min(processes or images.cores(), len(jobs)))
     results = list(tqdm(running, total=len(jobs), desc=f"resize to {size}", unit="image", mininterval=1))
     for left_over in folder.glob(".*.part"):  # from a run that was killed
         left_over.unlink()
@@ -124,11 +125,9 @@ def _store(job: _Job) -> images.Stored | str:
         return known
     try:
         photograph = images.load(job.source, job.cleaning.cover(job.size), job.member)
+        image = images.fit_short_side(job.cleaning(photograph), job.size)
     except BrokenImageError as error:
         return error.reason
-    return images.write_png(job.target, images.fit_short_side(job.cleaning(photograph), job.size))
-
-
-def _cores() -> int:
-    # A Slurm job or container may run on fewer cores than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    except cv2.error as error:
+        return f"cannot be resized to {job.size} pixels ({error.err})."
+    return images.write_png(job.target, image)

@@ -20,6 +20,11 @@ def drawn():
     return picture
 
 
+def resized(path, size, member=""):
+    """A photograph of a download as a set has it."""
+    return images.fit_short_side(images.load(path, size, member), size)
+
+
 @pytest.fixture
 def quarters():
     return drawn()
@@ -52,7 +57,7 @@ def test_exif_orientation_is_honoured_at_every_scale(tmp_path, quarters, suffix,
     options = {"quality": 98, "subsampling": 0} if suffix == "jpg" else {}
     Image.fromarray(quarters).save(path, exif=exif, **options)
 
-    got = images.load_resized(path, size)
+    got = resized(path, size)
 
     upright = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     expected = np.asarray(upright.resize(got.shape[1::-1], Image.Resampling.BOX))
@@ -70,13 +75,13 @@ def test_a_photograph_is_decoded_reduced_and_looks_like_the_full_decode(tmp_path
     decode = cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda data, flag: flags.append(flag) or decode(data, flag))
 
-    got = images.load_resized(path, 70)
+    got = resized(path, 70)
 
     assert flags == [cv2.IMREAD_REDUCED_COLOR_8]  # 600 / 8 = 75 still covers 70
     reference = np.asarray(Image.open(path).resize(got.shape[1::-1], Image.Resampling.BOX))
     assert got.shape == (70, 93, 3)
     assert np.abs(got.astype(int) - reference).mean() < 2
-    images.load_resized(path, 76)
+    resized(path, 76)
     assert flags[-1] == cv2.IMREAD_REDUCED_COLOR_4
 
 
@@ -172,6 +177,21 @@ def test_the_size_of_a_png_is_read_from_its_header(quarters):
     assert decoding.png_size(data) == (160, 96)
     assert decoding.png_size(data[:-1]) is None
     assert decoding.png_size(jpeg(quarters)) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "taken"), [((10, 200), True), ((200, 10), True), ((10, 201), False), ((201, 10), False)]
+)
+def test_a_strip_is_no_photograph(tmp_path, shape, taken):
+    """A line of a million pixels would be enlarged to half a million megapixels."""
+    path = tmp_path / "strip.png"
+    Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(path)
+    for read in (lambda: resized(path, 16), lambda: images.read_rgb(path)):
+        if taken:
+            assert read().max() == 0
+        else:
+            with pytest.raises(BrokenImageError, match=rf"strip\.png: {shape[1]} × {shape[0]} pixels; one side"):
+                read()
 
 
 def test_a_large_flat_photograph_is_no_bomb():

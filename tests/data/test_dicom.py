@@ -8,9 +8,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
-from dermsynth.data import images
 from dermsynth.errors import BrokenImageError, InputError
-from tests.data.test_decoding import colours, jpeg
+from tests.data.test_decoding import colours, jpeg, resized
 
 
 def dicom(pixels, kind="MONOCHROME2", bits=8, data=None, syntax=ExplicitVRLittleEndian, **extra):
@@ -42,7 +41,7 @@ def load(tmp_path):
     def read(data, size=20):
         path = tmp_path / "ISIC_0000001.dcm"
         path.write_bytes(data)
-        return images.load_resized(path, size)
+        return resized(path, size)
 
     return read
 

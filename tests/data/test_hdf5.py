@@ -6,9 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from dermsynth.data import images
 from dermsynth.errors import BrokenImageError, InputError
-from tests.data.test_decoding import colours, encoded, jpeg
+from tests.data.test_decoding import colours, encoded, jpeg, resized
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def file(tmp_path):
 
 @pytest.mark.parametrize("member", ["ISIC_void", "ISIC_bytes"])
 def test_an_image_is_read_by_its_key(file, member):
-    np.testing.assert_array_equal(images.load_resized(file, 24, member), colours())
+    np.testing.assert_array_equal(resized(file, 24, member), colours())
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def test_an_image_is_read_by_its_key(file, member):
 )
 def test_what_is_no_image_in_the_file_itself_is_named(file, member, message):
     with pytest.raises(BrokenImageError, match=rf"train-image\.hdf5\[{member}\]: .*{message}"):
-        images.load_resized(file, 24, member)
+        resized(file, 24, member)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", None])
@@ -63,11 +62,11 @@ def test_what_is_no_hdf5_file_is_named(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BrokenImageError, match=r"train-image\.hdf5\[ISIC_1\]: cannot be read from the HDF5 file"):
-        images.load_resized(path, 24, "ISIC_1")
+        resized(path, 24, "ISIC_1")
 
 
 def test_without_h5py_it_says_what_to_install(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match=r"pip install 'dermsynth\[formats\]'") as error:
-        images.load_resized(file, 24, "ISIC_void")
+        resized(file, 24, "ISIC_void")
     assert not isinstance(error.value, BrokenImageError)

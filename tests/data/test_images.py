@@ -1,12 +1,14 @@
 """Reading photographs of any kind, resizing them, and the PNG files of a set."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from dermsynth.data import images
 from dermsynth.errors import BrokenImageError, InputError
-from tests.data.test_decoding import drawn, encoded, jpeg
+from tests.data.test_decoding import drawn, encoded, jpeg, resized
 
 
 @pytest.fixture
@@ -17,11 +19,11 @@ def quarters():
 def test_a_small_image_is_enlarged_and_a_fitting_one_is_left_alone(tmp_path, quarters):
     path = tmp_path / "small.png"
     Image.fromarray(quarters).save(path)
-    assert images.load_resized(path, 192).shape == (192, 320, 3)
-    np.testing.assert_array_equal(images.load_resized(path, 96), quarters)
+    assert resized(path, 192).shape == (192, 320, 3)
+    np.testing.assert_array_equal(resized(path, 96), quarters)
 
 
-@pytest.mark.parametrize("read", [images.read_rgb, lambda path: images.load_resized(path, 32)])
+@pytest.mark.parametrize("read", [images.read_rgb, lambda path: resized(path, 32)])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -78,6 +80,14 @@ def test_an_incomplete_or_missing_png_is_not_taken_for_stored(tmp_path, quarters
     assert images.stored(path) is None
     path.write_bytes(b"")
     assert images.stored(path) is None
+
+
+def test_the_cores_are_those_that_a_job_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 8}, raising=False)
+    assert images.cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert images.cores() == 1
 
 
 def test_a_png_that_cannot_be_written_leaves_nothing(tmp_path, quarters):

@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning import Trainer
 
-from dermsynth.data import manifest
+from dermsynth.data import manifest, near_duplicates
 from dermsynth.data.mixing import CountPerClass, OversampledReal, PriorPreservation, Ratio, RealOnly, SyntheticFirst
 from dermsynth.data.modules import ClassificationData, DreamBoothData, GenerationData, image_seed
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
+from tests.ranks import at_once, rank_here
 
 
 @pytest.fixture
@@ -138,21 +138,47 @@ def test_an_odd_batch_cannot_hold_two_halves(real):
 
 
 def test_two_ranks_see_what_one_process_sees(real):
-    class Rank:
-        world_size = 2
-        strategy = Trainer(accelerator="cpu", logger=False, barebones=True).strategy
-
-        def __init__(self, rank):
-            self.global_rank = rank
-
-    def ids(rank, batch_size):
+    def ids(trainer, batch_size=2):
         data = ClassificationData(real=real, classes=CLASSES, size=16, batch_size=batch_size)
-        data.trainer = rank
+        data.trainer = trainer
         data.setup("fit")
         return [b["image_id"] for b in data.train_dataloader()]
 
-    two = [a + b for a, b in zip(ids(Rank(0), 2), ids(Rank(1), 2), strict=True)]
+    two = [a + b for a, b in zip(*at_once(ids), strict=True)]
     assert two == ids(None, 4)
+
+
+class TestLeaksAreLookedForOnce:
+    """By one process; the others hear what it found."""
+
+    @pytest.fixture
+    def setup(self, real, synthetic):
+        def run(trainer):
+            data = ClassificationData(real=real, synthetic=[synthetic], classes=CLASSES, size=16, batch_size=4)
+            data.trainer = trainer
+            data.setup("fit")
+
+        return run
+
+    def test_a_clean_set_passes_in_all(self, setup, monkeypatch):
+        searches = []
+        find = near_duplicates.find_between
+        monkeypatch.setattr(near_duplicates, "find_between", lambda *sets: searches.append(rank_here()) or find(*sets))
+        assert at_once(setup) == [None, None]
+        assert searches == [0]
+
+    def test_a_leak_is_an_error_in_all_and_none_waits(self, setup, monkeypatch):
+        monkeypatch.setattr(near_duplicates, "find_between", lambda *sets: [(0, 0)] if rank_here() == 0 else [])
+        first, second = at_once(setup)
+        assert type(first) is type(second) is InputError
+        assert "1 near-copies of images" in str(first)
+        assert str(first) == str(second)
+
+    def test_a_crash_ends_all(self, setup, monkeypatch):
+        monkeypatch.setattr(near_duplicates, "find_between", lambda *sets: 1 / 0)
+        first, second = at_once(setup)
+        assert isinstance(first, ZeroDivisionError)
+        assert "process 0 failed: ZeroDivisionError" in str(second)
 
 
 def test_generation_gives_each_image_a_seed_of_its_index_alone():

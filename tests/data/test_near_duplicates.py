@@ -158,6 +158,16 @@ def test_copies_among_many_are_found():
     assert sum((place, 19_000 + place, place % 8) in pairs for place in range(100)) >= 95
 
 
+def test_threads_are_as_many_as_the_job_has_cores(monkeypatch):
+    asked = []
+    pool = near.ThreadPoolExecutor
+    monkeypatch.setattr(near, "ThreadPoolExecutor", lambda threads: asked.append(threads) or pool(threads))
+    monkeypatch.setattr(near, "cores", lambda: 3)
+    near.find(random_thumbnails(2))
+    near.find(random_thumbnails(2), threads=1)
+    assert asked == [3, 1]
+
+
 @pytest.mark.real_data
 class TestRealData:
     def test_isic2017(self, real_data):

@@ -1,5 +1,6 @@
 """Decoded images: the same pixels as from the files, made once, whole or not at all."""
 
+import os
 import pickle
 import shutil
 from collections import namedtuple
@@ -16,6 +17,7 @@ from dermsynth.data.modules import ClassificationData
 from dermsynth.data.pixel_cache import PixelCache
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
+from tests.ranks import at_once, rank_here
 
 
 def listed(root):
@@ -100,6 +102,42 @@ def test_a_full_disk_or_a_file_in_the_way_is_said_before_anything_is_decoded(tmp
         PixelCache(tmp_path / "cache", parts, 8)
 
 
+def test_threads_are_as_many_as_the_job_has_cores(tmp_path, parts, monkeypatch):
+    asked = []
+    pool = pixel_cache.ThreadPoolExecutor
+    monkeypatch.setattr(pixel_cache, "ThreadPoolExecutor", lambda threads: asked.append(threads) or pool(threads))
+    monkeypatch.setattr(pixel_cache, "cores", lambda: 3)
+    PixelCache(tmp_path / "cache", parts[:1], 8)
+    assert asked == [3]
+
+
+def test_a_file_that_was_cut_is_made_again(tmp_path, parts):
+    PixelCache(tmp_path / "cache", parts, 8)
+    file = max((tmp_path / "cache").iterdir(), key=lambda path: path.stat().st_size)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    PixelCache(tmp_path / "cache", parts, 8)
+    assert file.read_bytes() == whole
+
+
+def test_processes_of_the_same_id_on_two_machines_do_not_write_into_one_file(tmp_path, parts, monkeypatch):
+    """On a shared disk: while one machine decodes, another makes the same file."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    others = []
+
+    def read(path):
+        if not others:
+            others.append(None)
+            others[0] = PixelCache(tmp_path / "cache", parts, 8)
+        return read_rgb(path)
+
+    monkeypatch.setattr(pixel_cache, "read_rgb", read)
+    mine = PixelCache(tmp_path / "cache", parts, 8)
+    for number in range(27):
+        np.testing.assert_array_equal(mine[number], others[0][number])
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_same_with_and_without_it(tmp_path, workers):
     real = make_set(tmp_path / "real")
@@ -128,28 +166,51 @@ def test_batches_are_the_same_with_and_without_it(tmp_path, workers):
         torch.testing.assert_close(one["pixel_values"], two["pixel_values"], rtol=0, atol=0)
 
 
-def test_one_process_of_a_machine_makes_it_while_the_others_wait(tmp_path):
+@pytest.mark.parametrize(("devices", "made_by"), [(2, [0]), (1, [0, 1])], ids=["one machine", "two machines"])
+def test_one_process_of_a_machine_makes_it_while_the_others_wait(tmp_path, monkeypatch, devices, made_by):
     real, cache = make_set(tmp_path / "real"), tmp_path / "cache"
-    events = []
+    built = []
+    build = pixel_cache._build
 
-    class Strategy:
-        root_device = torch.device("cpu")
+    def noted(*arguments):
+        built.append(rank_here())
+        build(*arguments)
 
-        def barrier(self, name):
-            events.append(len(list(cache.glob("*.rgb"))) if cache.exists() else 0)
-            if len(events) == 1:  # the other process is done by now
-                PixelCache(cache, [[(s.path, s.record) for s in data.samples["val"]]], 12)
+    monkeypatch.setattr(pixel_cache, "_build", noted)
 
-    class Rank:
-        global_rank, world_size = 1, 2
-        strategy = Strategy()
-
-        def __init__(self, local_rank):
-            self.local_rank = local_rank
-
-    for local_rank in (1, 0):
-        data = ClassificationData(real=real, classes=CLASSES, size=12, batch_size=2, pixel_cache=cache)
-        data.trainer = Rank(local_rank)
+    def load(trainer):
+        # Each machine has a disk of its own.
+        folder = cache / str(trainer.global_rank // devices)
+        data = ClassificationData(real=real, classes=CLASSES, size=12, batch_size=2, pixel_cache=folder)
+        data.trainer = trainer
         data.setup("validate")
-        assert len(list(data.val_dataloader())) == 2
-    assert events == [0, 1]
+        return len(list(data.val_dataloader()))
+
+    assert at_once(load, devices) == [2, 2]
+    assert sorted(built) == made_by
+    assert len(list(cache.rglob("*.rgb"))) == len(made_by)
+
+
+@pytest.mark.parametrize(("devices", "broken"), [(2, 0), (1, 0), (1, 1)])
+def test_where_one_process_cannot_make_it_all_say_why(tmp_path, monkeypatch, devices, broken):
+    real = make_set(tmp_path / "real")
+
+    build = pixel_cache._build
+
+    def full(*arguments):
+        if rank_here() == broken:
+            raise InputError("the disk is full")
+        build(*arguments)
+
+    monkeypatch.setattr(pixel_cache, "_build", full)
+
+    def load(trainer):
+        data = ClassificationData(
+            real=real, classes=CLASSES, size=12, batch_size=2, pixel_cache=tmp_path / str(trainer.global_rank)
+        )
+        data.trainer = trainer
+        data.setup("validate")
+        data.val_dataloader()
+
+    errors = at_once(load, devices)
+    assert [(type(error), str(error)) for error in errors] == [(InputError, "the disk is full")] * 2

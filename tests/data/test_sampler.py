@@ -109,11 +109,41 @@ def test_a_loader_goes_on_where_its_state_says_and_starts_the_next_epoch_at_the_
     for _ in range(4):
         next(iterator)
     state = stopped.state_dict()
-    assert state == {"epoch": 0, "batches": 4}
+    assert state == {"epoch": 0, "batches": 4, "of": 10, "global_batch": 5}
     resumed = loader()
     resumed.load_state_dict(state)
     assert [batch.tolist() for batch in resumed] == batches[4:]
-    assert resumed.state_dict() == {"epoch": 0, "batches": 10}
+    assert resumed.state_dict() == {**state, "batches": 10}
     resumed.batch_sampler.set_epoch(1)
     straight.batch_sampler.set_epoch(1)
     assert [b.tolist() for b in resumed] == [b.tolist() for b in straight]
+
+
+def place(given, **options):
+    """The state of a loader of batches of 5 by one process after so many of its 10 batches, given to another one."""
+
+    def loader(batch_size, ranks):
+        sampler = TrainSampler(order_of, 53, batch_size, 0, ranks, seed=0)
+        return ResumableLoader(Numbers(), batch_sampler=sampler)
+
+    first, second = loader(5, 1), loader(**options)
+    batches = iter(first)
+    for _ in range(given):
+        next(batches)
+    second.load_state_dict(first.state_dict())
+    return second
+
+
+@pytest.mark.parametrize("given", [4, 6])
+@pytest.mark.parametrize("options", [{"batch_size": 5, "ranks": 2}, {"batch_size": 10, "ranks": 1}])
+def test_another_global_batch_is_refused_within_an_epoch(given, options):
+    with pytest.raises(InputError, match=rf"after {given} of 10 batches .* each of 5 images .* is 10\. Go on with 5"):
+        place(given, **options)
+
+
+def test_the_same_global_batch_goes_on_and_another_one_after_a_whole_epoch():
+    assert [batch.tolist() for batch in place(4, batch_size=1, ranks=5)] == [[n] for n in order_of(0)[20:50:5]]
+    other = place(10, batch_size=5, ranks=2)
+    assert list(other) == []
+    other.batch_sampler.set_epoch(1)
+    assert len(list(other)) == 5

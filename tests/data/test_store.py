@@ -2,6 +2,7 @@
 
 import csv
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -106,6 +107,24 @@ def test_broken_images_are_tried_again_each_time_and_the_others_are_not(found, o
     assert None not in store_all(found, out, 12, processes=1)
     assert decoded[21:] == ["a3.png"]
     assert not (out / "quarantine.csv").exists()
+
+
+def test_a_thin_image_or_one_that_cannot_be_resized_stops_no_other(found, out, monkeypatch):
+    found[3].path.write_bytes(encoded(np.zeros((1, 100_000, 3), np.uint8), "PNG"))
+    fit = images.fit_short_side
+
+    def fail_once(image, size):
+        if (image == colours(5)).all():
+            raise cv2.error("no memory")
+        return fit(image, size)
+
+    monkeypatch.setattr(images, "fit_short_side", fail_once)
+    results = store_all(found, out, 12, processes=1, max_broken=0.1)
+    assert [n for n, result in enumerate(results) if result is None] == [3, 5]
+    with (out / "quarantine.csv").open() as file:
+        reasons = [row["reason"] for row in csv.DictReader(file)]
+    assert reasons[0].startswith("100000 × 1 pixels; one side of a photograph")
+    assert reasons[1].startswith("cannot be resized to 12 pixels")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -15,6 +15,7 @@ from dermsynth.data.modules import ClassificationData
 from dermsynth.errors import InputError
 from dermsynth.tools.adopt import adopt
 from tests.builders import make_set
+from tests.data.test_decoding import resized
 
 CREDIT = {"license": "CC-BY-4.0", "attribution": "Farooq et al. 2024, arXiv:2401.05159"}
 
@@ -86,7 +87,7 @@ def test_it_is_not_taken_for_a_real_set(source, tmp_path):
 def test_real_and_adopted_images_go_through_the_same_encoder(source, tmp_path):
     image_set = go(source, tmp_path / "t2im")
     record = next(r for r in image_set.records if r.image_id == "Benign_2")
-    expected = images.load_resized(source / "Benign" / "2.jpg", 16)
+    expected = resized(source / "Benign" / "2.jpg", 16)
     assert (images.read_rgb(image_set.path(record)) == expected).all()
     assert image_set.path(record).suffix == ".png"
 

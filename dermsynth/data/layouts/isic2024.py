@@ -1,12 +1,11 @@
 """The challenge of 2024, SLICE-3D: 401,059 crops of whole-body photographs, in one HDF5 file or as JPEGs."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
+from dermsynth.data import hdf5
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
 from dermsynth.data.layouts.files import find, refuse_missing
 from dermsynth.data.layouts.tables import Row, age, flag, known, license_name, require, rows
-from dermsynth.errors import InputError
 
 _KAGGLE, _SITE = "train-metadata.csv", "ISIC_2024_Training_GroundTruth.csv"
 _FOLDERS = (
@@ -44,12 +43,12 @@ def _read(folder: Path, choices: Choices) -> Download:
         refuse_missing([name for name, _, _ in labelled], people, str(metadata), table)
         tables = (table, metadata)
     names = [name for name, _, _ in labelled]
-    hdf5 = folder / _HDF5
-    if hdf5.is_file():
-        members = _members(hdf5)
-        refuse_missing(names, members, str(hdf5), table)
+    whole = folder / _HDF5
+    if whole.is_file():
+        members = hdf5.members(whole)
+        refuse_missing(names, members, str(whole), table)
         extra = len(members) - len(names)
-        files: dict[str, tuple[Path, str]] = {name: (hdf5, name) for name in names}
+        files: dict[str, tuple[Path, str]] = {name: (whole, name) for name in names}
     else:
         found, extra = find(names, [folder / name for name in _FOLDERS], table)
         files = {name: (path, "") for name, path in found.items()}
@@ -71,19 +70,6 @@ def _about(row: Row, where: str) -> dict[str, object]:
         "attribution": row["attribution"]
         or "ISIC 2024 challenge, International Skin Imaging Collaboration, doi:10.34970/2024-slice-3d",
     }
-
-
-def _members(path: Path) -> set[str]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError(f"{path}: reading HDF5 needs h5py: pip install 'dermsynth[formats]'") from error
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            keys: Iterable[str] = file.keys()
-            return set(keys)
-    except OSError as error:
-        raise InputError(f"{path}: not an HDF5 file, or not all of it ({error}). Download it again.") from error
 
 
 ISIC2024 = Layout("isic2024", (_KAGGLE, _SITE), _read)
