@@ -25,7 +25,7 @@ def read_member(path: Path, member: str, max_bytes: int) -> bytes:
     try:
         import h5py
     except ImportError as error:
-        raise InputError("HDF5 files need h5py: pip install 'dermsynth[formats]'.") from error
+        raise InputError("HDF5 files need h5py: pip install h5py.") from error
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             if not isinstance(file.get(member, getlink=True), h5py.HardLink):

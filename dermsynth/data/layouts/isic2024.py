@@ -77,7 +77,7 @@ def _members(path: Path) -> set[str]:
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"{path}: reading HDF5 needs h5py: pip install 'dermsynth[formats]'") from error
+        raise InputError(f"{path}: reading HDF5 needs h5py: pip install h5py.") from error
     try:
         with h5py.File(path) as file:
             keys: Iterable[str] = file.keys()
