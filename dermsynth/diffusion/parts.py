@@ -208,6 +208,11 @@ def _check_kind(base: str, folder: Path | None) -> None:
     kind = _read_json(index).get("_class_name")
     if kind != "StableDiffusionPipeline":
         raise InputError(f"model.base: {base} is a {kind}. {SUPPORTED}")
+    # Without its files transformers makes an empty tokenizer, without a word.
+    words = folder / "tokenizer"
+    layouts = (["tokenizer.json"], ["vocab.json", "merges.txt"])
+    if not any(all((words / name).is_file() for name in layout) for layout in layouts):
+        raise InputError(f"model.base: {words} has neither tokenizer.json nor both of vocab.json and merges.txt.")
 
 
 def _read_provenance(folder: Path) -> dict[str, Any]:

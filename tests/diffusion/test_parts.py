@@ -66,7 +66,7 @@ def test_a_missing_base_is_said_plainly_and_without_network(name, message, monke
 
 def test_an_unknown_hub_id_is_said_plainly_when_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"model\.base: the tokenizer of someone/something could not be loaded"):
+    with pytest.raises(InputError, match=r"model\.base: the text_encoder of someone/something could not be loaded"):
         load_parts("someone/something")
 
 
@@ -107,6 +107,14 @@ def test_a_file_that_was_cut_is_an_error_of_the_input(base, tmp_path, name, keep
     part, _, in_part = name.rpartition("/")
     said = f"the {part} of {folder} could not be loaded: " if part else f"{folder}/{in_part}: not JSON"
     with pytest.raises(InputError, match=re.escape(said)):
+        load_parts(str(folder))
+
+
+def test_a_base_without_its_words_is_refused(base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "copy")
+    (folder / "tokenizer/tokenizer.json").unlink()
+    (folder / "tokenizer/vocab.json").write_text("{}")
+    with pytest.raises(InputError, match="tokenizer has neither"):
         load_parts(str(folder))
 
 
