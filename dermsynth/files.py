@@ -49,14 +49,18 @@ def write_atomically(path: Path, text: str) -> None:
     write_bytes_atomically(path, text.encode())
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, new: bool = False) -> None:
     """Make a folder and those above it, or find that it is there.
+
+    Args:
+        path: of the folder.
+        new: it must not be there yet.
 
     Raises:
         InputError: a file is in the way, or the place cannot be written to.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=not new)
     except OSError as error:
         raise InputError(f"{path}: no folder can be made there ({error.strerror or error}).") from error
 
@@ -94,13 +98,12 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when the block ends well.
 
     Raises:
-        InputError: `out` exists.
+        InputError: `out` exists, or no folder can be made there.
     """
     if out.exists():
         raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    shutil.rmtree(temporary, ignore_errors=True)  # of a command that was killed
+    make_folder(temporary, new=True)
     yield temporary
     temporary.rename(out)

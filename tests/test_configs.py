@@ -19,8 +19,14 @@ def stages(file: Path) -> list[str]:
 
 
 RECIPES = [file for file in FILES if not stages(file)[0].startswith("overlay")]
+RECIPES_AND_STAGES = [(file, stage) for file in RECIPES for stage in stages(file)]
 QUICK = sorted((ROOT / "quickstart").glob("*.yaml"))
 OVERLAYS = sorted((ROOT / "overlays").glob("*.yaml"))
+
+
+def name(value):
+    """Of a file or stage, in the name of a test."""
+    return getattr(value, "stem", value)
 
 
 class ParsingCLI(TrainingCLI):
@@ -47,9 +53,7 @@ def test_every_file_is_a_recipe_or_an_overlay():
     assert set(FILES) == {*RECIPES, *QUICK, *OVERLAYS}
 
 
-@pytest.mark.parametrize(
-    ("file", "stage"), [(f, s) for f in RECIPES for s in stages(f)], ids=lambda x: getattr(x, "stem", x)
-)
+@pytest.mark.parametrize(("file", "stage"), RECIPES_AND_STAGES, ids=name)
 def test_recipes_parse(file, stage):
     config = parse(stage, file)
     assert config.seed_everything is not None
@@ -61,9 +65,9 @@ def test_recipes_parse(file, stage):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda file: file.stem)
-@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
-def test_overlays_parse_on_every_recipe(file, overlay):
-    config = parse(stages(file)[0], file, overlay)
+@pytest.mark.parametrize(("file", "stage"), RECIPES_AND_STAGES, ids=name)
+def test_overlays_parse_on_every_recipe(file, stage, overlay):
+    config = parse(stage, file, overlay)
     for key, value in yaml.safe_load(overlay.read_text(encoding="utf-8"))["trainer"].items():
         if not isinstance(value, dict):
             assert config.trainer[key] == value

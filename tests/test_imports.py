@@ -1,6 +1,10 @@
 """Imports go one way (docs/design.md), read from the source."""
 
 import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -73,10 +77,20 @@ def test_imports_go_one_way(file):
 
 
 def test_the_command_line_imports_only_the_standard_library():
-    import sys
-
     wanted = imports(ROOT / "dermsynth/cli.py", at_top_only=True) | imports(ROOT / "dermsynth/errors.py")
     assert {m for m in wanted if m.split(".")[0] not in sys.stdlib_module_names} == {"dermsynth.errors"}
+
+
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["formats"]]
+    declared = {re.split(r"[^\w.-]", text)[0].lower().replace("_", "-") for text in wanted}
+    owners = packages_distributions()
+    tops = {module.split(".")[0] for file in FILES for module in imports(file)}
+    foreign = tops - sys.stdlib_module_names - {"dermsynth", "callbacks"}
+    assert {"torch", "yaml", "huggingface_hub", "docstring_parser", "h5py"} <= foreign
+    undeclared = {top for top in foreign if not {n.lower().replace("_", "-") for n in owners[top]} & declared}
+    assert not undeclared
 
 
 def test_mixing_and_evaluation_know_no_torch():

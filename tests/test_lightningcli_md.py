@@ -13,16 +13,30 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dermsynth.cli import COMMANDS, main
+from tests.test_configs import ParsingCLI
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEAVY = ["dermsynth.training", "dermsynth.classification.classifier", "dermsynth.data.modules"]
 
 
+INLINE = re.compile(r"`([^`\n]+)`")
+TEXT = (ROOT / "LightningCLI.md").read_text(encoding="utf-8")
+PROSE = BLOCK.sub("", TEXT)
+FLAGS = re.findall(r"^\| `(--[^`]+)` \|", PROSE, flags=re.MULTILINE)
+
+
 def blocks():
-    return BLOCK.findall((ROOT / "LightningCLI.md").read_text(encoding="utf-8"))
+    return BLOCK.findall(TEXT)
+
+
+def page_file(name):
+    """The content of a file that the page has its reader save."""
+    (text,) = [text for _, text in blocks() if text.startswith(f"# {name}\n")]
+    return text
 
 
 def call(words, out, log):
@@ -64,6 +78,67 @@ def run(tmp_path, monkeypatch):
 
 def test_every_block_is_of_a_kind_that_is_run():
     assert {kind for kind, _ in blocks()} == {"bash", "console", "python", "yaml"}
+
+
+def test_the_table_of_flags_is_found():
+    assert len(FLAGS) == PROSE.count("| `--") >= 7
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_of_the_table_changes_what_it_says(flag, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    key, text = shlex.split(flag)
+    recipe = ["fit", "--config", "configs/tiny/vit_hybrid.yaml", "--run", "some/run"]
+    config = ParsingCLI([*recipe, key, text]).config["fit"]
+    path = key.removeprefix("--").removesuffix("+").split(".")
+    value = config[path[0]]
+    for name in path[1:]:
+        value = value.init_args[name]
+    given = yaml.safe_load(text)
+    if key.endswith("+"):
+        before = ParsingCLI(recipe).config["fit"].data.init_args.synthetic
+        assert [str(item) for item in value] == [*map(str, before), given]
+    elif hasattr(value, "class_path"):
+        assert value.class_path.rpartition(".")[2] == given
+    elif isinstance(value, list):
+        assert [str(item) for item in value] == given
+    else:
+        assert value == (float(given) if isinstance(value, float) else given)  # 1e-4 is text in YAML 1.1
+
+
+def test_every_flag_of_the_text_exists(capsys):
+    named = {words.split()[0] for words in INLINE.findall(PROSE) if words.startswith("--")}
+    with pytest.raises(SystemExit):
+        ParsingCLI(["fit", "--help"])
+    known = capsys.readouterr().out
+    by_class = {flag for flag in named if flag.startswith(("--data.", "--model."))}  # tested in the table
+    assert len(named - by_class) >= 6
+    assert [flag for flag in named - by_class if not re.search(rf"{flag}\b", known)] == []
+    assert by_class <= {flag.split()[0] for flag in FLAGS}
+
+
+def test_commands_of_the_text_work(tmp_path, monkeypatch, capsys):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "my_parts.py").write_text(page_file("my_parts.py"))
+    run_file = tmp_path / "runs/NAME/fit.yaml"
+    run_file.parent.mkdir(parents=True)
+    run_file.write_text((ROOT / "configs/tiny/vit_baseline.yaml").read_text() + "run: runs/NAME\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    commands = {words for words in INLINE.findall(PROSE) if words.startswith("python -m dermsynth ")}
+    shown = {}
+    for command in sorted(commands):
+        stage, *words = shlex.split(command)[3:]
+        if "--help" in words or "--model.help" in words:
+            with pytest.raises(SystemExit) as stop:
+                main([stage, *words])
+            assert stop.value.code == 0
+            shown[command] = capsys.readouterr().out
+        else:
+            assert ParsingCLI([stage, *words]).config[stage].run == Path("runs/NAME")
+    assert len(commands) == 3
+    assert "--size" in shown["python -m dermsynth prepare --help"]
+    assert "--model.width" in shown["python -m dermsynth fit --model.help my_parts.SmallNet"]
 
 
 @pytest.mark.slow

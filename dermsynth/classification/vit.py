@@ -5,17 +5,17 @@ mapping with `model_type` and configuration fields for one with random weights.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from dermsynth.errors import InputError
-from dermsynth.hub import is_folder_name
+from dermsynth.hub import explain_missing, first_line, is_folder_name, local_folder
 
 SUPPORTED = (
     "Supported: a folder with config.json and model.safetensors, a Hugging Face hub id such as "
@@ -111,18 +111,17 @@ def _from_config(config: PretrainedConfig, classes: Sequence[str], image_size: i
 
 
 def _load(name: str, classes: Sequence[str], image_size: int | None) -> PreTrainedModel:
-    if Path(name).expanduser().is_dir():
-        name = str(Path(name).expanduser())
+    if folder := local_folder(name):
+        name = str(folder)
     elif is_folder_name(name):  # no network for a typing error
-        raise InputError(f"model: no folder {name!r}. {SUPPORTED}")
+        raise InputError(f"model: {explain_missing(name, '--model.model', 'config.json')} {SUPPORTED}")
     try:
         config = AutoConfig.from_pretrained(name)
         source, info = AutoModelForImageClassification.from_pretrained(
             name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"model: {name!r} could not be loaded ({reason}). {SUPPORTED}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"model: {name!r} could not be loaded: {first_line(error)} {SUPPORTED}") from error
     same_classes = list(config.id2label.values()) == list(classes)
     target = _from_config(config, classes, image_size)
     backbone = f"{target.base_model_prefix}."

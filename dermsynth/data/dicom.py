@@ -60,7 +60,7 @@ def _pydicom() -> ModuleType:
         import pydicom.encaps
         import pydicom.pixels
     except ImportError as error:
-        raise InputError("DICOM files need pydicom: pip install 'dermsynth[formats]'.") from error
+        raise InputError("DICOM files need pydicom: pip install 'pydicom>=3'.") from error
     return pydicom
 
 

@@ -58,5 +58,5 @@ def _h5py(path: Path) -> ModuleType:
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"{path}: reading HDF5 needs h5py: pip install 'dermsynth[formats]'.") from error
+        raise InputError(f"{path}: reading HDF5 needs h5py: pip install h5py.") from error
     return h5py

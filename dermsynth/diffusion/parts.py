@@ -6,7 +6,8 @@ The folder layout is that of `diffusers.StableDiffusionPipeline.save_pretrained`
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dermsynth.errors import InputError
-from dermsynth.hub import is_folder_name
+from dermsynth.hub import explain_missing, first_line, is_folder_name, local_folder
 
+INDEX = "model_index.json"
 SUPPORTED = (
     "Give a Stable Diffusion 1.x or 2.x pipeline of the class StableDiffusionPipeline: a hub id such as "
-    "stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with model_index.json."
+    f"stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with {INDEX}."
 )
 PROVENANCE = "dermsynth.json"
 _TINY_VOCABULARY = 768
@@ -84,22 +87,25 @@ def load_parts(base: str) -> Parts:
     """Read a pipeline from a hub id or a folder, in float32.
 
     Raises:
-        InputError: the folder or id does not exist, or holds another kind of model.
+        InputError: the folder or id does not exist, holds another kind of model, or a file of it is broken.
     """
-    _check_kind(base)
+    folder = local_folder(base)
+    _check_kind(base, folder)
     safe = {"use_safetensors": True}  # a pickle could run code
-    try:
-        return Parts(
-            base=base,
-            tokenizer=CLIPTokenizer.from_pretrained(base, subfolder="tokenizer"),
-            text_encoder=CLIPTextModel.from_pretrained(base, subfolder="text_encoder", dtype=torch.float32, **safe),
-            vae=AutoencoderKL.from_pretrained(base, subfolder="vae", torch_dtype=torch.float32, **safe),
-            unet=UNet2DConditionModel.from_pretrained(base, subfolder="unet", torch_dtype=torch.float32, **safe),
-            scheduler=_training_scheduler(base),
-            provenance=_read_provenance(Path(base)),
-        )
-    except OSError as error:
-        raise InputError(f"model.base: {base} could not be loaded: {_first_line(error)} {SUPPORTED}") from error
+
+    def read(part: str, load: Callable[..., Any], **options: Any) -> Any:
+        with _broken_files_said(f"model.base: the {part} of {base}"):
+            return load(str(folder or base), subfolder=part, **options)
+
+    return Parts(
+        base=base,
+        tokenizer=read("tokenizer", CLIPTokenizer.from_pretrained),
+        text_encoder=read("text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32, **safe),
+        vae=read("vae", AutoencoderKL.from_pretrained, torch_dtype=torch.float32, **safe),
+        unet=read("unet", UNet2DConditionModel.from_pretrained, torch_dtype=torch.float32, **safe),
+        scheduler=read("scheduler", _training_scheduler),
+        provenance=_read_provenance(folder) if folder else {},
+    )
 
 
 def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
@@ -110,18 +116,21 @@ def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
             and the text encoder's vocabulary is set to its size.
         texts: what that tokenizer learns its words from.
         seed: of the weights.
+
+    Raises:
+        InputError: the folder is no pipeline's, or a file of it is broken.
     """
-    if not (configs / "model_index.json").is_file():
-        raise InputError(f"{configs}: no model_index.json in it. {SUPPORTED}")
-    if (configs / "tokenizer").is_dir():
-        tokenizer = CLIPTokenizer.from_pretrained(configs / "tokenizer")
-    else:
-        tokenizer = train_tokenizer(texts)
-    text_config = CLIPTextConfig.from_pretrained(configs / "text_encoder")
-    text_config.vocab_size = len(tokenizer)
-    text_config.bos_token_id = tokenizer.bos_token_id
-    text_config.eos_token_id = text_config.pad_token_id = tokenizer.eos_token_id
-    with torch.random.fork_rng(devices=[]):
+    if not (configs / INDEX).is_file():
+        raise InputError(f"{configs}: no {INDEX} in it. {SUPPORTED}")
+    with _broken_files_said(str(configs)), torch.random.fork_rng(devices=[]):
+        if (configs / "tokenizer").is_dir():
+            tokenizer = CLIPTokenizer.from_pretrained(configs / "tokenizer")
+        else:
+            tokenizer = train_tokenizer(texts)
+        text_config = CLIPTextConfig.from_pretrained(configs / "text_encoder")
+        text_config.vocab_size = len(tokenizer)
+        text_config.bos_token_id = tokenizer.bos_token_id
+        text_config.eos_token_id = text_config.pad_token_id = tokenizer.eos_token_id
         torch.manual_seed(seed)
         return Parts(
             base=str(configs),
@@ -129,7 +138,7 @@ def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
             text_encoder=CLIPTextModel(text_config),
             vae=AutoencoderKL.from_config(AutoencoderKL.load_config(configs / "vae")),
             unet=UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs / "unet")),
-            scheduler=_training_scheduler(str(configs)),
+            scheduler=_training_scheduler(str(configs), subfolder="scheduler"),
             provenance={},
         )
 
@@ -184,29 +193,48 @@ def refuse_foreign_weights(name: str, provenance: Mapping[str, Any], data: Mappi
         )
 
 
-def _training_scheduler(base: str) -> DDPMScheduler:
+def _training_scheduler(base: str, subfolder: str) -> DDPMScheduler:
     # clip_sample belongs to samplers in pixel space; the shipped configurations leave it to a deprecated default.
-    return DDPMScheduler.from_pretrained(base, subfolder="scheduler", clip_sample=False)
+    return DDPMScheduler.from_pretrained(base, subfolder=subfolder, clip_sample=False)
 
 
-def _check_kind(base: str) -> None:
-    folder = Path(base)
-    if not folder.is_dir():
+def _check_kind(base: str, folder: Path | None) -> None:
+    if folder is None:
         if is_folder_name(base) or base.count("/") != 1:
-            raise InputError(f"model.base: {base} is neither a folder nor a hub id. {SUPPORTED}")
+            raise InputError(f"model.base: {explain_missing(base, '--model.base', INDEX)} {SUPPORTED}")
         return
-    index = folder / "model_index.json"
+    index = folder / INDEX
     if not index.is_file():
-        raise InputError(f"model.base: {base} has no model_index.json. {SUPPORTED}")
-    kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        raise InputError(f"model.base: {base} has no {INDEX}. {SUPPORTED}")
+    kind = _read_json(index).get("_class_name")
     if kind != "StableDiffusionPipeline":
         raise InputError(f"model.base: {base} is a {kind}. {SUPPORTED}")
+    # Without its files transformers makes an empty tokenizer, without a word.
+    words = folder / "tokenizer"
+    layouts = (["tokenizer.json"], ["vocab.json", "merges.txt"])
+    if not any(all((words / name).is_file() for name in layout) for layout in layouts):
+        raise InputError(f"model.base: {words} has neither tokenizer.json nor both of vocab.json and merges.txt.")
 
 
 def _read_provenance(folder: Path) -> dict[str, Any]:
     file = folder / PROVENANCE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return _read_json(file) if file.is_file() else {}
 
 
-def _first_line(error: BaseException) -> str:
-    return f"{str(error).strip().splitlines()[0].rstrip('.')}."
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error}). Copy or download it again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: no JSON object. Copy or download it again.")
+    return content
+
+
+@contextmanager
+def _broken_files_said(where: str) -> Iterator[None]:
+    """Turn what the libraries raise for missing, cut and garbled files into one message."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: weights of other shapes
+        raise InputError(f"{where} could not be loaded: {first_line(error)} {SUPPORTED}") from error

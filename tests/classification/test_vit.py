@@ -108,7 +108,7 @@ def test_misspelt_folder_beside_others_is_not_looked_for_on_the_network(tmp_path
 
 def test_hub_id_out_of_reach_is_refused(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"'google/no-such-vit' could not be loaded .*Supported"):
+    with pytest.raises(InputError, match=r"'google/no-such-vit' could not be loaded: .*Supported"):
         vit.build("google/no-such-vit", CLASSES)
 
 
@@ -122,6 +122,19 @@ def test_folder_with_pickled_weights_only_is_refused(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="could not be loaded"):
         vit.build(str(folder), CLASSES)
+
+
+@pytest.mark.parametrize("keep", [0, 100])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_folder_with_a_file_that_was_cut_is_refused(folder, name, keep):
+    (folder / name).write_bytes((folder / name).read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"could not be loaded: \w.*Supported"):
+        vit.build(str(folder), CLASSES)
+
+
+def test_folder_may_lie_in_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert vit.build("~/saved", CLASSES).config.hidden_size == 32
 
 
 def test_folder_with_half_of_the_weights_is_refused(folder):

@@ -134,6 +134,6 @@ def test_what_is_no_whole_photograph_is_named(load, data, message):
 
 def test_without_pydicom_it_says_what_to_install(load, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    with pytest.raises(InputError, match=r"pip install 'dermsynth\[formats\]'") as error:
+    with pytest.raises(InputError, match="pip install 'pydicom>=3'") as error:
         load(dicom(greys(np.uint8, 0, 256)))
     assert not isinstance(error.value, BrokenImageError)

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,10 +51,10 @@ def test_the_small_tokenizer_knows_its_words_and_spells_others():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("./nowhere", "neither a folder nor a hub id"),
-        ("/nowhere/at/all", "neither a folder nor a hub id"),
-        ("nowhere", "neither a folder nor a hub id"),
-        ("tests/tiny-bsae", "neither a folder nor a hub id"),
+        ("./nowhere", r"no folder '\./nowhere'\. Give a Stable Diffusion"),
+        ("/nowhere/at/all", "no folder '/nowhere/at/all'"),
+        ("nowhere", "no folder 'nowhere'"),
+        ("tests/tiny-bsae", "there is a folder tests here, but no tiny-bsae in it"),
     ],
 )
 def test_a_missing_base_is_said_plainly_and_without_network(name, message, monkeypatch):
@@ -64,8 +66,64 @@ def test_a_missing_base_is_said_plainly_and_without_network(name, message, monke
 
 def test_an_unknown_hub_id_is_said_plainly_when_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"model\.base: someone/something could not be loaded"):
+    with pytest.raises(InputError, match=r"model\.base: the text_encoder of someone/something could not be loaded"):
         load_parts("someone/something")
+
+
+def test_a_recipes_hub_id_beside_its_download_is_explained(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("stable-diffusion-v1-5").symlink_to(base)
+    with pytest.raises(InputError, match=r"give --model\.base stable-diffusion-v1-5\."):
+        load_parts("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    assert load_parts("stable-diffusion-v1-5").base == "stable-diffusion-v1-5"
+
+
+def test_a_base_in_the_home_folder_is_found(base, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path(base).parent))
+    parts = load_parts(f"~/{Path(base).name}")
+    assert parts.base == f"~/{Path(base).name}"
+    assert tensors_sha256(parts.unet.state_dict()) == tensors_sha256(load_parts(base).unet.state_dict())
+
+
+@pytest.mark.parametrize("keep", [0, 100])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "dermsynth.json",
+        "tokenizer/tokenizer.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ],
+)
+def test_a_file_that_was_cut_is_an_error_of_the_input(base, tmp_path, name, keep):
+    folder = shutil.copytree(base, tmp_path / "copy")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: min(keep, len(whole) - 3)])
+    part, _, in_part = name.rpartition("/")
+    said = f"the {part} of {folder} could not be loaded: " if part else f"{folder}/{in_part}: not JSON"
+    with pytest.raises(InputError, match=re.escape(said)):
+        load_parts(str(folder))
+
+
+def test_a_base_without_its_words_is_refused(base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "copy")
+    (folder / "tokenizer/tokenizer.json").unlink()
+    (folder / "tokenizer/vocab.json").write_text("{}")
+    with pytest.raises(InputError, match="tokenizer has neither"):
+        load_parts(str(folder))
+
+
+@pytest.mark.parametrize("name", ["text_encoder/config.json", "unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_broken_configuration_is_an_error_of_the_input(tmp_path, name):
+    configs = make_configs(tmp_path / "configs")
+    (configs / name).write_text('{"sample_size": ')
+    with pytest.raises(InputError, match=rf"{re.escape(str(configs))} could not be loaded: \w"):
+        build_parts(configs, [])
 
 
 def test_another_kind_of_pipeline_is_refused(tmp_path):

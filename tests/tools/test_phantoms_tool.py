@@ -35,6 +35,12 @@ def test_a_folder_in_use_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_file_in_the_way_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="no folder can be made there"):
+        phantoms(tmp_path / "file/set", patients=1, size=16)
+
+
 def test_needs_no_torch():
     code = "import sys, dermsynth.tools.phantoms; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

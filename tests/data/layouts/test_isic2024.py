@@ -92,7 +92,7 @@ def test_half_an_hdf5_file_is_an_error(isic2024):
 def test_without_h5py_the_message_says_what_to_install(isic2024, monkeypatch):
     make_hdf5(isic2024 / "train-image.hdf5", ["ISIC_0015670", "ISIC_0015845"])
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(InputError, match=r"pip install 'dermsynth\[formats\]'"):
+    with pytest.raises(InputError, match=r"pip install h5py"):
         read(isic2024)
 
 
