@@ -184,10 +184,10 @@ def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
             yield f"the runs of {arm} differ in more than their seed: {', '.join(changed)}."
         if configs:
             of_arm[arm] = configs[0]
-    keys = sorted({key for config in of_arm.values() for key in config}.difference(OWN_KEYS))
+    of_all = sorted({key for config in of_arm.values() for key in config}.difference(OWN_KEYS))
     unequal = [
         key
-        for key in keys
+        for key in of_all
         if not key.startswith(ARM_KEYS) and len({str(config.get(key)) for config in of_arm.values()}) > 1
     ]
     if STEPS in unequal:
