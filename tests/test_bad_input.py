@@ -257,7 +257,6 @@ import resource, sys
 from pathlib import Path
 from dermsynth.data import images
 from dermsynth.errors import BrokenImageError
-images.use_one_thread()
 import pydicom, pydicom.pixels
 begin = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (begin + 100_000_000,) * 2)

@@ -324,7 +324,7 @@ def test_of_two_processes_none_waits_for_one_that_failed(here):
     command = [sys.executable, "-m", "dermsynth", "fit", "--config", "line.yaml", "--run", "r"]
     command += ["--model", "toy.Labelled", "--data", "dermsynth.data.modules.ClassificationData"]
     command += [word for name, value in settings.items() for word in (f"--data.{name}", value)]
-    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.num_sanity_val_steps", "0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("r_NV_000.png: truncated") == 2

@@ -21,6 +21,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
 # A 24-megapixel photograph of 16 bits, not compressed, has 144 million; what is larger is no image.
 MAX_BYTES = 200_000_000
 
+# Processes and threads of our own are as many as there are cores. It must be said before OpenCV makes threads: a loader
+# process that is forked afterwards would wait for them for ever.
+cv2.setNumThreads(1)
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -111,11 +115,6 @@ def stored(path: Path) -> Stored | None:
 def cores() -> int:
     """How many processor cores this process may use: a Slurm job or container may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def use_one_thread(*_: object) -> None:
-    """Keep OpenCV to one thread: for worker processes, which are as many as there are cores."""
-    cv2.setNumThreads(1)
 
 
 def _read_bytes(path: Path) -> bytes:

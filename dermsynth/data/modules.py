@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from dermsynth import lesions
 from dermsynth.data import leaks, manifest
 from dermsynth.data.dealing import Cells, count_cells
-from dermsynth.data.images import read_rgb, use_one_thread
+from dermsynth.data.images import read_rgb
 from dermsynth.data.manifest import Record
 from dermsynth.data.mixing import Policy, RealOnly
 from dermsynth.data.pixel_cache import PixelCache
@@ -250,7 +250,6 @@ class LesionData(LightningDataModule):
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": use_one_thread,
             "pin_memory": bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),
         }
 

@@ -107,7 +107,6 @@ def _run(jobs: Sequence[_Job], processes: int) -> Iterator[images.Stored | str]:
 
 
 def _begin_worker() -> None:
-    images.use_one_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -95,3 +95,7 @@ def test_a_png_that_cannot_be_written_leaves_nothing(tmp_path, quarters):
     with pytest.raises(InputError, match=r"a\.png: cannot be written"):
         images.write_png(tmp_path / "a.png", quarters)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_opencv_makes_no_threads_that_a_forked_loader_process_would_wait_for():
+    assert cv2.getNumThreads() == 1

@@ -27,11 +27,11 @@ def test_it_learns_and_exports_latents_of_unit_variance(base, tmp_path):
     model = Autoencoder(
         base,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=3e-3),
-        lr_scheduler=lambda optimizer: WarmupCosine(optimizer, 0, 60),
+        lr_scheduler=lambda optimizer: WarmupCosine(optimizer, 0, 50),
     )
     trainer = Trainer(
         accelerator="cpu",
-        max_epochs=20,
+        max_epochs=30,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
