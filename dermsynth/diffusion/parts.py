@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     DDPMScheduler,
     PNDMScheduler,
     SchedulerMixin,
@@ -159,10 +160,16 @@ def save_pipeline(parts: Parts, out: Path, provenance: dict[str, Any]) -> None:
         out: the folder.
         provenance: what is known of how the weights came about, kept as `dermsynth.json`.
     """
-    # The scheduler that Stable Diffusion 1.x ships; samplers of other kinds read their noise schedule from it.
-    sampler = PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)
-    parts.pipeline(sampler).save_pretrained(out, safe_serialization=True)
+    parts.pipeline(default_sampler(parts)).save_pretrained(out, safe_serialization=True)
     (out / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+
+
+def default_sampler(parts: Parts) -> SchedulerMixin:
+    """The scheduler of an exported pipeline; samplers of other kinds read their noise schedule from it."""
+    if parts.scheduler.config.rescale_betas_zero_snr:
+        # That of Lin et al. 2024; PNDM knows no schedule whose last step has no signal.
+        return DDIMScheduler.from_config(parts.scheduler.config)
+    return PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)  # what Stable Diffusion 1.x ships
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -69,6 +69,8 @@ def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Samp
         uint8 `[B, H, W, 3]`, as large as the UNet was made for.
     """
     scheduler_class, options = _SCHEDULERS[how.scheduler]
+    if how.scheduler == "pndm" and parts.scheduler.config.rescale_betas_zero_snr:
+        raise InputError("model.sampling.scheduler: pndm cannot start where the signal is zero. Choose another.")
     pipeline = parts.pipeline(scheduler_class.from_config(parts.scheduler.config, **options))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     with torch.inference_mode():

@@ -12,6 +12,7 @@ from dermsynth.data.mixing import PriorPreservation
 from dermsynth.data.modules import DreamBoothData, GenerationData
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
+from dermsynth.diffusion.objective import Objective
 from dermsynth.diffusion.parts import load_parts
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
@@ -53,7 +54,7 @@ def optimizer(parameters):
 
 
 def test_training_ends_where_a_plain_loop_of_the_published_algorithm_ends(base, sets, tmp_path):
-    model = DreamBooth(base, optimizer=optimizer, prior_loss_weight=0.5)
+    model = DreamBooth(base, optimizer=optimizer, objective=Objective(prior_loss_weight=0.5))
     trainer_of(tmp_path, 4, limit_val_batches=0).fit(model, data_of(sets))
 
     parts = load_parts(base)
@@ -203,14 +204,14 @@ def test_velocity_and_caption_dropout_reach_the_loss(base, sets):
     batch = next(iter(data.train_dataloader()))
     generator = lambda: torch.Generator().manual_seed(0)  # noqa: E731
     noise = DreamBooth(base)
-    velocity = DreamBooth(base, prediction_type="v_prediction")
+    velocity = DreamBooth(base, objective=Objective(prediction_type="v_prediction"))
     p, wanted, _ = noise._denoise(batch["pixel_values"], batch["prompt"], generator())
     q, wanted_v, _ = velocity._denoise(batch["pixel_values"], batch["prompt"], generator())
     assert torch.equal(p, q)
     assert F.mse_loss(wanted, wanted_v) > 0.1
     assert velocity.parts.scheduler.config.prediction_type == "v_prediction"
     prompts = []
-    dropping = DreamBooth(base, caption_dropout=0.5)
+    dropping = DreamBooth(base, objective=Objective(caption_dropout=0.5))
     dropping.parts.tokenize = lambda texts: (prompts.extend(texts), noise.parts.tokenize(texts))[1]
     dropping.log = lambda *a, **k: None
     dropping._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0})()
@@ -225,7 +226,7 @@ def test_min_snr_weighs_each_sample_of_the_batch(base, sets):
     batch = next(iter(data.train_dataloader()))
     losses = []
     for gamma in (None, 1e9, 5.0):
-        model = DreamBooth(base, snr_gamma=gamma)
+        model = DreamBooth(base, objective=Objective(snr_gamma=gamma))
         model.log = lambda *a, **k: None
         model._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0})()
         losses.append(float(model.training_step(batch, 0)))
@@ -237,8 +238,8 @@ def test_min_snr_weighs_each_sample_of_the_batch(base, sets):
     weights = (levels / (1 - levels)).clamp(max=5) * (1 - levels) / levels
     errors = (prediction - wanted).square().mean(dim=(1, 2, 3)) * weights
     assert losses[2] == pytest.approx(float(errors[0::2].mean() + errors[1::2].mean()), rel=1e-5)
-    with pytest.raises(InputError, match=r"model\.snr_gamma: 0 must be above 0"):
-        DreamBooth(base, snr_gamma=0)
+    with pytest.raises(InputError, match=r"model\.objective\.snr_gamma: 0 must be above 0"):
+        DreamBooth(base, objective=Objective(snr_gamma=0))
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(base, sets):
