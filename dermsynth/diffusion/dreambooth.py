@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
-from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
+from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
 from dermsynth.diffusion.objective import Objective, add_noise, dreambooth_loss, offset_noise, sample_errors, target
-from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline, tensors_sha256
+from dermsynth.diffusion.parts import (
+    default_sampler,
+    load_parts,
+    refuse_foreign_weights,
+    save_pipeline,
+    tensors_sha256,
+)
 from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.errors import InputError
 
@@ -59,7 +65,9 @@ class DreamBooth(LightningModule):
     ) -> None:
         super().__init__()
         if text_encoder_lr is not None and not train_text_encoder:
-            raise InputError("model.text_encoder_lr: the text encoder is not trained. Add --model.train_text_encoder true.")
+            raise InputError(
+                "model.text_encoder_lr: the text encoder is not trained. Add --model.train_text_encoder true."
+            )
         self.parts = load_parts(base)
         self.parts.scheduler = objective.schedule(self.parts.scheduler)
         self.unet, self.vae, self.text_encoder = self.parts.unet, self.parts.vae, self.parts.text_encoder
@@ -176,12 +184,20 @@ class DreamBooth(LightningModule):
         self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
 
     def export(self, out: Path, format: str) -> None:
-        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`)."""
-        if format == "lora":
-            save_lora(self.parts, out)
-        else:
+        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`, `kohya`)."""
+        if format == "diffusers":
             merge_lora(self.parts)
             save_pipeline(self.parts, out, self.provenance)
+            return
+        if not self.lora:
+            raise InputError(f"--format {format}: the model was trained without `lora`: there are no LoRA adapters.")
+        if format == "kohya":
+            save_kohya(self.parts, out / "lora.safetensors")
+        else:
+            save_lora(self.parts, out)
+        if self.objective.prediction_type or self.objective.zero_terminal_snr:
+            # The adapters' base may come with another schedule, on which they would give noise.
+            default_sampler(self.parts).save_pretrained(out / "scheduler")
 
     def _facts(self) -> dict[str, Any]:
         if not hasattr(self, "_frozen_sha256"):

@@ -7,24 +7,14 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.ema import EMA
-from dermsynth.data import manifest
 from dermsynth.data.mixing import PriorPreservation
 from dermsynth.data.modules import DreamBoothData, GenerationData
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
-from dermsynth.diffusion.parts import load_parts
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
-from tests.builders import CLASSES, make_set
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    root = tmp_path_factory.mktemp("sets")
-    real = make_set(root / "real")
-    split = manifest.train_split_sha256(manifest.read(real).records)
-    return real, make_set(root / "prior", dict.fromkeys(CLASSES, 4), "train", "synthetic", train_split_sha256=split)
+from tests.builders import CLASSES
 
 
 def data_of(sets, **options):
@@ -51,44 +41,6 @@ def trainer_of(folder, steps, callbacks=(), **options):
 
 def optimizer(parameters):
     return torch.optim.AdamW(parameters, lr=1e-3)
-
-
-def test_training_ends_where_a_plain_loop_of_the_published_algorithm_ends(base, sets, tmp_path):
-    model = DreamBooth(base, optimizer=optimizer, objective=Objective(prior_loss_weight=0.5))
-    trainer_of(tmp_path, 4, limit_val_batches=0).fit(model, data_of(sets))
-
-    parts = load_parts(base)
-    parts.vae.requires_grad_(False)
-    parts.text_encoder.requires_grad_(False)
-    # In eval mode a dropout of nothing keeps another memory layout, and convolutions round otherwise.
-    parts.unet.train()
-    plain = optimizer(parts.unet.parameters())
-    data = data_of(sets)
-    data.setup("fit")
-    loader = data.train_dataloader()
-    draws = DreamBooth(base)
-    step = 0
-    for epoch in range(10):
-        loader.batch_sampler.set_epoch(epoch)
-        for number, batch in enumerate(loader):
-            if step == 4:
-                break
-            generator = draws._generator(0, epoch, number)
-            posterior = parts.vae.encode(batch["pixel_values"]).latent_dist
-            x = (posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)) * 0.5
-            eps = torch.randn(x.shape, generator=generator)
-            t = torch.randint(1000, (4,), generator=generator)
-            h = parts.text_encoder(parts.tokenize(batch["prompt"]))[0]
-            error = parts.unet(parts.scheduler.add_noise(x, eps, t), t, h).sample - eps
-            # Instances and class images alternate.
-            loss = error[0::2].square().mean() + 0.5 * error[1::2].square().mean()
-            plain.zero_grad()
-            loss.backward()
-            plain.step()
-            step += 1
-    assert step == 4
-    for name, value in parts.unet.state_dict().items():
-        assert torch.equal(model.unet.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("text_encoder", [False, True])
