@@ -65,9 +65,7 @@ class DreamBooth(LightningModule):
     ) -> None:
         super().__init__()
         if text_encoder_lr is not None and not train_text_encoder:
-            raise InputError(
-                "model.text_encoder_lr: the text encoder is not trained. Add --model.train_text_encoder true."
-            )
+            raise InputError("model.text_encoder_lr: it is not trained. Add --model.train_text_encoder true.")
         self.parts = load_parts(base)
         self.parts.scheduler = objective.schedule(self.parts.scheduler)
         self.unet, self.vae, self.text_encoder = self.parts.unet, self.parts.vae, self.parts.text_encoder

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
@@ -74,7 +73,9 @@ def save_lora(parts: Parts, out: Path) -> None:
     files: dict[str, Any] = {}
     for name, model in (("unet", parts.unet), ("text_encoder", parts.text_encoder)):
         if has_lora(model):
-            weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
+            # peft's own keys: the older ones of diffusers have no name for convolutions, and a file with both kinds is
+            # read in part, without a word.
+            weights = get_peft_model_state_dict(model)
             if name == "text_encoder":
                 weights = {_as_published(key): value for key, value in weights.items()}
             files[f"{name}_lora_layers"] = weights

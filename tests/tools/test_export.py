@@ -48,7 +48,7 @@ def test_a_dreambooth_run_becomes_a_diffusers_pipeline(tmp_path, base, images):
         export(checkpoint, tmp_path / "out")
     with pytest.raises(InputError, match="no LoRA adapters"):
         export(checkpoint, tmp_path / "lora", "lora")
-    with pytest.raises(InputError, match="a dreambooth exports as diffusers or lora"):
+    with pytest.raises(InputError, match="a dreambooth exports as diffusers or lora or kohya"):
         export(checkpoint, tmp_path / "vit", "transformers")
 
 
