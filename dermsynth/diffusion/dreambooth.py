@@ -19,6 +19,7 @@ from dermsynth.diffusion.objective import Objective, add_noise, dreambooth_loss,
 from dermsynth.diffusion.parts import (
     default_sampler,
     load_parts,
+    refuse_broken_latents,
     refuse_foreign_weights,
     save_pipeline,
     tensors_sha256,
@@ -71,6 +72,7 @@ class DreamBooth(LightningModule):
         self.unet, self.vae, self.text_encoder = self.parts.unet, self.parts.vae, self.parts.text_encoder
         self.lora, self.train_text_encoder = lora, train_text_encoder
         self.vae.requires_grad_(False)
+        self._vae_works = False
         self.text_encoder.requires_grad_(train_text_encoder)
         if lora:
             add_lora(self.parts, lora, text_encoder=train_text_encoder)
@@ -216,6 +218,9 @@ class DreamBooth(LightningModule):
         """The UNet's output, what it should be, and the timesteps, at random noise."""
         with torch.no_grad():
             posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        if not self._vae_works:  # looked at once, as it makes the device wait
+            refuse_broken_latents(posterior.parameters, self.parts.base)
+            self._vae_works = True
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, its offset, timesteps.
         latents = posterior.mean + posterior.std * self._randn_like(posterior.mean, generator)
         latents = latents.float() * self.vae.config.scaling_factor

@@ -26,14 +26,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from dermsynth.diffusion.bases import INDEX, SUPPORTED, check_base, read_json
 from dermsynth.errors import InputError
-from dermsynth.hub import explain_missing, first_line, is_folder_name, local_folder
+from dermsynth.hub import first_line
 
-INDEX = "model_index.json"
-SUPPORTED = (
-    "Give a Stable Diffusion 1.x or 2.x pipeline of the class StableDiffusionPipeline: a hub id such as "
-    f"stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with {INDEX}."
-)
 PROVENANCE = "dermsynth.json"
 _TINY_VOCABULARY = 768
 
@@ -90,8 +86,7 @@ def load_parts(base: str) -> Parts:
     Raises:
         InputError: the folder or id does not exist, holds another kind of model, or a file of it is broken.
     """
-    folder = local_folder(base)
-    _check_kind(base, folder)
+    folder = check_base(base)
     safe = {"use_safetensors": True}  # a pickle could run code
 
     def read(part: str, load: Callable[..., Any], **options: Any) -> Any:
@@ -172,6 +167,24 @@ def default_sampler(parts: Parts) -> SchedulerMixin:
     return PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)  # what Stable Diffusion 1.x ships
 
 
+def refuse_broken_latents(moments: Tensor, base: str) -> None:
+    """Refuse a VAE that overflows in half precision, as SDXL's does; its NaN would spread to every weight.
+
+    Args:
+        moments: what the VAE made of real images, any shape.
+        base: its name.
+
+    Raises:
+        InputError: they are not finite.
+    """
+    if not moments.isfinite().all():
+        kind = str(moments.dtype).removeprefix("torch.")
+        raise InputError(
+            f"model.base: the VAE of {base} gives NaN or infinity in {kind}. Give --trainer.precision bf16-mixed or "
+            "32-true, or a base whose VAE is made for half precision."
+        )
+
+
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """A hash of named weights: names, shapes and values in float32."""
     digest = hashlib.sha256()
@@ -205,37 +218,9 @@ def _training_scheduler(base: str, subfolder: str) -> DDPMScheduler:
     return DDPMScheduler.from_pretrained(base, subfolder=subfolder, clip_sample=False)
 
 
-def _check_kind(base: str, folder: Path | None) -> None:
-    if folder is None:
-        if is_folder_name(base) or base.count("/") != 1:
-            raise InputError(f"model.base: {explain_missing(base, '--model.base', INDEX)} {SUPPORTED}")
-        return
-    index = folder / INDEX
-    if not index.is_file():
-        raise InputError(f"model.base: {base} has no {INDEX}. {SUPPORTED}")
-    kind = _read_json(index).get("_class_name")
-    if kind != "StableDiffusionPipeline":
-        raise InputError(f"model.base: {base} is a {kind}. {SUPPORTED}")
-    # Without its files transformers makes an empty tokenizer, without a word.
-    words = folder / "tokenizer"
-    layouts = (["tokenizer.json"], ["vocab.json", "merges.txt"])
-    if not any(all((words / name).is_file() for name in layout) for layout in layouts):
-        raise InputError(f"model.base: {words} has neither tokenizer.json nor both of vocab.json and merges.txt.")
-
-
 def _read_provenance(folder: Path) -> dict[str, Any]:
     file = folder / PROVENANCE
-    return _read_json(file) if file.is_file() else {}
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error}). Copy or download it again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: no JSON object. Copy or download it again.")
-    return content
+    return read_json(file) if file.is_file() else {}
 
 
 @contextmanager

@@ -82,4 +82,9 @@ def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Samp
             generator=generators,
             output_type="np",
         ).images
+    if not np.isfinite(images).all():  # they would become black without a word
+        raise InputError(
+            f"model.base: {parts.base} gives images of NaN. If its VAE is not made for half precision, give "
+            "--trainer.precision bf16-mixed or 32-true; else its weights are broken."
+        )
     return (np.asarray(images, dtype=np.float32) * 255).round().clip(0, 255).astype(np.uint8)
