@@ -156,6 +156,9 @@ def save_pipeline(parts: Parts, out: Path, provenance: dict[str, Any]) -> None:
         provenance: what is known of how the weights came about, kept as `dermsynth.json`.
     """
     parts.pipeline(default_sampler(parts)).save_pretrained(out, safe_serialization=True)
+    # The prefix of published files, which transformers 5 leaves out: older ones would take random weights without it.
+    words = {f"text_model.{n.removeprefix('text_model.')}": v for n, v in parts.text_encoder.state_dict().items()}
+    parts.text_encoder.save_pretrained(out / "text_encoder", state_dict=words)
     (out / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
 
 

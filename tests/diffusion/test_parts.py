@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
 from dermsynth.diffusion.parts import build_parts, load_parts, tensors_sha256
 from dermsynth.errors import InputError
@@ -25,6 +26,8 @@ def test_a_saved_pipeline_is_read_back_by_us_and_by_diffusers(base):
     expected = theirs.tokenizer([prompt], padding="max_length", max_length=length, return_tensors="pt").input_ids
     assert torch.equal(parts.tokenize([prompt]), expected)
     assert not list(Path(base).rglob("*.bin"))
+    # As in published files, whatever the version of transformers that wrote it.
+    assert all(key.startswith("text_model.") for key in load_file(Path(base) / "text_encoder/model.safetensors"))
 
 
 def test_the_seed_decides_the_weights(tmp_path):
