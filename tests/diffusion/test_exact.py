@@ -99,3 +99,35 @@ def test_training_ends_where_the_published_algorithm_ends(
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
         changed = any(not torch.equal(ours[key], before[key]) for key in before)
         assert changed == (name == "unet" or train_text_encoder)
+
+
+def test_every_option_of_the_objective_reaches_the_loss(base, sets, tmp_path):
+    real, generated = sets
+    weights = {"NV": 0.5, "MEL": 2.0, "SK": 1.0}
+    objective = Objective(noise_offset=0.1, debiased=True, huber_delta=0.1, prior_loss_weight=weights)
+
+    def data():
+        mix = PriorPreservation()
+        return DreamBoothData(real=real, synthetic=[generated], mix=mix, classes=CLASSES, size=16, batch_size=12)
+
+    trainer = trainer_of(tmp_path, 1, limit_val_batches=0)
+    trainer.fit(DreamBooth(base, objective=objective, optimizer=optimizer), data())
+
+    parts, drawn = load_parts(base), data()
+    drawn.setup("fit")
+    batch = next(iter(drawn.train_dataloader()))
+    generator = DreamBooth(base)._generator(0, 0, 0)
+    with torch.no_grad():
+        x = parts.vae.encode(batch["pixel_values"]).latent_dist.sample(generator) * parts.vae.config.scaling_factor
+        eps = torch.randn(x.shape, generator=generator) + 0.1 * torch.randn(12, 4, 1, 1, generator=generator)
+        t = torch.randint(1000, (12,), generator=generator)
+        h = parts.text_encoder(parts.tokenize(batch["prompt"]))[0]
+        p = parts.unet(parts.scheduler.add_noise(x, eps, t), t, h).sample
+    errors = (2 * 0.1 * (((p - eps) ** 2 + 0.01).sqrt() - 0.1)).mean(dim=(1, 2, 3))
+    level = parts.scheduler.alphas_cumprod[t]
+    errors = errors * ((1 - level) / level).sqrt()
+    prior = torch.tensor([weights[CLASSES[label]] for label in batch["label"][1::2]])
+    expected = errors[0::2].mean() + (prior * errors[1::2]).mean()
+    assert batch["prior"].tolist() == [False, True] * 6
+    assert len(prior.unique()) > 1
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(float(expected), rel=1e-4)
