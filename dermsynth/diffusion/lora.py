@@ -88,8 +88,8 @@ def save_kohya(parts: Parts, file: Path) -> None:
     """Write the adapters as one file in the key format of kohya's scripts, which A1111 and ComfyUI read.
 
     A layer's update is alpha / rank · up · down. DoRA's row lengths are LyCORIS's `dora_scale` with one number a row,
-    which the sum of weight and update is scaled to; readers that scale otherwise (ComfyUI takes the row lengths
-    before the update, A1111 one number a column) give other images, so hand them a whole pipeline.
+    which the sum of weight and update is scaled to; a reader that scales otherwise (ComfyUI divides by the row lengths
+    before the update) gives somewhat other images. A whole pipeline has no such doubt.
     """
     tensors: dict[str, Tensor] = {}
     for prefix, model in (("lora_unet", parts.unet), ("lora_te_text_model", parts.text_encoder)):
