@@ -14,10 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
-from dermsynth.diffusion import objective
-from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
-from dermsynth.diffusion.objective import PredictionType
-from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline, tensors_sha256
+from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
+from dermsynth.diffusion.objective import Objective, add_noise, dreambooth_loss, offset_noise, sample_errors, target
+from dermsynth.diffusion.parts import (
+    default_sampler,
+    load_parts,
+    refuse_broken_latents,
+    refuse_foreign_weights,
+    save_pipeline,
+    tensors_sha256,
+)
 from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.errors import InputError
 
@@ -35,13 +41,10 @@ class DreamBooth(LightningModule):
     Args:
         base: hub id or folder of a Stable Diffusion pipeline.
         train_text_encoder: train it too.
+        text_encoder_lr: its learning rate, if not the optimizer's; the schedule multiplies both.
         lora: train low-rank adapters of these dimensions instead of all weights.
-        prior_loss_weight: of the class images' loss.
-        snr_gamma: weigh each sample's loss by its noise level, min-SNR-γ (Hang et al. 2023); 5 is usual.
-        prediction_type: what the UNet predicts; the base's own if not given.
+        objective: what the loss is.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a quarter more time.
-        caption_dropout: share of training prompts that are emptied, which classifier-free guidance builds on; 0.1 to
-            train a base (Ho & Salimans 2022), 0 in DreamBooth.
         sampling: how images are generated.
         seed: of noise and timesteps, with epoch, batch and rank.
         optimizer: what updates the weights.
@@ -52,26 +55,24 @@ class DreamBooth(LightningModule):
         self,
         base: str,
         train_text_encoder: bool = False,
+        text_encoder_lr: float | None = None,
         lora: LoRA | None = None,
-        prior_loss_weight: float = 1.0,
-        snr_gamma: float | None = None,
-        prediction_type: PredictionType | None = None,
+        objective: Objective = Objective(),  # noqa: B008  (frozen)
         gradient_checkpointing: bool = False,
-        caption_dropout: float = 0.0,
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         seed: int = 0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: ScheduleCallable | None = None,
     ) -> None:
         super().__init__()
-        if snr_gamma is not None and snr_gamma <= 0:
-            raise InputError(f"model.snr_gamma: {snr_gamma} must be above 0; 5 is usual.")
+        if text_encoder_lr is not None and not train_text_encoder:
+            raise InputError("model.text_encoder_lr: it is not trained. Add --model.train_text_encoder true.")
         self.parts = load_parts(base)
-        if prediction_type:
-            self.parts.scheduler.register_to_config(prediction_type=prediction_type)
+        self.parts.scheduler = objective.schedule(self.parts.scheduler)
         self.unet, self.vae, self.text_encoder = self.parts.unet, self.parts.vae, self.parts.text_encoder
         self.lora, self.train_text_encoder = lora, train_text_encoder
         self.vae.requires_grad_(False)
+        self._vae_works = False
         self.text_encoder.requires_grad_(train_text_encoder)
         if lora:
             add_lora(self.parts, lora, text_encoder=train_text_encoder)
@@ -82,7 +83,9 @@ class DreamBooth(LightningModule):
         self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         # The frozen weights are not in the checkpoint; names and state dict keys are the same for parameters.
         self.strict_loading = False
-        self.prior_loss_weight, self.snr_gamma, self.caption_dropout = prior_loss_weight, snr_gamma, caption_dropout
+        self.objective, self.text_encoder_lr = objective, text_encoder_lr
+        # One a class is known when the data has named its classes, at the start of training.
+        self.prior_weights: float | Tensor = 1.0
         self.sampling, self.seed = sampling, seed
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # No buffer: half-precision training would round it to 192 noise levels.
@@ -94,6 +97,8 @@ class DreamBooth(LightningModule):
         data = provenance_of(self.trainer)
         refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data)
         refuse_foreign_weights("the checkpoint", self.provenance, data)
+        weights = self.objective.prior_weights(data.get("classes", []))
+        self.prior_weights = weights.to(self.device) if isinstance(weights, Tensor) else weights
         self.unet.train()
         self.text_encoder.train(self.train_text_encoder)
 
@@ -101,15 +106,18 @@ class DreamBooth(LightningModule):
         """Denoising loss of one batch at random noise and timesteps."""
         generator = self._generator(_TRAIN, self.current_epoch, batch_idx)
         prompts = batch["prompt"]
-        if self.caption_dropout:
-            kept = torch.rand(len(prompts), generator=generator) >= self.caption_dropout
+        if self.objective.caption_dropout:
+            kept = torch.rand(len(prompts), generator=generator) >= self.objective.caption_dropout
             prompts = [prompt if keep else "" for prompt, keep in zip(prompts, kept.tolist(), strict=True)]
-        prediction, wanted, timesteps = self._denoise(batch["pixel_values"], prompts, generator)
-        weights = None
-        if self.snr_gamma is not None:
-            kind, alphas_cumprod = self.parts.scheduler.config.prediction_type, self.alphas_cumprod.to(self.device)
-            weights = objective.snr_weights(kind, alphas_cumprod, timesteps, self.snr_gamma)
-        loss = objective.dreambooth_loss(prediction, wanted, batch["prior"], self.prior_loss_weight, weights)
+        offset = self.objective.noise_offset
+        prediction, wanted, timesteps = self._denoise(batch["pixel_values"], prompts, generator, offset)
+        errors = sample_errors(prediction, wanted, self.objective.huber_delta)
+        kind = self.parts.scheduler.config.prediction_type
+        weights = self.objective.weights(kind, self.alphas_cumprod.to(self.device), timesteps)
+        prior_weights = self.prior_weights
+        if isinstance(prior_weights, Tensor):
+            prior_weights = prior_weights[batch["label"]]
+        loss = dreambooth_loss(errors if weights is None else errors * weights, batch["prior"], prior_weights)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(prompts))
         return loss
 
@@ -139,7 +147,14 @@ class DreamBooth(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over everything trained, its schedule stepped per optimizer step."""
-        return optimizer_config(self.optimizer([p for p in self.parameters() if p.requires_grad]), self.lr_scheduler)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if self.text_encoder_lr is None:
+            return optimizer_config(self.optimizer(trained), self.lr_scheduler)
+        groups = [
+            {"params": [p for p in self.unet.parameters() if p.requires_grad]},
+            {"params": [p for p in self.text_encoder.parameters() if p.requires_grad], "lr": self.text_encoder_lr},
+        ]
+        return optimizer_config(self.optimizer(groups), self.lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen parts out, naming them by base and hash, and say what the model was fitted on."""
@@ -169,12 +184,20 @@ class DreamBooth(LightningModule):
         self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
 
     def export(self, out: Path, format: str) -> None:
-        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`)."""
-        if format == "lora":
-            save_lora(self.parts, out)
-        else:
+        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`, `kohya`)."""
+        if format == "diffusers":
             merge_lora(self.parts)
             save_pipeline(self.parts, out, self.provenance)
+            return
+        if not self.lora:
+            raise InputError(f"--format {format}: the model was trained without `lora`: there are no LoRA adapters.")
+        if format == "kohya":
+            save_kohya(self.parts, out / "lora.safetensors")
+        else:
+            save_lora(self.parts, out)
+        if self.objective.prediction_type or self.objective.zero_terminal_snr:
+            # The adapters' base may come with another schedule, on which they would give noise.
+            default_sampler(self.parts).save_pretrained(out / "scheduler")
 
     def _facts(self) -> dict[str, Any]:
         if not hasattr(self, "_frozen_sha256"):
@@ -185,26 +208,32 @@ class DreamBooth(LightningModule):
             "frozen_sha256": self._frozen_sha256,
             "train_text_encoder": self.train_text_encoder,
             "prediction_type": self.parts.scheduler.config.prediction_type,
+            "zero_terminal_snr": self.parts.scheduler.config.rescale_betas_zero_snr,
             "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
         }
 
     def _denoise(
-        self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator
+        self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator, noise_offset: float = 0.0
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
         with torch.no_grad():
             posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        # Random numbers are drawn on the CPU in the reference's order: latents, noise, timesteps.
+        if not self._vae_works:  # looked at once, as it makes the device wait
+            refuse_broken_latents(posterior.parameters, self.parts.base)
+            self._vae_works = True
+        # Random numbers are drawn on the CPU in the reference's order: latents, noise, its offset, timesteps.
         latents = posterior.mean + posterior.std * self._randn_like(posterior.mean, generator)
         latents = latents.float() * self.vae.config.scaling_factor
         noise = self._randn_like(latents, generator)
+        if noise_offset:
+            noise = offset_noise(noise, self._randn_like(latents[:, :, :1, :1], generator), noise_offset)
         timesteps = torch.randint(len(self.alphas_cumprod), (len(latents),), generator=generator).to(self.device)
         alphas_cumprod = self.alphas_cumprod.to(self.device)
-        noisy = objective.add_noise(alphas_cumprod, latents, noise, timesteps)
+        noisy = add_noise(alphas_cumprod, latents, noise, timesteps)
         embeddings = self.text_encoder(self.parts.tokenize(prompts).to(self.device))[0]
         prediction = self.unet(noisy.to(self.unet.dtype), timesteps, embeddings).sample
         kind = self.parts.scheduler.config.prediction_type
-        return prediction, objective.target(kind, alphas_cumprod, latents, noise, timesteps), timesteps
+        return prediction, target(kind, alphas_cumprod, latents, noise, timesteps), timesteps
 
     def _randn_like(self, like: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(like.shape, generator=generator).to(like.device)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     DDPMScheduler,
     PNDMScheduler,
     SchedulerMixin,
@@ -25,14 +26,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from dermsynth.diffusion.bases import INDEX, SUPPORTED, check_base, read_json
 from dermsynth.errors import InputError
-from dermsynth.hub import explain_missing, first_line, is_folder_name, local_folder
+from dermsynth.hub import first_line
 
-INDEX = "model_index.json"
-SUPPORTED = (
-    "Give a Stable Diffusion 1.x or 2.x pipeline of the class StableDiffusionPipeline: a hub id such as "
-    f"stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with {INDEX}."
-)
 PROVENANCE = "dermsynth.json"
 _TINY_VOCABULARY = 768
 
@@ -89,8 +86,7 @@ def load_parts(base: str) -> Parts:
     Raises:
         InputError: the folder or id does not exist, holds another kind of model, or a file of it is broken.
     """
-    folder = local_folder(base)
-    _check_kind(base, folder)
+    folder = check_base(base)
     safe = {"use_safetensors": True}  # a pickle could run code
 
     def read(part: str, load: Callable[..., Any], **options: Any) -> Any:
@@ -159,10 +155,37 @@ def save_pipeline(parts: Parts, out: Path, provenance: dict[str, Any]) -> None:
         out: the folder.
         provenance: what is known of how the weights came about, kept as `dermsynth.json`.
     """
-    # The scheduler that Stable Diffusion 1.x ships; samplers of other kinds read their noise schedule from it.
-    sampler = PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)
-    parts.pipeline(sampler).save_pretrained(out, safe_serialization=True)
+    parts.pipeline(default_sampler(parts)).save_pretrained(out, safe_serialization=True)
+    # The prefix of published files, which transformers 5 leaves out: older ones would take random weights without it.
+    words = {f"text_model.{n.removeprefix('text_model.')}": v for n, v in parts.text_encoder.state_dict().items()}
+    parts.text_encoder.save_pretrained(out / "text_encoder", state_dict=words)
     (out / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+
+
+def default_sampler(parts: Parts) -> SchedulerMixin:
+    """The scheduler of an exported pipeline; samplers of other kinds read their noise schedule from it."""
+    if parts.scheduler.config.rescale_betas_zero_snr:
+        # That of Lin et al. 2024; PNDM knows no schedule whose last step has no signal.
+        return DDIMScheduler.from_config(parts.scheduler.config)
+    return PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)  # what Stable Diffusion 1.x ships
+
+
+def refuse_broken_latents(moments: Tensor, base: str) -> None:
+    """Refuse a VAE that overflows in half precision, as SDXL's does; its NaN would spread to every weight.
+
+    Args:
+        moments: what the VAE made of real images, any shape.
+        base: its name.
+
+    Raises:
+        InputError: they are not finite.
+    """
+    if not moments.isfinite().all():
+        kind = str(moments.dtype).removeprefix("torch.")
+        raise InputError(
+            f"model.base: the VAE of {base} gives NaN or infinity in {kind}. Give --trainer.precision bf16-mixed or "
+            "32-true, or a base whose VAE is made for half precision."
+        )
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -198,37 +221,9 @@ def _training_scheduler(base: str, subfolder: str) -> DDPMScheduler:
     return DDPMScheduler.from_pretrained(base, subfolder=subfolder, clip_sample=False)
 
 
-def _check_kind(base: str, folder: Path | None) -> None:
-    if folder is None:
-        if is_folder_name(base) or base.count("/") != 1:
-            raise InputError(f"model.base: {explain_missing(base, '--model.base', INDEX)} {SUPPORTED}")
-        return
-    index = folder / INDEX
-    if not index.is_file():
-        raise InputError(f"model.base: {base} has no {INDEX}. {SUPPORTED}")
-    kind = _read_json(index).get("_class_name")
-    if kind != "StableDiffusionPipeline":
-        raise InputError(f"model.base: {base} is a {kind}. {SUPPORTED}")
-    # Without its files transformers makes an empty tokenizer, without a word.
-    words = folder / "tokenizer"
-    layouts = (["tokenizer.json"], ["vocab.json", "merges.txt"])
-    if not any(all((words / name).is_file() for name in layout) for layout in layouts):
-        raise InputError(f"model.base: {words} has neither tokenizer.json nor both of vocab.json and merges.txt.")
-
-
 def _read_provenance(folder: Path) -> dict[str, Any]:
     file = folder / PROVENANCE
-    return _read_json(file) if file.is_file() else {}
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error}). Copy or download it again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: no JSON object. Copy or download it again.")
-    return content
+    return read_json(file) if file.is_file() else {}
 
 
 @contextmanager

@@ -69,6 +69,8 @@ def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Samp
         uint8 `[B, H, W, 3]`, as large as the UNet was made for.
     """
     scheduler_class, options = _SCHEDULERS[how.scheduler]
+    if how.scheduler == "pndm" and parts.scheduler.config.rescale_betas_zero_snr:
+        raise InputError("model.sampling.scheduler: pndm cannot start where the signal is zero. Choose another.")
     pipeline = parts.pipeline(scheduler_class.from_config(parts.scheduler.config, **options))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     with torch.inference_mode():
@@ -80,4 +82,9 @@ def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Samp
             generator=generators,
             output_type="np",
         ).images
+    if not np.isfinite(images).all():  # they would become black without a word
+        raise InputError(
+            f"model.base: {parts.base} gives images of NaN. If its VAE is not made for half precision, give "
+            "--trainer.precision bf16-mixed or 32-true; else its weights are broken."
+        )
     return (np.asarray(images, dtype=np.float32) * 255).round().clip(0, 255).astype(np.uint8)

@@ -6,9 +6,13 @@ from typing import Any, Literal
 from dermsynth.errors import InputError
 from dermsynth.files import new_folder
 
-Format = Literal["diffusers", "lora", "transformers"]
+Format = Literal["diffusers", "lora", "kohya", "transformers"]
 
-_FORMATS = {"autoencoder": ("diffusers",), "dreambooth": ("diffusers", "lora"), "classifier": ("transformers",)}
+_FORMATS = {
+    "autoencoder": ("diffusers",),
+    "dreambooth": ("diffusers", "lora", "kohya"),
+    "classifier": ("transformers",),
+}
 
 
 def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
@@ -17,8 +21,9 @@ def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
     Args:
         checkpoint: of a run; the run's fit.yaml must lie in its folder or in the one above.
         out: the new folder; must not exist.
-        format: diffusers for a whole Stable Diffusion pipeline (adapters merged), lora for the adapters alone,
-            transformers for a classifier; by default the first that the model has.
+        format: diffusers for a whole Stable Diffusion pipeline (adapters merged), lora for the adapters alone as
+            diffusers reads them, kohya for the same as A1111 and ComfyUI do, transformers for a classifier; by default
+            the first that the model has.
     """
     from dermsynth.quiet import quieten
 
