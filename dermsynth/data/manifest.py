@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dermsynth.errors import InputError
-from dermsynth.files import refuse_links_out, write_atomically
+from dermsynth.files import read_json, reading, refuse_links_out, write_atomically
 from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT
 
 METADATA = "metadata.csv"
@@ -125,19 +125,21 @@ def read(root: Path) -> ImageSet:
     Raises:
         InputError: the folder or its `metadata.csv` is missing, empty or inconsistent; the message names the row.
     """
-    if not root.is_dir():
+    with reading(root):
+        there, complete = root.is_dir(), (root / METADATA).is_file()
+    if not there:
         raise InputError(
             f"{root}: no such folder. Make an image set with `prepare` (real images) or `predict` (generated ones)."
         )
     table = root / METADATA
-    if not table.is_file():
+    if not complete:
         raise InputError(
             f"{root}: no {METADATA} in it, so it is not a complete image set. "
             "Run `python -m dermsynth prepare` (again) with it as --out."
         )
     refuse_links_out(root)
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with reading(table), table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
             if missing:
@@ -180,15 +182,7 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
 
 
 def _read_info(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON in UTF-8 ({error}). Mend it, or prepare the set again.") from error
-    if not isinstance(info, dict):
-        raise InputError(f"{file}: holds a {type(info).__name__}; expected an object. Prepare the set again.")
-    return info
+    return read_json(file, "Mend it, or prepare the set again.") if file.exists() else {}
 
 
 def _parse(row: dict[str, str], where: str) -> Record:

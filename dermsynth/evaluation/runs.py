@@ -18,6 +18,7 @@ import yaml
 
 from dermsynth.errors import InputError
 from dermsynth.evaluation.statistics import Floats, Integers
+from dermsynth.files import reading
 
 PREDICTIONS = "predictions.csv"
 COLUMNS = ("image_id", "group", "split", "label")
@@ -86,7 +87,9 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run folder.")
     table = folder / PREDICTIONS
-    if not table.is_file():
+    with reading(folder):
+        tested = table.is_file()
+    if not tested:
         raise InputError(
             f"{folder}: no {PREDICTIONS} in it. Write it with `python -m dermsynth test "
             f"--config {folder / CONFIG} --ckpt_path {folder / 'checkpoints' / 'best.ckpt'}`."
@@ -200,7 +203,8 @@ def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
 
 def _config(folder: Path) -> Any:
     try:
-        return yaml.safe_load((folder / CONFIG).read_bytes())
+        with reading(folder / CONFIG):
+            return yaml.safe_load((folder / CONFIG).read_bytes())
     except yaml.YAMLError as error:
         raise InputError(f"{folder / CONFIG}: not YAML ({' '.join(str(error).split())}).") from error
 
@@ -214,7 +218,8 @@ def _leaves(value: Any, key: str = "") -> dict[str, Any]:
 
 def _text(table: Path) -> str:
     try:
-        text = table.read_bytes().decode("utf-8-sig")
+        with reading(table):
+            text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{table}, line {line}: not UTF-8 text. {AGAIN}") from error

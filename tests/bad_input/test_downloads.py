@@ -8,6 +8,7 @@ from dermsynth.data import manifest
 from dermsynth.errors import InputError
 from tests.bad_input.helpers import COUNT, PNG, VICTIM, go, table
 from tests.data.layouts.helpers import COLUMNS_2020
+from tests.rights import without_rights
 
 
 def replaced(old, new):
@@ -87,6 +88,15 @@ def test_a_download_that_does_not_fit_together_is_an_error(source, out, spoil, m
     spoil(source)
     with pytest.raises(InputError, match=message):
         go(source, out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("what", ["", "train", "train.csv", "ISIC_2020_Training_Duplicates.csv"])
+def test_what_cannot_be_read_of_a_download_is_named(source, out, what):
+    (source / "ISIC_2020_Training_Duplicates.csv").write_text("image_name_1,image_name_2\n")
+    with without_rights(source / what), pytest.raises(InputError) as error:
+        go(source, out)
+    assert str(error.value) == f"{source / what}: cannot be read (Permission denied)."
     assert not out.exists()
 
 

@@ -9,6 +9,7 @@ from dermsynth.data.modules import ClassificationData
 from dermsynth.errors import InputError
 from tests.bad_input.helpers import PNG, png
 from tests.builders import CLASSES, make_set
+from tests.rights import without_rights
 
 FIRST = "images/r_NV_000.png"
 FILE_NAMES = ["../outside/secret.png", "/etc/passwd", "images/../../outside/secret.png", "..", "a\\b.png"]
@@ -93,6 +94,26 @@ def test_a_broken_account_of_a_set_is_an_error(tmp_path, content):
     root = make_set(tmp_path / "set")
     (root / "dataset.json").write_bytes(content)
     with pytest.raises(InputError, match=r"dataset\.json"):
+        manifest.read(root)
+
+
+@pytest.mark.parametrize("what", ["", "images", "metadata.csv", "dataset.json"])
+def test_what_cannot_be_read_of_a_set_is_named(tmp_path, what):
+    root = make_set(tmp_path / "set")
+    with without_rights(root / what), pytest.raises(InputError) as error:
+        manifest.read(root)
+    assert str(error.value) == f"{root / what}: cannot be read (Permission denied)."
+
+
+def test_a_folder_in_the_place_of_a_table_is_named(tmp_path):
+    root = make_set(tmp_path / "set")
+    (root / "dataset.json").unlink()
+    (root / "dataset.json").mkdir()
+    with pytest.raises(InputError, match=r"dataset\.json: cannot be read \(Is a directory\)"):
+        manifest.read(root)
+    (root / "metadata.csv").unlink()
+    (root / "metadata.csv").mkdir()
+    with pytest.raises(InputError, match=r"no metadata\.csv in it"):
         manifest.read(root)
 
 

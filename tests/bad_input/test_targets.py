@@ -14,6 +14,7 @@ from dermsynth.data import manifest
 from dermsynth.errors import InputError
 from tests.bad_input.helpers import COUNT, VICTIM, go
 from tests.data.test_decoding import jpeg
+from tests.rights import without_rights
 
 
 def nothing_half_written(out):
@@ -94,3 +95,11 @@ def test_a_full_target_is_an_error_and_room_made_the_same_command_goes_on(source
     nothing_half_written(out)
     go(source, out)
     assert len(manifest.read(out).records) == COUNT
+
+
+@pytest.mark.parametrize("what", ["", "images", "dataset.json", ".source-sizes.json"])
+def test_what_cannot_be_read_of_a_target_is_named(source, out, what):
+    go(source, out)
+    with without_rights(out / what), pytest.raises(InputError) as error:
+        go(source, out)
+    assert str(error.value) == f"{out / what}: cannot be read (Permission denied)."

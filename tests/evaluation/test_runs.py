@@ -5,6 +5,7 @@ import pytest
 
 from dermsynth.errors import InputError
 from dermsynth.evaluation.runs import arm_and_seed, notes, read_arms, read_run
+from tests.rights import without_rights
 
 HEADER = ["image_id", "group", "split", "label", "p_benign", "p_malignant"]
 ROWS = [
@@ -190,6 +191,14 @@ def test_images_without_a_patient_or_lesion_are_counted(tmp_path):
     assert read_run(write(tmp_path / "some", changed(0, "group", "ISIC_2"))).n_without_id == 1
     # Of near-duplicates the one has the other's name.
     assert read_run(write(tmp_path / "copies", changed(0, "group", "ISIC_3"))).n_without_id == 1
+
+
+@pytest.mark.parametrize("what", ["", "predictions.csv", "fit.yaml"])
+def test_what_cannot_be_read_of_a_run_is_named(tmp_path, what):
+    run = configured(tmp_path / "real")
+    with without_rights(run / what), pytest.raises(InputError) as error:
+        list(notes(read_arms([run])))
+    assert f"{run / what}: cannot be read (Permission denied)." in str(error.value)
 
 
 def configured(folder, seed=1, steps=100, lr=0.1):

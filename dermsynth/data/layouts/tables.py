@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dermsynth.errors import InputError
+from dermsynth.files import reading
 
 Row = dict[str, str]
 
@@ -43,10 +44,10 @@ def cells(
         The cells without surrounding blanks, and where the row stands, for messages.
 
     Raises:
-        InputError: a column is missing, a row is longer or shorter than the header, or this is no CSV.
+        InputError: a column is missing, a row is longer or shorter than the header, or this is no CSV that can be read.
     """
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with reading(table), table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, header)
             columns = reader.fieldnames or []
             missing = [name for name in needed if name not in columns]

@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 
 from dermsynth.data.layouts.recognise import LAYOUTS, LayoutName, read_download
+from dermsynth.data.layouts.tables import cells
 from dermsynth.errors import InputError
 from tests.data.layouts.helpers import COLUMNS_2020, read, rewrite, touch, write
 
@@ -132,6 +133,13 @@ def test_no_message_holds_a_patient_id(isic2020):
     with pytest.raises(InputError) as error:
         read_download(isic2020)
     assert "IP_" not in str(error.value)
+
+
+def test_a_table_that_the_disk_does_not_give(tmp_path):
+    for table, why in ((tmp_path, "Is a directory"), (tmp_path / "no.csv", "No such file or directory")):
+        with pytest.raises(InputError) as error:
+            list(cells(table, ["image_name"]))
+        assert str(error.value) == f"{table}: cannot be read ({why})."
 
 
 def test_a_table_that_is_not_text(isic2020):
