@@ -21,6 +21,8 @@ METADATA = "metadata.csv"
 DATASET = "dataset.json"
 SPLITS = ("train", "val", "test", "unused")
 ORIGINS = ("real", "synthetic")
+#: How the name of a group begins in which no patient and no lesion is known; an image's id follows.
+IMAGE_GROUP = "image:"
 REQUIRED = ("file_name", "image_id", "sha256", "width", "height", "group", "split", "origin", "source")
 
 
@@ -38,7 +40,7 @@ class Record:
         malignant: 0, 1 or None.
         patient_id: as the source gives it.
         lesion_id: as the source gives it.
-        group: what must stay in one split: a patient, else a lesion, else the image alone.
+        group: what must stay in one split: a patient, else a lesion, else `IMAGE_GROUP` and an image's id.
         split: one of `SPLITS`.
         origin: `real` or `synthetic`.
         image_manipulation: the ISIC archive's own word.

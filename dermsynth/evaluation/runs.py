@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from dermsynth.data.manifest import IMAGE_GROUP
 from dermsynth.errors import InputError
 from dermsynth.evaluation.statistics import Floats, Integers
 from dermsynth.files import reading
@@ -71,9 +72,13 @@ class Run:
 
     @property
     def n_without_id(self) -> int:
-        """Images of no known patient or lesion: their group has an image's name, their own or a near-duplicate's."""
+        """Images of no known patient or lesion: their group is named by an image.
+
+        `prepare` marks such names, as the image may be a near-duplicate that these predictions are not about. In a
+        table that others made, an image that names its own group, or another one's here, tells it, too.
+        """
         names = set(self.image_ids)
-        return sum(group in names for group in self.groups)
+        return sum(group.startswith(IMAGE_GROUP) or group in names for group in self.groups)
 
 
 def read_run(folder: Path) -> Run:

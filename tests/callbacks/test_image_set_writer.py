@@ -46,7 +46,7 @@ def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
     for record in made.records:
         index = int(record.image_id[-6:])
         assert record.origin == record.image_manipulation == "synthetic"
-        assert (record.split, record.source, record.group) == ("train", "made", record.image_id)
+        assert (record.split, record.source, record.group) == ("train", "made", f"image:{record.image_id}")
         assert record.diagnosis == ("NV" if index < 3 else "MEL")
         assert record.malignant == int(index >= 3)
         assert record.sha256 == sha256_file(made.path(record))

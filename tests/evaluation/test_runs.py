@@ -189,7 +189,8 @@ def test_run_given_twice_is_refused(tmp_path):
 def test_images_without_a_patient_or_lesion_are_counted(tmp_path):
     assert read_run(write(tmp_path / "real")).n_without_id == 0
     assert read_run(write(tmp_path / "some", changed(0, "group", "ISIC_2"))).n_without_id == 1
-    # Of near-duplicates the one has the other's name.
+    # Of near-duplicates the one has the other's name, and the other may be in no split, or of a class left out.
+    assert read_run(write(tmp_path / "moved", changed(0, "group", "image:ISIC_9"))).n_without_id == 1
     assert read_run(write(tmp_path / "copies", changed(0, "group", "ISIC_3"))).n_without_id == 1
 
 

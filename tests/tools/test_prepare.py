@@ -459,6 +459,9 @@ def test_near_duplicates_across_an_official_split(tmp_path, capsys, straddling):
     else:
         assert sizes == {"train": 3, "val": 3, "test": 4, "unused": 2}
         assert {r.image_id for r in image_set.split("unused")} == {"ISIC_0000001", "ISIC_0000006"}
+        # By such a name compare knows that no patient is, though the image is none of those that are tested on.
+        group_of = {r.image_id: r.group for r in image_set.split("test")}
+        assert group_of["ISIC_0000008"] == f"{manifest.IMAGE_GROUP}ISIC_0000001"
 
 
 @pytest.mark.real_data
