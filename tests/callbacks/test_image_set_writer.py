@@ -145,7 +145,7 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
     command = [sys.executable, "-m", "dermsynth", "predict", "--config", str(tmp_path / "recipe.yaml"), "--run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one, two = tmp_path / "a/made", tmp_path / "b/made"
-    subprocess.run([*command, str(one)], check=True, cwd=ROOT, env=environment)
+    subprocess.run([*command, str(one)], check=True, cwd=ROOT, env=environment, timeout=300)
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     subprocess.run([*command, str(two), *several], check=True, cwd=ROOT, env=environment, timeout=300)
     assert manifest.read(one).records == manifest.read(two).records
