@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dermsynth.data import manifest
+from dermsynth.data.modules import ClassificationData
 from dermsynth.tools.prepare import prepare
 from tests.tools.drawn import go
 
@@ -46,6 +47,26 @@ def test_folds(source, tmp_path):
         ("0", "test"), ("1", "val"), ("2", "train"), ("3", "train")
     }  # fmt: skip
     assert "--folds 4" in image_set.info["command"]
+
+
+def test_the_unlabelled_test_part_of_2020_is_for_no_training(source, tmp_path, capsys):
+    go(source, tmp_path / "without")
+    rng = np.random.default_rng(9)
+    (source / "test").mkdir()
+    rows = ["image_name,patient_id,sex,age_approx,anatom_site_general_challenge"]
+    for number in range(30, 33):
+        cv2.imwrite(str(source / "test" / f"ISIC_{number:07d}.jpg"), rng.integers(0, 255, (32, 32, 3), np.uint8))
+        rows.append(f"ISIC_{number:07d},IP_T,female,40,torso")
+    (source / "test.csv").write_text("\n".join(rows) + "\n")
+    go(source, tmp_path / "set")
+    image_set, without = manifest.read(tmp_path / "set"), manifest.read(tmp_path / "without")
+    assert image_set.info["train_split_sha256"] == without.info["train_split_sha256"]
+    assert len(image_set.split("test")) == len(without.split("test")) + 3
+    assert "3 images of test.csv have no label; a split by shares leaves them in test" in capsys.readouterr().out
+    data = ClassificationData(real=tmp_path / "set", classes=["benign", "malignant"], size=16, batch_size=4)
+    data.setup("test")
+    tested = [name for batch in data.test_dataloader() for name in batch["image_id"]]
+    assert sorted(tested) == sorted(r.image_id for r in without.split("test"))
 
 
 def official_download(folder):
