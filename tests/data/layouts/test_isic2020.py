@@ -7,7 +7,7 @@ import pytest
 from dermsynth.data.layouts.isic2020 import second_of_pairs
 from dermsynth.data.layouts.recognise import read_download
 from dermsynth.errors import InputError
-from tests.data.layouts.helpers import cells, read, rewrite, touch, write
+from tests.data.layouts.helpers import cells, lay_out, read, rewrite, touch, write
 
 
 def test_records(isic2020):
@@ -158,9 +158,7 @@ def test_a_bad_cell_of_the_test_part_is_named(isic2020):
 @pytest.mark.real_data
 def test_the_official_counts_of_the_test_part(real_data, tmp_path):
     table = real_data / "isic_csv" / "ISIC_2020_Test_Metadata.csv"
-    shutil.copy(table, tmp_path)
-    for name in cells(table, "image"):
-        touch(tmp_path / "ISIC_2020_Test_Input" / f"{name}.jpg")
+    lay_out(tmp_path, table, "image", "ISIC_2020_Test_Input")
     records, download = read(tmp_path)
     # 10,982 images of 690 patients (challenge2020.isic-archive.com), none of whom is in the training part.
     assert len(records) == 10982
@@ -175,10 +173,7 @@ def test_the_official_counts_of_the_test_part(real_data, tmp_path):
 @pytest.mark.real_data
 def test_the_official_counts(real_data, tmp_path):
     official = real_data / "isic_csv"
-    names = cells(official / "ISIC_2020_Training_GroundTruth.csv", "image_name")
-    for name in names:
-        touch(tmp_path / "train" / f"{name}.jpg")
-    shutil.copy(official / "ISIC_2020_Training_GroundTruth.csv", tmp_path)
+    names = lay_out(tmp_path, official / "ISIC_2020_Training_GroundTruth.csv", "image_name", "train")
     records, _ = read(tmp_path)
     # 33,126 images, 2,056 patients, 584 melanomas (Rotemberg et al. 2021).
     assert len(records) == len(names) == 33126
