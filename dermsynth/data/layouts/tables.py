@@ -93,11 +93,17 @@ def rows(
 
 
 def has_column(table: Path, column: str) -> bool:
-    """Whether a file is a CSV with this column."""
+    """Whether a file is there and is a CSV with this column.
+
+    Raises:
+        InputError: it is there and cannot be read.
+    """
+    if not table.is_file():
+        return False
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with reading(table), table.open(newline="", encoding="utf-8-sig") as file:
             return column in next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (UnicodeDecodeError, csv.Error):
         return False
 
 
