@@ -1,5 +1,6 @@
 """Two ways of doing one thing, timed in turn in one run, so that what else the machine does falls on both."""
 
+import argparse
 import json
 import resource
 import statistics
@@ -9,6 +10,19 @@ from collections.abc import Callable
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
+
+
+def numbers_given(about: str | None, **defaults: int) -> argparse.Namespace:
+    """The command line of a benchmark whose flags are whole numbers.
+
+    Args:
+        about: what `--help` says.
+        defaults: each flag with its default.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
+    return parser.parse_args()
 
 
 def timed(work: Callable[[], _Result]) -> tuple[_Result, float, float]:
