@@ -1,6 +1,5 @@
 """A base by its name: found, and of a kind that is supported, or refused before anything large is loaded."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from dermsynth.errors import InputError
+from dermsynth.files import read_json
 from dermsynth.hub import explain_missing, first_line, is_folder_name, local_folder
 
 INDEX = "model_index.json"
@@ -22,6 +22,7 @@ SUPPORTED = (
     "Give a Stable Diffusion 1.x or 2.x pipeline of the class StableDiffusionPipeline: a hub id such as "
     f"stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with {INDEX}."
 )
+ADVICE = "Copy or download it again."
 _PARTS_WITH_WEIGHTS = ("text_encoder", "unet", "vae")
 
 
@@ -40,28 +41,13 @@ def check_base(base: str) -> Path | None:
     folder = local_folder(base)
     if folder is None and (is_folder_name(base) or base.count("/") != 1):
         raise InputError(f"model.base: {explain_missing(base, '--model.base', INDEX)} {SUPPORTED}")
-    kind = read_json(_file(base, folder, INDEX)).get("_class_name")
+    kind = read_json(_file(base, folder, INDEX), ADVICE).get("_class_name")
     if kind != "StableDiffusionPipeline":
         raise InputError(f"model.base: {base} is a {kind}. {SUPPORTED}")
-    _check_unet(base, read_json(_file(base, folder, "unet/config.json")))
+    _check_unet(base, read_json(_file(base, folder, "unet/config.json"), ADVICE))
     if folder is not None:
         _check_files(folder)
     return folder
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        InputError: it is not JSON, or no object.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error}). Copy or download it again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: no JSON object. Copy or download it again.")
-    return content
 
 
 def _check_unet(base: str, config: dict[str, Any]) -> None:

@@ -26,8 +26,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dermsynth.diffusion.bases import INDEX, SUPPORTED, check_base, read_json
+from dermsynth.diffusion.bases import ADVICE, INDEX, SUPPORTED, check_base
 from dermsynth.errors import InputError
+from dermsynth.files import read_json
 from dermsynth.hub import first_line
 
 PROVENANCE = "dermsynth.json"
@@ -223,7 +224,7 @@ def _training_scheduler(base: str, subfolder: str) -> DDPMScheduler:
 
 def _read_provenance(folder: Path) -> dict[str, Any]:
     file = folder / PROVENANCE
-    return read_json(file) if file.is_file() else {}
+    return read_json(file, ADVICE) if file.is_file() else {}
 
 
 @contextmanager

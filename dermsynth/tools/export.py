@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from dermsynth.errors import InputError
 from dermsynth.files import new_folder
+from dermsynth.run_config import RUN_FILE
 
 Format = Literal["diffusers", "lora", "kohya", "transformers"]
 
@@ -52,7 +53,7 @@ def _module_of_run(checkpoint: Path) -> Any:
     from lightning import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningArgumentParser
 
-    files = [folder / "fit.yaml" for folder in (checkpoint.parent, checkpoint.parent.parent)]
+    files = [folder / RUN_FILE for folder in (checkpoint.parent, checkpoint.parent.parent)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise InputError(f"{checkpoint}: neither {files[0]} nor {files[1]} exists; the run's fit.yaml is needed.")
