@@ -98,7 +98,7 @@ class Throughput(Callback):
             self._counting.close()
             self.flops_per_image, self._counter = self._counter.get_total_flops() / images, None
         self._images += images
-        step, every = trainer.global_step, trainer.log_every_n_steps
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not every or step % every or step == self._logged_step:
             return
         self._logged_step = step

@@ -22,7 +22,7 @@ def compile_blocks(unet: nn.Module) -> None:
     torch._dynamo.config.cache_size_limit = max(_SHAPES, torch._dynamo.config.cache_size_limit)
     for block in unet.modules():
         if type(block).__name__ in _REPEATED:
-            block.forward = _compiled_where_trained(block.forward)  # type: ignore[method-assign]
+            block.forward = _compiled_where_trained(block.forward)
 
 
 def _compiled_where_trained(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +47,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a number over all processes of a distributed run, queued on the device; itself if there is one process.
+    """The mean of a number over all processes, queued on the device; the number itself where there is one process.
 
     Lightning's own `sync_dist` waits at a barrier first.
     """
