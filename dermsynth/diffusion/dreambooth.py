@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
 from dermsynth.diffusion import objective
+from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
 from dermsynth.diffusion.objective import PredictionType
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline, tensors_sha256
@@ -41,7 +42,7 @@ class DreamBooth(LightningModule):
         snr_gamma: weigh each sample's loss by its noise level, min-SNR-γ (Hang et al. 2023); 5 is usual.
         prediction_type: what the UNet predicts; the base's own if not given.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a quarter more time.
-        channels_last: keep images and their weights in the memory order that convolutions on a GPU are fastest in.
+        channels_last: keep the UNet's images and weights in the memory order that is fastest for convolutions on a GPU.
         compile: fuse the operations of the UNet's blocks (`torch.compile`): faster steps, after a first one that takes
             minutes. Wants a GPU, and a C++ compiler.
         caption_dropout: share of training prompts that are emptied, which classifier-free guidance builds on; 0.1 to
@@ -75,10 +76,11 @@ class DreamBooth(LightningModule):
         self.parts = load_parts(base)
         if prediction_type:
             self.parts.scheduler.register_to_config(prediction_type=prediction_type)
-        self.unet, self.vae, self.text_encoder = self.parts.unet, self.parts.vae, self.parts.text_encoder
+        self.encoders = Encoders(self.parts, train_text_encoder)
+        self.unet = self.parts.unet
         self.lora, self.train_text_encoder = lora, train_text_encoder
-        self.vae.requires_grad_(False)
-        self.text_encoder.requires_grad_(train_text_encoder)
+        if train_text_encoder:
+            self.text_encoder = self.parts.text_encoder.requires_grad_(True)
         if lora:
             add_lora(self.parts, lora, text_encoder=train_text_encoder)
         if gradient_checkpointing:
@@ -87,7 +89,6 @@ class DreamBooth(LightningModule):
                 self.text_encoder.gradient_checkpointing_enable()
         if channels_last:
             self.unet.to(memory_format=torch.channels_last)
-            self.vae.to(memory_format=torch.channels_last)
         self.compile_unet = compile
         self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         # The frozen weights are not in the checkpoint; names and state dict keys are the same for parameters.
@@ -105,31 +106,30 @@ class DreamBooth(LightningModule):
         refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data)
         refuse_foreign_weights("the checkpoint", self.provenance, data)
         self.unet.train()
-        self.text_encoder.train(self.train_text_encoder)
+        if self.train_text_encoder:
+            self.text_encoder.train()
         if self.compile_unet:
             compile_blocks(self.unet)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Denoising loss of one batch at random noise and timesteps."""
         generator = self._generator(_TRAIN, self.current_epoch, batch_idx)
-        prompts = batch["prompt"]
         if self.caption_dropout:
-            kept = torch.rand(len(prompts), generator=generator) >= self.caption_dropout
-            prompts = [prompt if keep else "" for prompt, keep in zip(prompts, kept.tolist(), strict=True)]
-        prediction, wanted, timesteps = self._denoise(batch["pixel_values"], prompts, generator)
+            batch = drop_prompts(batch, torch.rand(len(batch["prompt"]), generator=generator) >= self.caption_dropout)
+        prediction, wanted, timesteps = self._denoise(batch, generator)
         weights = None
         if self.snr_gamma is not None:
             kind = self.parts.scheduler.config.prediction_type
             weights = objective.snr_weights(kind, self.alphas_cumprod, timesteps, self.snr_gamma)
         loss = objective.dreambooth_loss(prediction, wanted, batch["prior"], self.prior_loss_weight, weights)
         # Not on the progress bar, which would wait for the number at each step.
-        self.log("train/loss", mean_over_ranks(loss.detach()), batch_size=len(prompts))
+        self.log("train/loss", mean_over_ranks(loss.detach()), batch_size=len(batch["prompt"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Denoising loss on held-out images; noise and timestep of an image are the same at every validation."""
         generator = self._generator(_VALIDATE, 0, batch_idx)
-        prediction, wanted, _ = self._denoise(batch["pixel_values"], batch["prompt"], generator)
+        prediction, wanted, _ = self._denoise(batch, generator)
         loss = F.mse_loss(prediction.float(), wanted)
         self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(batch["prompt"]))
 
@@ -148,6 +148,7 @@ class DreamBooth(LightningModule):
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Images of the current weights, uint8 `[B, H, W, 3]`."""
+        self.encoders.make_ready(self.device, self.unet.dtype)
         return sample(self.parts, prompts, seeds, self.sampling)
 
     def configure_optimizers(self) -> Any:
@@ -192,7 +193,8 @@ class DreamBooth(LightningModule):
     def _facts(self) -> dict[str, Any]:
         if not hasattr(self, "_frozen_sha256"):
             trained = set(self.trained)
-            self._frozen_sha256 = tensors_sha256({n: p for n, p in self.named_parameters() if n not in trained})
+            held = tensors_sha256(p for n, p in self.named_parameters() if n not in trained)
+            self._frozen_sha256 = self.encoders.frozen_sha256(held)
         return {
             "base": self.parts.base,
             "frozen_sha256": self._frozen_sha256,
@@ -201,22 +203,22 @@ class DreamBooth(LightningModule):
             "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
         }
 
-    def _denoise(
-        self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _denoise(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
-        with torch.no_grad():
-            posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        dtype = self.unet.dtype
+        moments = batch["moments"] if "moments" in batch else self.encoders.moments(batch["pixel_values"], dtype)
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, timesteps.
-        latents = posterior.mean + posterior.std * self._randn_like(posterior.mean, generator)
-        latents = latents.float() * self.vae.config.scaling_factor
+        noise = self._randn_like(moments.chunk(2, dim=1)[0], generator)
+        latents = draw_latents(moments, noise, self.parts.scaling_factor)
         noise = self._randn_like(latents, generator)
         timesteps = torch.randint(len(self.alphas_cumprod), (len(latents),), generator=generator)
         timesteps = to_device(timesteps, self.device)
         alphas_cumprod = self.alphas_cumprod = self.alphas_cumprod.to(self.device)
         noisy = objective.add_noise(alphas_cumprod, latents, noise, timesteps)
-        embeddings = self.text_encoder(to_device(self.parts.tokenize(prompts), self.device))[0]
-        prediction = self.unet(noisy.to(self.unet.dtype), timesteps, embeddings).sample
+        embeddings = batch.get("prompt_embeds")
+        if embeddings is None:
+            embeddings = self.encoders.embeddings(batch["prompt"], self.device, dtype)
+        prediction = self.unet(noisy.to(dtype), timesteps, embeddings.to(dtype)).sample
         kind = self.parts.scheduler.config.prediction_type
         return prediction, objective.target(kind, alphas_cumprod, latents, noise, timesteps), timesteps
 
