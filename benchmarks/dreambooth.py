@@ -57,10 +57,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="Batches that are timed in a round.")
     parser.add_argument("--warmup", type=int, default=3, help="Batches before them.")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--reference_batch", type=int, help="Images in a step of the plain loop; the recipe's if not given."
-    )
+    parser.add_argument("--plain_batch", type=int, help="Images in a step of the plain loop, if not the recipe's.")
     options, flags = parser.parse_known_args()
+    sys.argv = sys.argv[:1]  # Lightning would warn that it is not given what stands there
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(options, flags, Path(folder))))
 

@@ -63,12 +63,12 @@ class Throughput(Callback):
     16-bit peak where that is known, and `throughput/peak_memory_gb`. Validation is not counted. The first interval, in
     which things are compiled and warmed up, is not logged.
 
-    The work of an image is what the first step did: forward and backward, the frozen parts and, with gradient
-    checkpointing, what is computed twice. For that step alone compiled code is left aside.
+    The work of an image is what the second batch took: forward and backward, the frozen parts and, with gradient
+    checkpointing, what is computed twice. For that batch alone compiled code is left aside.
     """
 
     def __init__(self) -> None:
-        #: Of one image in a training step; None before the first.
+        #: Of one image in a training step; None before the second.
         self.flops_per_image: float | None = None
         self._counting = ExitStack()
         self._counter: FlopCounterMode | None = None
@@ -83,8 +83,8 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any], batch_idx: int
     ) -> None:
-        """Count the work of the first batch."""
-        if self.flops_per_image is None:
+        """Count the work of the second batch; in the first, models may still be loaded."""
+        if self.flops_per_image is None and self._images:
             # A function that is compiled while operations are counted would never be compiled afterwards.
             self._counting.enter_context(torch.compiler.set_stance("force_eager"))
             self._counter = self._counting.enter_context(flop_counter())

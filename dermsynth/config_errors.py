@@ -40,6 +40,8 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
         return f"{_place(key, arguments)}{owner} has no parameter {key!r}. {_nearest(key, choices)}"
     if found := _NO_CLASS.search(message):
         path, reason = found.groups()
+        if reason == "No module named 'bitsandbytes'":
+            return f"{_place(path, arguments)}{path} needs bitsandbytes: pip install bitsandbytes."
         module, _, name = path.rpartition(".")
         names = [n for n in dir(pydoc.locate(module)) if not n.startswith("_")]
         near = _nearest(name, names) if len(names) and module else ""

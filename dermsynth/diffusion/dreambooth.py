@@ -12,8 +12,9 @@ from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
+from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, optimizer_config, provenance_of
 from dermsynth.diffusion import objective
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
@@ -154,6 +155,15 @@ class DreamBooth(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer over everything trained, its schedule stepped per optimizer step."""
         return optimizer_config(self.optimizer([p for p in self.parameters() if p.requires_grad]), self.lr_scheduler)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says, also under a fused optimizer."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen parts out, naming them by base and hash, and say what the model was fitted on."""
