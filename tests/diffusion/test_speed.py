@@ -37,7 +37,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 class Watched(Callback):
-    """Steps under `NoWaiting`: forward, backward, clipping, optimizer and logging; not the first, which loads models."""
+    """Steps under `NoWaiting`, from forward to logging; not the first, which loads models."""
 
     def __init__(self):
         self.steps, self.watching = 0, ExitStack()
