@@ -9,7 +9,7 @@ from torch import Tensor, nn
 # diffusers' own list for regional compilation holds the transformer blocks alone; the residual blocks are as many again
 # and have the group norms, which gain most from being fused with their neighbours.
 _REPEATED = ("BasicTransformerBlock", "ResnetBlock2D")
-# Shapes of one kind of block that may be compiled; the residual blocks of Stable Diffusion 1.5 have NNN.
+# Shapes of one kind of block that may be compiled; the residual blocks of Stable Diffusion 1.5 have 14.
 _SHAPES = 64
 
 

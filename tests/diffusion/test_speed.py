@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -12,6 +15,7 @@ from dermsynth.checkpoints import clip_gradients
 from dermsynth.diffusion import objective
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
+from dermsynth.diffusion.speed import mean_over_ranks
 from dermsynth.errors import InputError
 from tests.diffusion.test_dreambooth import data_of, sets, trainer_of  # noqa: F401  (a fixture)
 
@@ -159,6 +163,26 @@ def test_gradients_are_clipped_under_a_fused_optimizer_and_mixed_precision(base,
     fit(Clipped(base, optimizer=fused), sets, tmp_path, **options)
     assert min(unclipped) > 1e-2
     assert norms == pytest.approx([1e-3] * 3, rel=1e-2)
+
+
+RANK = """
+import sys, torch
+from dermsynth.diffusion.speed import mean_over_ranks
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+value = torch.tensor(float(rank + 1))
+assert (mean_over_ranks(value), value) == (1.5, rank + 1)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_the_logged_loss_is_the_mean_of_the_ranks(tmp_path):
+    value = torch.tensor(3.0)
+    assert mean_over_ranks(value) is value
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    commands = [[sys.executable, "-c", RANK, str(rank), str(tmp_path)] for rank in (0, 1)]
+    ranks = [subprocess.Popen(command, env=environment) for command in commands]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
 
 
 def test_a_fused_optimizer_cannot_be_clipped_with_scaled_gradients():
