@@ -220,7 +220,7 @@ class DreamBoothData(LesionData):
     Args:
         token: the rare word that the instance prompt binds the data set's look to.
         instance_prompt: of real images; `{token}` and `{lesion}` are filled in. One for all classes, or some classes'
-            own.
+            own, and the default for the others.
         class_prompt: of class images, in the same way; `{lesion}` is filled in.
         metadata: what is added to real images' prompts, of `site`, `sex` and `age`, where metadata.csv says it:
             `, on the lower extremity, of a woman in her forties`. What is not known adds nothing.
