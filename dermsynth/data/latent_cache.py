@@ -115,12 +115,13 @@ class LatentCache:
         if self._embeddings is None:
             return {}
         places = self._embeddings.find(prompts)
-        return {prompt: self._embeddings[place] for prompt, place in zip(prompts, places, strict=True)}
+        # Lightning makes validation's loader in inference mode, whose tensors training could not use.
+        with torch.inference_mode(False):
+            return {prompt: self._embeddings[place] for prompt, place in zip(prompts, places, strict=True)}
 
     def _encode(self, names: Sequence[str], prompts: Sequence[str], paths: dict[str, Path], trainer: Any) -> None:
         rank, ranks = rank_and_ranks(trainer)
-        for shelf in filter(None, (self._moments, self._embeddings)):
-            make_folder(shelf.folder)
+        make_folder(self._moments.folder)
         device = trainer.strategy.root_device
         with torch.inference_mode():
             if self._embeddings:

@@ -1,84 +1,30 @@
 """The LightningDataModules: one base that owns sets, leak checks, the mix and the loaders; thin leaves on it."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from dermsynth import lesions
 from dermsynth.data import leaks, manifest
 from dermsynth.data.captions import CLASS_PROMPT, INSTANCE_PROMPT, Captions, Field, prompts_of
 from dermsynth.data.dealing import Cells, count_cells
-from dermsynth.data.images import read_rgb
 from dermsynth.data.latent_cache import ALL_VIEWS, UPRIGHT, LatentCache
+from dermsynth.data.lesion_images import LesionImages, Sample, Show, ShowPixels
 from dermsynth.data.manifest import Record
 from dermsynth.data.mixing import Policy, RealOnly
 from dermsynth.data.pixel_cache import PixelCache
 from dermsynth.data.ranks import done_by, rank_and_ranks
-from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
+from dermsynth.data.sampler import ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.splits import choose_fold
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
-
-
-class Sample(NamedTuple):
-    """One image that can be loaded: where it lies, what is known of it, its class."""
-
-    path: Path
-    record: Record
-    label: int
-
-
-class Show(Protocol):
-    """How a model is shown an image: its place among the samples and the seed of the showing -> tensors of a batch item."""
-
-    def __call__(self, number: int, seed: int) -> dict[str, Tensor]: ...
-
-
-class ShowPixels:
-    """`pixel_values`, from `cache`, which holds the samples in the same order, or from the files if there is none."""
-
-    def __init__(self, samples: Sequence[Sample], transform: Transform, cache: PixelCache | None) -> None:
-        self.samples, self.transform, self.cache = samples, transform, cache
-
-    def __call__(self, number: int, seed: int) -> dict[str, Tensor]:
-        image = read_rgb(self.samples[number].path) if self.cache is None else self.cache[number]
-        return {"pixel_values": self.transform(image, seed)}
-
-
-class LesionImages(Dataset[dict[str, Any]]):
-    """Samples as batch items; `describe` adds what a model needs beside what it is shown and the label.
-
-    Of images that are held out the description does not vary with the seed.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        show: Show,
-        describe: Callable[[Sample, int | None], dict[str, Any]],
-        held_out: bool,
-    ) -> None:
-        self.samples, self.show, self.describe, self.held_out = samples, show, describe, held_out
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        sample = self.samples[draw.record]
-        return {
-            **self.show(draw.record, draw.seed),
-            "label": sample.label,
-            "synthetic": sample.record.origin == "synthetic",
-            "image_id": sample.record.image_id,
-            **self.describe(sample, None if self.held_out else draw.seed),
-        }
 
 
 class LesionData(LightningDataModule):
@@ -274,7 +220,7 @@ class DreamBoothData(LesionData):
     Args:
         token: the rare word that the instance prompt binds the data set's look to.
         instance_prompt: of real images; `{token}` and `{lesion}` are filled in. One for all classes, or some classes'
-            own.
+            own, and the default for the others.
         class_prompt: of class images, in the same way; `{lesion}` is filled in.
         metadata: what is added to real images' prompts, of `site`, `sex` and `age`, where metadata.csv says it:
             `, on the lower extremity, of a woman in her forties`. What is not known adds nothing.
@@ -337,9 +283,8 @@ class DreamBoothData(LesionData):
         return self._fill(self.latent_cache).moments_of(records, _views(augmentation))
 
     def _fill(self, folder: Path) -> LatentCache:
-        """The cache with all that this stage needs; filled when the first of its loaders is made, as models are then
-        on their devices.
-        """
+        """The cache with all that this stage needs."""
+        # Filled when the first loader is made and not in setup: only then is the model on its device.
         if self._filled is None:
             encoders = getattr(self.trainer and self.trainer.lightning_module, "encoders", None)
             if encoders is None:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dermsynth.errors import InputError
-from dermsynth.files import whole_file
+from dermsynth.files import make_folder, whole_file
 
 _TENSOR, _NAMES = "values", "names"
 _FORMAT = 1
@@ -67,6 +67,7 @@ class Shelf:
             )
         held = json.dumps(list(names))
         content = save({_TENSOR: tensors.contiguous()}, {_NAMES: held})
+        make_folder(self.folder)
         with whole_file(self.folder / f"{_hash(held)}.safetensors") as file:
             file.write(content)
 

@@ -1,4 +1,4 @@
-"""The eight views of a lesion: a photograph of skin has no upright, so turned or mirrored it is as good a photograph."""
+"""The eight views of a lesion: skin has no upright, so a photograph of it is as good a one turned or mirrored."""
 
 from typing import TypeVar
 
