@@ -27,9 +27,9 @@ def numbers_given(about: str | None, **defaults: int) -> argparse.Namespace:
 
 def timed(work: Callable[[], _Result]) -> tuple[_Result, float, float]:
     """What `work` returns, and wall-clock and processor seconds of this process and of those that it waited for."""
-    wall, busy = time.perf_counter(), _busy()
+    wall, used = time.perf_counter(), busy()
     result = work()
-    return result, time.perf_counter() - wall, _busy() - busy
+    return result, time.perf_counter() - wall, busy() - used
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
@@ -73,6 +73,7 @@ def report(medians: dict[str, dict[str, float]], plain: str, ours: str, images: 
     print(json.dumps({**{k: round(v, 3) for k, v in numbers.items()}, "cpu_ms_an_image": milliseconds}))
 
 
-def _busy() -> float:
+def busy() -> float:
+    """Processor seconds of this process and of those that it waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)

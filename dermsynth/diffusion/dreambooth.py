@@ -12,19 +12,21 @@ from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
+from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, optimizer_config, provenance_of
+from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
 from dermsynth.diffusion.objective import Objective, add_noise, dreambooth_loss, offset_noise, sample_errors, target
 from dermsynth.diffusion.parts import (
     default_sampler,
     load_parts,
-    refuse_broken_latents,
     refuse_foreign_weights,
     save_pipeline,
     tensors_sha256,
 )
 from dermsynth.diffusion.sampling import Sampling, sample
+from dermsynth.diffusion.speed import compile_blocks, mean_over_ranks, to_device
 from dermsynth.errors import InputError
 
 KIND = "dreambooth"
@@ -45,6 +47,9 @@ class DreamBooth(LightningModule):
         lora: train low-rank adapters of these dimensions instead of all weights.
         objective: what the loss is.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a quarter more time.
+        channels_last: keep the UNet's images and weights in the memory order that is fastest for convolutions on a GPU.
+        compile: fuse the operations of the UNet's blocks (`torch.compile`): faster steps, after a first one that takes
+            minutes. Wants a GPU, and a C++ compiler.
         sampling: how images are generated.
         seed: of noise and timesteps, with epoch, batch and rank.
         optimizer: what updates the weights.
@@ -59,6 +64,8 @@ class DreamBooth(LightningModule):
         lora: LoRA | None = None,
         objective: Objective = Objective(),  # noqa: B008  (frozen)
         gradient_checkpointing: bool = False,
+        channels_last: bool = False,
+        compile: bool = False,
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         seed: int = 0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -69,17 +76,20 @@ class DreamBooth(LightningModule):
             raise InputError("model.text_encoder_lr: it is not trained. Add --model.train_text_encoder true.")
         self.parts = load_parts(base)
         self.parts.scheduler = objective.schedule(self.parts.scheduler)
-        self.unet, self.vae, self.text_encoder = self.parts.unet, self.parts.vae, self.parts.text_encoder
+        self.encoders = Encoders(self.parts, train_text_encoder)
+        self.unet = self.parts.unet
         self.lora, self.train_text_encoder = lora, train_text_encoder
-        self.vae.requires_grad_(False)
-        self._vae_works = False
-        self.text_encoder.requires_grad_(train_text_encoder)
+        if train_text_encoder:
+            self.text_encoder = self.parts.text_encoder.requires_grad_(True)
         if lora:
             add_lora(self.parts, lora, text_encoder=train_text_encoder)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             if train_text_encoder:
                 self.text_encoder.gradient_checkpointing_enable()
+        if channels_last:
+            self.unet.to(memory_format=torch.channels_last)
+        self.compile_unet = compile
         self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         # The frozen weights are not in the checkpoint; names and state dict keys are the same for parameters.
         self.strict_loading = False
@@ -100,31 +110,33 @@ class DreamBooth(LightningModule):
         weights = self.objective.prior_weights(data.get("classes", []))
         self.prior_weights = weights.to(self.device) if isinstance(weights, Tensor) else weights
         self.unet.train()
-        self.text_encoder.train(self.train_text_encoder)
+        if self.train_text_encoder:
+            self.text_encoder.train()
+        if self.compile_unet:
+            compile_blocks(self.unet)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Denoising loss of one batch at random noise and timesteps."""
         generator = self._generator(_TRAIN, self.current_epoch, batch_idx)
-        prompts = batch["prompt"]
         if self.objective.caption_dropout:
-            kept = torch.rand(len(prompts), generator=generator) >= self.objective.caption_dropout
-            prompts = [prompt if keep else "" for prompt, keep in zip(prompts, kept.tolist(), strict=True)]
-        offset = self.objective.noise_offset
-        prediction, wanted, timesteps = self._denoise(batch["pixel_values"], prompts, generator, offset)
+            kept = torch.rand(len(batch["prompt"]), generator=generator) >= self.objective.caption_dropout
+            batch = drop_prompts(batch, kept)
+        prediction, wanted, timesteps = self._denoise(batch, generator, self.objective.noise_offset)
         errors = sample_errors(prediction, wanted, self.objective.huber_delta)
         kind = self.parts.scheduler.config.prediction_type
-        weights = self.objective.weights(kind, self.alphas_cumprod.to(self.device), timesteps)
+        weights = self.objective.weights(kind, self.alphas_cumprod, timesteps)
         prior_weights = self.prior_weights
         if isinstance(prior_weights, Tensor):
             prior_weights = prior_weights[batch["label"]]
         loss = dreambooth_loss(errors if weights is None else errors * weights, batch["prior"], prior_weights)
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(prompts))
+        # Not on the progress bar, which would wait for the number at each step.
+        self.log("train/loss", mean_over_ranks(loss.detach()), batch_size=len(batch["prompt"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Denoising loss on held-out images; noise and timestep of an image are the same at every validation."""
         generator = self._generator(_VALIDATE, 0, batch_idx)
-        prediction, wanted, _ = self._denoise(batch["pixel_values"], batch["prompt"], generator)
+        prediction, wanted, _ = self._denoise(batch, generator)
         loss = F.mse_loss(prediction.float(), wanted)
         self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(batch["prompt"]))
 
@@ -143,6 +155,7 @@ class DreamBooth(LightningModule):
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Images of the current weights, uint8 `[B, H, W, 3]`."""
+        self.encoders.make_ready(self.device, self.unet.dtype)
         return sample(self.parts, prompts, seeds, self.sampling)
 
     def configure_optimizers(self) -> Any:
@@ -155,6 +168,15 @@ class DreamBooth(LightningModule):
             {"params": [p for p in self.text_encoder.parameters() if p.requires_grad], "lr": self.text_encoder_lr},
         ]
         return optimizer_config(self.optimizer(groups), self.lr_scheduler)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says, also under a fused optimizer."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen parts out, naming them by base and hash, and say what the model was fitted on."""
@@ -202,7 +224,8 @@ class DreamBooth(LightningModule):
     def _facts(self) -> dict[str, Any]:
         if not hasattr(self, "_frozen_sha256"):
             trained = set(self.trained)
-            self._frozen_sha256 = tensors_sha256({n: p for n, p in self.named_parameters() if n not in trained})
+            held = tensors_sha256(p for n, p in self.named_parameters() if n not in trained)
+            self._frozen_sha256 = self.encoders.frozen_sha256(held)
         return {
             "base": self.parts.base,
             "frozen_sha256": self._frozen_sha256,
@@ -213,30 +236,30 @@ class DreamBooth(LightningModule):
         }
 
     def _denoise(
-        self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator, noise_offset: float = 0.0
+        self, batch: dict[str, Any], generator: torch.Generator, noise_offset: float = 0.0
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
-        with torch.no_grad():
-            posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        if not self._vae_works:  # looked at once, as it makes the device wait
-            refuse_broken_latents(posterior.parameters, self.parts.base)
-            self._vae_works = True
+        dtype = self.unet.dtype
+        moments = batch["moments"] if "moments" in batch else self.encoders.moments(batch["pixel_values"], dtype)
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, its offset, timesteps.
-        latents = posterior.mean + posterior.std * self._randn_like(posterior.mean, generator)
-        latents = latents.float() * self.vae.config.scaling_factor
+        noise = self._randn_like(moments.chunk(2, dim=1)[0], generator)
+        latents = draw_latents(moments, noise, self.parts.scaling_factor)
         noise = self._randn_like(latents, generator)
         if noise_offset:
             noise = offset_noise(noise, self._randn_like(latents[:, :, :1, :1], generator), noise_offset)
-        timesteps = torch.randint(len(self.alphas_cumprod), (len(latents),), generator=generator).to(self.device)
-        alphas_cumprod = self.alphas_cumprod.to(self.device)
+        timesteps = torch.randint(len(self.alphas_cumprod), (len(latents),), generator=generator)
+        timesteps = to_device(timesteps, self.device)
+        alphas_cumprod = self.alphas_cumprod = self.alphas_cumprod.to(self.device)
         noisy = add_noise(alphas_cumprod, latents, noise, timesteps)
-        embeddings = self.text_encoder(self.parts.tokenize(prompts).to(self.device))[0]
-        prediction = self.unet(noisy.to(self.unet.dtype), timesteps, embeddings).sample
+        embeddings = batch.get("prompt_embeds")
+        if embeddings is None:
+            embeddings = self.encoders.embeddings(batch["prompt"], self.device, dtype)
+        prediction = self.unet(noisy.to(dtype), timesteps, embeddings.to(dtype)).sample
         kind = self.parts.scheduler.config.prediction_type
         return prediction, target(kind, alphas_cumprod, latents, noise, timesteps), timesteps
 
     def _randn_like(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(like.shape, generator=generator).to(like.device)
+        return to_device(torch.randn(like.shape, generator=generator), like.device)
 
     def _generator(self, purpose: int, epoch: int, batch: int) -> torch.Generator:
         # Own generators: after seed_everything the global one draws the same numbers on every rank.

@@ -4,11 +4,13 @@ The folder layout is that of `diffusers.StableDiffusionPipeline.save_pretrained`
 `stable-diffusion-v1-5/stable-diffusion-v1-5` are read by the same lines.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,15 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from safetensors import SafetensorError
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dermsynth.diffusion.bases import ADVICE, INDEX, SUPPORTED, check_base
 from dermsynth.errors import InputError
 from dermsynth.files import read_json
-from dermsynth.hub import first_line
+from dermsynth.hub import first_line, local_folder
 
 PROVENANCE = "dermsynth.json"
 _TINY_VOCABULARY = 768
@@ -42,8 +45,9 @@ class Parts:
     Args:
         base: the hub id or folder it comes from.
         tokenizer: text -> ids.
-        text_encoder: ids -> embeddings `[B, 77, D]`.
-        vae: pixels in [-1, 1] `[B, 3, H, W]` <-> latents `[B, 4, h, w]`.
+        load_text_encoder: makes `text_encoder`, ids -> embeddings `[B, 77, D]`, when it is first asked for.
+        load_vae: the same for `vae`, pixels in [-1, 1] `[B, 3, H, W]` <-> latents `[B, 4, h, w]`.
+        vae_config: what can be known of the VAE without it.
         unet: predicts noise or velocity from noisy latents.
         scheduler: the training noise schedule; samplers take their configuration from it.
         provenance: of the base, if it is one of ours: `train_split_sha256` and more; else empty.
@@ -51,11 +55,30 @@ class Parts:
 
     base: str
     tokenizer: CLIPTokenizer
-    text_encoder: CLIPTextModel
-    vae: AutoencoderKL
+    load_text_encoder: Callable[[], CLIPTextModel]
+    load_vae: Callable[[], AutoencoderKL]
+    vae_config: Mapping[str, Any]
     unet: UNet2DConditionModel
     scheduler: DDPMScheduler
     provenance: dict[str, Any]
+
+    @property
+    def scaling_factor(self) -> float:
+        """What the VAE's latents are multiplied by to have unit variance."""
+        return self.vae_config.get("scaling_factor", 0.18215)  # files older than the key are of Stable Diffusion 1.x
+
+    # Training from cached latents needs neither of the two.
+    @cached_property
+    def text_encoder(self) -> CLIPTextModel:
+        """Loaded when it is first asked for."""
+        with torch.inference_mode(False):
+            return self.load_text_encoder()
+
+    @cached_property
+    def vae(self) -> AutoencoderKL:
+        """Loaded when it is first asked for."""
+        with torch.inference_mode(False):
+            return self.load_vae()
 
     def tokenize(self, prompts: Iterable[str]) -> Tensor:
         """Token ids, int64 `[B, 77]`, padded and cut to the text encoder's length."""
@@ -94,11 +117,17 @@ def load_parts(base: str) -> Parts:
         with _broken_files_said(f"model.base: the {part} of {base}"):
             return load(str(folder or base), subfolder=part, **options)
 
+    def later(part: str, load: Callable[..., Any], **options: Any) -> Callable[[], Any]:
+        part_config(base, part)  # what is broken is said now
+        with _broken_files_said(f"model.base: the {part} of {base}"), safe_open(_weights_file(base, part), "pt"):
+            return functools.partial(read, part, load, **options)
+
     return Parts(
         base=base,
         tokenizer=read("tokenizer", CLIPTokenizer.from_pretrained),
-        text_encoder=read("text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32, **safe),
-        vae=read("vae", AutoencoderKL.from_pretrained, torch_dtype=torch.float32, **safe),
+        load_text_encoder=later("text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32, **safe),
+        load_vae=later("vae", AutoencoderKL.from_pretrained, torch_dtype=torch.float32, **safe),
+        vae_config=part_config(base, "vae"),
         unet=read("unet", UNet2DConditionModel.from_pretrained, torch_dtype=torch.float32, **safe),
         scheduler=read("scheduler", _training_scheduler),
         provenance=_read_provenance(folder) if folder else {},
@@ -129,11 +158,14 @@ def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
         text_config.bos_token_id = tokenizer.bos_token_id
         text_config.eos_token_id = text_config.pad_token_id = tokenizer.eos_token_id
         torch.manual_seed(seed)
+        text_encoder = CLIPTextModel(text_config)
+        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(configs / "vae"))
         return Parts(
             base=str(configs),
             tokenizer=tokenizer,
-            text_encoder=CLIPTextModel(text_config),
-            vae=AutoencoderKL.from_config(AutoencoderKL.load_config(configs / "vae")),
+            load_text_encoder=lambda: text_encoder,
+            load_vae=lambda: vae,
+            vae_config=vae.config,
             unet=UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs / "unet")),
             scheduler=_training_scheduler(str(configs), subfolder="scheduler"),
             provenance={},
@@ -189,13 +221,30 @@ def refuse_broken_latents(moments: Tensor, base: str) -> None:
         )
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of named weights: names, shapes and values in float32."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def tensors_sha256(tensors: Iterable[Tensor]) -> str:
+    """A hash of weights: their values in float32, in whatever order and under whatever names.
+
+    diffusers renames and reshapes some weights of old files when it loads them, and the hash of a file (`file_sha256`)
+    is that of the model that is made of it.
+    """
+    digests = sorted(
+        hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
+        for tensor in tensors
+        if tensor.is_floating_point()  # old files also hold positions, which are no weights
+    )
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def file_sha256(base: str, part: str) -> str:
+    """The hash of the weights of `vae` or `text_encoder` (`tensors_sha256`), read from its file one by one."""
+    with safe_open(_weights_file(base, part), "pt") as weights:
+        return tensors_sha256(weights.get_tensor(name) for name in weights.keys())  # noqa: SIM118  (no mapping)
+
+
+def part_config(base: str, part: str) -> dict[str, Any]:
+    """What the configuration file of a part says."""
+    with _broken_files_said(f"model.base: the {part} of {base}"):
+        return json.loads(_part_file(base, part, "config.json").read_text(encoding="utf-8"))
 
 
 def refuse_foreign_weights(name: str, provenance: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -215,6 +264,16 @@ def refuse_foreign_weights(name: str, provenance: Mapping[str, Any], data: Mappi
             f"{name} was fitted on another train split ({seen[:12]}) than that of the data "
             f"({ours[:12] or 'none'}), so it may have seen the patients that a classifier is tested on."
         )
+
+
+def _weights_file(base: str, part: str) -> Path:
+    name = {"vae": "diffusion_pytorch_model.safetensors", "text_encoder": "model.safetensors"}[part]
+    return _part_file(base, part, name)
+
+
+def _part_file(base: str, part: str, name: str) -> Path:
+    folder = local_folder(base)
+    return folder / part / name if folder else Path(hf_hub_download(base, f"{part}/{name}"))
 
 
 def _training_scheduler(base: str, subfolder: str) -> DDPMScheduler:

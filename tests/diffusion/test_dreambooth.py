@@ -157,8 +157,8 @@ def test_velocity_and_caption_dropout_reach_the_loss(base, sets):
     generator = lambda: torch.Generator().manual_seed(0)  # noqa: E731
     noise = DreamBooth(base)
     velocity = DreamBooth(base, objective=Objective(prediction_type="v_prediction"))
-    p, wanted, _ = noise._denoise(batch["pixel_values"], batch["prompt"], generator())
-    q, wanted_v, _ = velocity._denoise(batch["pixel_values"], batch["prompt"], generator())
+    p, wanted, _ = noise._denoise(batch, generator())
+    q, wanted_v, _ = velocity._denoise(batch, generator())
     assert torch.equal(p, q)
     assert F.mse_loss(wanted, wanted_v) > 0.1
     assert velocity.parts.scheduler.config.prediction_type == "v_prediction"
@@ -182,9 +182,7 @@ def test_min_snr_weighs_each_sample_of_the_batch(base, sets):
         model.log = lambda *a, **k: None
         model._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0})()
         losses.append(float(model.training_step(batch, 0)))
-        prediction, wanted, timesteps = model._denoise(
-            batch["pixel_values"], batch["prompt"], model._generator(0, 0, 0)
-        )
+        prediction, wanted, timesteps = model._denoise(batch, model._generator(0, 0, 0))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     levels = model.alphas_cumprod[timesteps]
     weights = (levels / (1 - levels)).clamp(max=5) * (1 - levels) / levels
@@ -203,7 +201,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(base, sets):
         model = DreamBooth(base, gradient_checkpointing=checkpointing, train_text_encoder=True)
         model.unet.train()
         model.text_encoder.train()
-        p, wanted, _ = model._denoise(batch["pixel_values"], batch["prompt"], torch.Generator().manual_seed(0))
+        p, wanted, _ = model._denoise(batch, torch.Generator().manual_seed(0))
         F.mse_loss(p, wanted).backward()
         gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     assert len(gradients[0]) == len(gradients[1]) > 50
