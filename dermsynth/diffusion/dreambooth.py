@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
@@ -15,15 +16,18 @@ from torch import Tensor
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
 from dermsynth.diffusion import objective
+from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
 from dermsynth.diffusion.objective import PredictionType
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline, tensors_sha256
-from dermsynth.diffusion.sampling import Sampling, sample
+from dermsynth.diffusion.sampling import Sampling, draw, sampler
 from dermsynth.errors import InputError
 
 KIND = "dreambooth"
 # What a stream of random numbers is for, so that no two streams coincide.
-_TRAIN, _VALIDATE = range(2)
+_TRAIN = 0
+# One generator for a batch, or one for each of its images.
+Draws = torch.Generator | Sequence[torch.Generator]
 
 
 class DreamBooth(LightningModule):
@@ -84,10 +88,17 @@ class DreamBooth(LightningModule):
         self.strict_loading = False
         self.prior_loss_weight, self.snr_gamma, self.caption_dropout = prior_loss_weight, snr_gamma, caption_dropout
         self.sampling, self.seed = sampling, seed
+        #: Made when something is first sampled, and kept: it shares the weights.
+        self._pipeline: StableDiffusionPipeline | None = None
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
         self.provenance: dict[str, Any] = self.parts.provenance
+
+    def setup(self, stage: str) -> None:
+        """Note which base this is before its weights are trained, rounded, or replaced by a checkpoint's."""
+        if stage == "fit":
+            self._facts()
 
     def on_fit_start(self) -> None:
         """Refuse a base or checkpoint that saw other patients; set what is trained, and only that, to training mode."""
@@ -113,12 +124,27 @@ class DreamBooth(LightningModule):
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(prompts))
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin the held-out loss of each class at zero."""
+        self._held_out = HeldOutLoss(self.trainer.datamodule.classes, self.device)  # type: ignore[attr-defined]
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Denoising loss on held-out images; noise and timestep of an image are the same at every validation."""
-        generator = self._generator(_VALIDATE, 0, batch_idx)
-        prediction, wanted, _ = self._denoise(batch["pixel_values"], batch["prompt"], generator)
-        loss = F.mse_loss(prediction.float(), wanted)
-        self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(batch["prompt"]))
+        """Denoising loss of held-out images, each at timesteps and noise of its own; see `held_out`."""
+        draws = [image_generator(image_id) for image_id in batch["image_id"]]
+        latents = self._latents(batch["pixel_values"], draws)
+        embeddings = self._embeddings(batch["prompt"])
+        errors = []
+        for timesteps in image_timesteps(len(self.alphas_cumprod), draws).to(self.device):
+            noise = self._randn_like(latents, draws)
+            prediction, wanted = self._predict(latents, noise, timesteps, embeddings)
+            errors.append(F.mse_loss(prediction.float(), wanted, reduction="none").mean(dim=(1, 2, 3)))
+        self._held_out.add(torch.stack(errors).mean(dim=0), batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one a class."""
+        losses = self._held_out.means(self.trainer.strategy.reduce)
+        for name, value in losses.items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss")
 
     def on_predict_start(self) -> None:
         """Refuse prompts with a token that this model was not taught."""
@@ -135,7 +161,9 @@ class DreamBooth(LightningModule):
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Images of the current weights, uint8 `[B, H, W, 3]`."""
-        return sample(self.parts, prompts, seeds, self.sampling)
+        if self._pipeline is None:
+            self._pipeline = sampler(self.parts, self.sampling)
+        return draw(self._pipeline, prompts, seeds, self.sampling)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over everything trained, its schedule stepped per optimizer step."""
@@ -157,12 +185,13 @@ class DreamBooth(LightningModule):
         """Refuse the checkpoint of another model or of another base; remember what it was fitted on."""
         facts = self._facts()
         # The same base may lie elsewhere, so its weights decide and not its name.
-        base, frozen = facts.pop("base"), facts.pop("frozen_sha256")
+        base, weights = facts.pop("base"), facts.pop("base_sha256")
         check_kind(checkpoint, KIND, **facts)
-        if checkpoint["dermsynth"]["frozen_sha256"] != frozen:
+        made_on = checkpoint["dermsynth"]
+        if made_on["base_sha256"] != weights:
             raise InputError(
-                f"the checkpoint was made on another base, {checkpoint['dermsynth']['base']}: its frozen weights are "
-                f"not those of model.base {base}."
+                f"the checkpoint was made on another base, {made_on['base']} ({made_on['base_sha256'][:12]}), than "
+                f"model.base {base} ({weights[:12]}): its weights differ."
             )
         if set(checkpoint["state_dict"]) != set(self.trained):
             raise InputError("the checkpoint holds other weights than the configuration trains.")
@@ -177,12 +206,13 @@ class DreamBooth(LightningModule):
             save_pipeline(self.parts, out, self.provenance)
 
     def _facts(self) -> dict[str, Any]:
-        if not hasattr(self, "_frozen_sha256"):
-            trained = set(self.trained)
-            self._frozen_sha256 = tensors_sha256({n: p for n, p in self.named_parameters() if n not in trained})
+        if not hasattr(self, "_base_sha256"):
+            # The base's own weights under their own names, whatever is trained.
+            named = {n.replace(".base_layer", ""): p for n, p in self.named_parameters() if "lora_" not in n}
+            self._base_sha256 = tensors_sha256(named)
         return {
             "base": self.parts.base,
-            "frozen_sha256": self._frozen_sha256,
+            "base_sha256": self._base_sha256,
             "train_text_encoder": self.train_text_encoder,
             "prediction_type": self.parts.scheduler.config.prediction_type,
             "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
@@ -192,22 +222,37 @@ class DreamBooth(LightningModule):
         self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
-        with torch.no_grad():
-            posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, timesteps.
-        latents = posterior.mean + posterior.std * self._randn_like(posterior.mean, generator)
-        latents = latents.float() * self.vae.config.scaling_factor
+        latents = self._latents(pixels, generator)
         noise = self._randn_like(latents, generator)
         timesteps = torch.randint(len(self.alphas_cumprod), (len(latents),), generator=generator).to(self.device)
+        return *self._predict(latents, noise, timesteps, self._embeddings(prompts)), timesteps
+
+    def _latents(self, pixels: Tensor, draws: Draws) -> Tensor:
+        """Scaled latents, sampled from the VAE's distribution; float32 `[B, C, h, w]`."""
+        with torch.no_grad():
+            posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        latents = posterior.mean + posterior.std * self._randn_like(posterior.mean, draws)
+        return latents.float() * self.vae.config.scaling_factor
+
+    def _embeddings(self, prompts: Sequence[str]) -> Tensor:
+        return self.text_encoder(self.parts.tokenize(prompts).to(self.device))[0]
+
+    def _predict(
+        self, latents: Tensor, noise: Tensor, timesteps: Tensor, embeddings: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The UNet's output for noisy latents, and what it should be."""
         alphas_cumprod = self.alphas_cumprod.to(self.device)
         noisy = objective.add_noise(alphas_cumprod, latents, noise, timesteps)
-        embeddings = self.text_encoder(self.parts.tokenize(prompts).to(self.device))[0]
         prediction = self.unet(noisy.to(self.unet.dtype), timesteps, embeddings).sample
         kind = self.parts.scheduler.config.prediction_type
-        return prediction, objective.target(kind, alphas_cumprod, latents, noise, timesteps), timesteps
+        return prediction, objective.target(kind, alphas_cumprod, latents, noise, timesteps)
 
-    def _randn_like(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(like.shape, generator=generator).to(like.device)
+    def _randn_like(self, like: Tensor, draws: Draws) -> Tensor:
+        """Noise from one generator, or of each sample from its own."""
+        if isinstance(draws, torch.Generator):
+            return torch.randn(like.shape, generator=draws).to(like.device)
+        return torch.stack([torch.randn(like.shape[1:], generator=one) for one in draws]).to(like.device)
 
     def _generator(self, purpose: int, epoch: int, batch: int) -> torch.Generator:
         # Own generators: after seed_everything the global one draws the same numbers on every rank.

@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -17,7 +18,8 @@ from tests.builders import CLASSES, make_set
 PROMPTS = ["a dermoscopic image of nevus", "a dermoscopic image of melanoma"]
 
 
-def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(base, tmp_path):
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(base, tmp_path, sanity):
     model = DreamBooth(base, sampling=Sampling(2, 2.0), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2))
     untrained = model.sample([PROMPTS[0]], [9])[0]
     trainer = Trainer(
@@ -29,6 +31,7 @@ def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(bas
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[EMA(decay=0.5), SampleGrid(PROMPTS, columns=3, seed=9)],
+        num_sanity_val_steps=sanity,
     )
     trainer.fit(model, DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4))
     events = EventAccumulator(str(tmp_path)).Reload()

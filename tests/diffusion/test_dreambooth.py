@@ -144,7 +144,7 @@ def test_checkpoints_of_another_base_or_kind_are_refused(base, sets, tmp_path):
     for change, message in (
         ({"prediction_type": "v_prediction"}, "made with prediction_type 'v_prediction'"),
         ({"kind": "classifier"}, "one of a classifier; expected one of a dreambooth"),
-        ({"frozen_sha256": "0"}, "made on another base"),
+        ({"base_sha256": "0"}, "made on another base"),
     ):
         with pytest.raises(InputError, match=message):
             model.on_load_checkpoint({**saved, "dermsynth": {**saved["dermsynth"], **change}})
