@@ -8,7 +8,6 @@ import yaml
 from lightning import Callback
 
 from dermsynth.cli import main
-from dermsynth.data import manifest
 from tests.builders import CLASSES, make_set
 
 
@@ -49,8 +48,7 @@ class DiskFull(Callback):
 def dreambooth(folder, base, *, lora=False, ema=False, accumulate=1, **trainer):
     """`recipe.yaml`: 6 + 6 images in batches of 2, so an epoch is 6 batches."""
     real = make_set(folder / "real", dict.fromkeys(CLASSES, 4))
-    split = manifest.train_split_sha256(manifest.read(real).records)
-    prior = make_set(folder / "prior", dict.fromkeys(CLASSES, 2), "train", "synthetic", train_split_sha256=split)
+    prior = make_set(folder / "prior", dict.fromkeys(CLASSES, 2), "train", "synthetic")
     model = {
         "base": base,
         "train_text_encoder": lora,

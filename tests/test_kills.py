@@ -1,76 +1,46 @@
 """Training processes that are killed at random moments: the same command goes on, and ends with the same bits."""
 
-import multiprocessing
 import os
 import random
 import signal
-import socket
 import sys
 import time
-from pathlib import Path
 
 import pytest
-import torch
 
 from dermsynth.run_folder import FINISHED, last_checkpoint
 from tests.interruptions import assert_same, classifier, dreambooth, fit
-
-# Processes are forked from one that has imported everything, as importing takes longer than all that is tested.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    [
-        "callbacks.ema",
-        "dermsynth.classification.classifier",
-        "dermsynth.data.modules",
-        "dermsynth.diffusion.dreambooth",
-        "dermsynth.training",
-        "tests.interruptions",
-    ]
-)
-TIMEOUT = 120
+from tests.processes import TIMEOUT, start
 
 
-def work(recipe, run, rank, port, log):
-    """What a process does: the command, as one rank of a distributed run if there are several."""
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    sys.argv = ["dermsynth"]
-    torch.set_num_threads(1)
-    if port is not None:
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+def train(rank, recipe, run):
+    """What a process does: the command, its words in a file."""
+    log = os.open(log_of(run), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     sys.exit(fit(recipe, run))
 
 
-def start(recipe, run, ranks):
-    port = None
-    if ranks > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-    log = run.with_name(f"{run.name}.log")
-    processes = [PROCESSES.Process(target=work, args=(recipe, run, rank, port, log)) for rank in range(ranks)]
-    for process in processes:
-        process.start()
-    return processes
+def log_of(run):
+    return run.with_name(f"{run.name}.log")
 
 
 def finish(recipe, run, ranks):
     """Let it come to its end."""
-    processes = start(recipe, run, ranks)
+    processes = start(train, ranks, recipe, run)
     for process in processes:
         process.join(TIMEOUT)
-    assert [process.exitcode for process in processes] == [0] * ranks, run.with_name(f"{run.name}.log").read_text()
+    assert [process.exitcode for process in processes] == [0] * ranks, log_of(run).read_text()
 
 
 def kill_after_a_checkpoint(recipe, run, ranks, number, victims):
     """Start it, wait for the next checkpoint and a random moment more, then send a signal; the exit codes."""
     last = last_checkpoint(run)
     before = last.stat().st_ino if last.exists() else None
-    processes = start(recipe, run, ranks)
+    processes = start(train, ranks, recipe, run)
     deadline = time.monotonic() + TIMEOUT
     while (last.stat().st_ino if last.exists() else None) == before and all(p.is_alive() for p in processes):
-        assert time.monotonic() < deadline, run.with_name(f"{run.name}.log").read_text()
+        assert time.monotonic() < deadline, log_of(run).read_text()
         time.sleep(0.001)
     time.sleep(random.uniform(0, 0.3))
     for rank in victims:

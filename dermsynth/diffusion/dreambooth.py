@@ -238,9 +238,7 @@ class DreamBooth(LightningModule):
     def _embeddings(self, prompts: Sequence[str]) -> Tensor:
         return self.text_encoder(self.parts.tokenize(prompts).to(self.device))[0]
 
-    def _predict(
-        self, latents: Tensor, noise: Tensor, timesteps: Tensor, embeddings: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """The UNet's output for noisy latents, and what it should be."""
         alphas_cumprod = self.alphas_cumprod.to(self.device)
         noisy = objective.add_noise(alphas_cumprod, latents, noise, timesteps)
