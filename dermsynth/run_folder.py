@@ -244,5 +244,7 @@ class LastCheckpoint(Checkpoint):
 def _validation_follows(trainer: Trainer) -> bool:
     """Whether this batch is validated on; a run that goes on from its end would leave that validation out."""
     loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    follows = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
     # Agreed on, because all save together, and a `val_check_interval` of time is over on one before the others.
-    return trainer.strategy.reduce_boolean_decision(loop.epoch_loop._should_check_val_fx(loop._data_fetcher), all=False)
+    return trainer.strategy.reduce_boolean_decision(follows, all=False)

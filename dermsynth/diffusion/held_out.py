@@ -1,8 +1,8 @@
 """The denoising loss of held-out images, at noise and timesteps that belong to the image. Pure torch.
 
-Random timesteps would make most of the difference between two validations: the loss at t = 10 is many times that at
-t = 900. Here an image's draws depend on its id alone, so that two checkpoints, two runs and two seeds are compared on the same
-noise, whatever the batches and ranks.
+Drawn at random, timesteps would make most of the difference between two validations: the loss at t = 10 is many times
+that at t = 900. Here they depend on the image's id alone, so that two checkpoints, two runs and two seeds are compared
+on the same noise, whatever the batches and ranks.
 """
 
 import hashlib
