@@ -16,7 +16,7 @@ class StoppedError(Exception):
 
 
 class AtEachBatch(Callback):
-    """Raises at the start of each batch of the run, once: every attempt comes one batch further.
+    """Raises at the start of each batch and validation of the run, once: every attempt comes one further.
 
     Args:
         notes: folder that remembers where it was raised.
@@ -26,7 +26,14 @@ class AtEachBatch(Callback):
         self.notes = Path(notes)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        note = self.notes / f"{trainer.current_epoch}-{batch_idx}"
+        self._stop(f"{trainer.current_epoch}-{batch_idx}")
+
+    def on_validation_start(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self._stop(f"validation-{trainer.fit_loop.total_batch_idx}")
+
+    def _stop(self, name):
+        note = self.notes / name
         if not note.exists():
             note.touch()
             raise StoppedError
