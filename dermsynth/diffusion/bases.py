@@ -23,7 +23,7 @@ SUPPORTED = (
     f"stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with {INDEX}."
 )
 ADVICE = "Copy or download it again."
-_PARTS_WITH_WEIGHTS = ("text_encoder", "unet", "vae")
+PARTS_WITH_WEIGHTS = ("text_encoder", "unet", "vae")
 
 
 def check_base(base: str) -> Path | None:
@@ -68,7 +68,7 @@ def _check_files(folder: Path) -> None:
     layouts = (["tokenizer.json"], ["vocab.json", "merges.txt"])
     if not any(all((words / name).is_file() for name in layout) for layout in layouts):
         raise InputError(f"model.base: {words} has neither tokenizer.json nor both of vocab.json and merges.txt.")
-    for part in _PARTS_WITH_WEIGHTS:
+    for part in PARTS_WITH_WEIGHTS:
         if not list((folder / part).glob("*.safetensors")) and list((folder / part).glob("*.bin")):
             raise InputError(
                 f"model.base: {folder / part} has its weights as .bin, which may run code when it is read, and not as "

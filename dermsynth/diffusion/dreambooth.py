@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
@@ -16,22 +16,21 @@ from torch.optim import Optimizer
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, optimizer_config, provenance_of
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
+from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
 from dermsynth.diffusion.objective import Objective, add_noise, dreambooth_loss, offset_noise, sample_errors, target
 from dermsynth.diffusion.parts import (
+    base_sha256,
     default_sampler,
     load_parts,
     refuse_foreign_weights,
     save_pipeline,
-    tensors_sha256,
 )
-from dermsynth.diffusion.sampling import Sampling, sample
+from dermsynth.diffusion.sampling import Sampling, draw, sampler
 from dermsynth.diffusion.speed import compile_blocks, mean_over_ranks, to_device
 from dermsynth.errors import InputError
 
 KIND = "dreambooth"
-# What a stream of random numbers is for, so that no two streams coincide.
-_TRAIN, _VALIDATE = range(2)
 
 
 class DreamBooth(LightningModule):
@@ -51,7 +50,7 @@ class DreamBooth(LightningModule):
         compile: fuse the operations of the UNet's blocks (`torch.compile`): faster steps, after a first one that takes
             minutes. Wants a GPU, and a C++ compiler.
         sampling: how images are generated.
-        seed: of noise and timesteps, with epoch, batch and rank.
+        seed: of noise and timesteps, with epoch, batch and a sample's place in it.
         optimizer: what updates the weights.
         lr_scheduler: stepped after every optimizer step.
     """
@@ -97,6 +96,8 @@ class DreamBooth(LightningModule):
         # One a class is known when the data has named its classes, at the start of training.
         self.prior_weights: float | Tensor = 1.0
         self.sampling, self.seed = sampling, seed
+        #: Made when something is first sampled, and kept: it shares the weights.
+        self._pipeline: StableDiffusionPipeline | None = None
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
@@ -117,11 +118,11 @@ class DreamBooth(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Denoising loss of one batch at random noise and timesteps."""
-        generator = self._generator(_TRAIN, self.current_epoch, batch_idx)
+        draws = self._draws(self.current_epoch, batch_idx, len(batch["prompt"]))
         if self.objective.caption_dropout:
-            kept = torch.rand(len(batch["prompt"]), generator=generator) >= self.objective.caption_dropout
-            batch = drop_prompts(batch, kept)
-        prediction, wanted, timesteps = self._denoise(batch, generator, self.objective.noise_offset)
+            numbers = torch.stack([torch.rand((), generator=one) for one in draws])
+            batch = drop_prompts(batch, numbers >= self.objective.caption_dropout)
+        prediction, wanted, timesteps = self._denoise(batch, draws)
         errors = sample_errors(prediction, wanted, self.objective.huber_delta)
         kind = self.parts.scheduler.config.prediction_type
         weights = self.objective.weights(kind, self.alphas_cumprod, timesteps)
@@ -133,12 +134,25 @@ class DreamBooth(LightningModule):
         self.log("train/loss", mean_over_ranks(loss.detach()), batch_size=len(batch["prompt"]))
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin the held-out loss of each class at zero."""
+        self._held_out = HeldOutLoss(self.trainer.datamodule.classes, self.device)  # type: ignore[attr-defined]
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Denoising loss on held-out images; noise and timestep of an image are the same at every validation."""
-        generator = self._generator(_VALIDATE, 0, batch_idx)
-        prediction, wanted, _ = self._denoise(batch, generator)
-        loss = F.mse_loss(prediction.float(), wanted)
-        self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(batch["prompt"]))
+        """Denoising loss of held-out images, each at timesteps and noise of its own; see `held_out`."""
+        draws = [image_generator(image_id) for image_id in batch["image_id"]]
+        latents, embeddings = self._latents(batch, draws), self._embeddings(batch)
+        errors = []
+        for timesteps in to_device(image_timesteps(len(self.alphas_cumprod), draws), self.device):
+            prediction, wanted = self._predict(latents, self._randn_like(latents, draws), timesteps, embeddings)
+            errors.append(sample_errors(prediction, wanted))
+        self._held_out.add(torch.stack(errors).mean(dim=0), batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one a class."""
+        losses = self._held_out.means(self.trainer.strategy.reduce)
+        for name, value in losses.items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss")
 
     def on_predict_start(self) -> None:
         """Refuse prompts with a token that this model was not taught."""
@@ -156,7 +170,9 @@ class DreamBooth(LightningModule):
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Images of the current weights, uint8 `[B, H, W, 3]`."""
         self.encoders.make_ready(self.device, self.unet.dtype)
-        return sample(self.parts, prompts, seeds, self.sampling)
+        if self._pipeline is None:
+            self._pipeline = sampler(self.parts, self.sampling)
+        return draw(self._pipeline, prompts, seeds, self.sampling)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over everything trained, its schedule stepped per optimizer step."""
@@ -194,12 +210,13 @@ class DreamBooth(LightningModule):
         """Refuse the checkpoint of another model or of another base; remember what it was fitted on."""
         facts = self._facts()
         # The same base may lie elsewhere, so its weights decide and not its name.
-        base, frozen = facts.pop("base"), facts.pop("frozen_sha256")
+        base, weights = facts.pop("base"), facts.pop("base_sha256")
         check_kind(checkpoint, KIND, **facts)
-        if checkpoint["dermsynth"]["frozen_sha256"] != frozen:
+        made_on = checkpoint["dermsynth"]
+        if made_on["base_sha256"] != weights:
             raise InputError(
-                f"the checkpoint was made on another base, {checkpoint['dermsynth']['base']}: its frozen weights are "
-                f"not those of model.base {base}."
+                f"the checkpoint was made on another base, {made_on['base']} ({made_on['base_sha256'][:12]}), than "
+                f"model.base {base} ({weights[:12]}): its weights differ."
             )
         if set(checkpoint["state_dict"]) != set(self.trained):
             raise InputError("the checkpoint holds other weights than the configuration trains.")
@@ -222,47 +239,61 @@ class DreamBooth(LightningModule):
             default_sampler(self.parts).save_pretrained(out / "scheduler")
 
     def _facts(self) -> dict[str, Any]:
-        if not hasattr(self, "_frozen_sha256"):
-            trained = set(self.trained)
-            held = tensors_sha256(p for n, p in self.named_parameters() if n not in trained)
-            self._frozen_sha256 = self.encoders.frozen_sha256(held)
+        if not hasattr(self, "_base_sha256"):
+            self._base_sha256 = base_sha256(self.parts.base)
         return {
             "base": self.parts.base,
-            "frozen_sha256": self._frozen_sha256,
+            "base_sha256": self._base_sha256,
             "train_text_encoder": self.train_text_encoder,
             "prediction_type": self.parts.scheduler.config.prediction_type,
             "zero_terminal_snr": self.parts.scheduler.config.rescale_betas_zero_snr,
             "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
         }
 
-    def _denoise(
-        self, batch: dict[str, Any], generator: torch.Generator, noise_offset: float = 0.0
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _denoise(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
-        dtype = self.unet.dtype
-        moments = batch["moments"] if "moments" in batch else self.encoders.moments(batch["pixel_values"], dtype)
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, its offset, timesteps.
-        noise = self._randn_like(moments.chunk(2, dim=1)[0], generator)
-        latents = draw_latents(moments, noise, self.parts.scaling_factor)
-        noise = self._randn_like(latents, generator)
-        if noise_offset:
-            noise = offset_noise(noise, self._randn_like(latents[:, :, :1, :1], generator), noise_offset)
-        timesteps = torch.randint(len(self.alphas_cumprod), (len(latents),), generator=generator)
+        latents = self._latents(batch, draws)
+        noise = self._randn_like(latents, draws)
+        if self.objective.noise_offset:
+            channel_noise = self._randn_like(latents[:, :, :1, :1], draws)
+            noise = offset_noise(noise, channel_noise, self.objective.noise_offset)
+        timesteps = torch.stack([torch.randint(len(self.alphas_cumprod), (), generator=one) for one in draws])
         timesteps = to_device(timesteps, self.device)
-        alphas_cumprod = self.alphas_cumprod = self.alphas_cumprod.to(self.device)
-        noisy = add_noise(alphas_cumprod, latents, noise, timesteps)
+        return *self._predict(latents, noise, timesteps, self._embeddings(batch)), timesteps
+
+    def _latents(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> Tensor:
+        """Scaled latents, sampled from the VAE's distribution; float32 `[B, C, h, w]`."""
+        moments = batch.get("moments")
+        if moments is None:
+            moments = self.encoders.moments(batch["pixel_values"], self.unet.dtype)
+        noise = self._randn_like(moments.chunk(2, dim=1)[0], draws)
+        return draw_latents(moments, noise, self.parts.scaling_factor)
+
+    def _embeddings(self, batch: dict[str, Any]) -> Tensor:
         embeddings = batch.get("prompt_embeds")
         if embeddings is None:
-            embeddings = self.encoders.embeddings(batch["prompt"], self.device, dtype)
-        prediction = self.unet(noisy.to(dtype), timesteps, embeddings.to(dtype)).sample
+            embeddings = self.encoders.embeddings(batch["prompt"], self.device, self.unet.dtype)
+        return embeddings.to(self.unet.dtype)
+
+    def _predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """The UNet's output for noisy latents, and what it should be."""
+        alphas_cumprod = self.alphas_cumprod = self.alphas_cumprod.to(self.device)
+        noisy = add_noise(alphas_cumprod, latents, noise, timesteps)
+        prediction = self.unet(noisy.to(self.unet.dtype), timesteps, embeddings).sample
         kind = self.parts.scheduler.config.prediction_type
-        return prediction, target(kind, alphas_cumprod, latents, noise, timesteps), timesteps
+        return prediction, target(kind, alphas_cumprod, latents, noise, timesteps)
 
-    def _randn_like(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        return to_device(torch.randn(like.shape, generator=generator), like.device)
+    def _randn_like(self, like: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+        """Noise of each sample from its own generator."""
+        return to_device(torch.stack([torch.randn(like.shape[1:], generator=one) for one in draws]), like.device)
 
-    def _generator(self, purpose: int, epoch: int, batch: int) -> torch.Generator:
+    def _draws(self, epoch: int, batch: int, count: int) -> list[torch.Generator]:
+        """The random numbers of a training batch, those of each sample from a generator of its own.
+
+        They depend on the sample's place among those of all ranks, so that a batch trains alike however many share it.
+        """
         # Own generators: after seed_everything the global one draws the same numbers on every rank.
-        place = (self.seed, purpose, epoch, batch, self.global_rank)
-        seed = np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1
-        return torch.Generator().manual_seed(int(seed))
+        places = range(self.global_rank * count, (self.global_rank + 1) * count)
+        seeds = (np.random.SeedSequence((self.seed, epoch, batch, place)) for place in places)
+        return [torch.Generator().manual_seed(int(s.generate_state(1, np.uint64)[0] >> 1)) for s in seeds]

@@ -47,15 +47,6 @@ class Encoders:
         words = [tokenizer.get_vocab(), tokenizer.special_tokens_map, tokenizer.model_max_length]
         return _sha256(self._of_files("text_encoder"), words)
 
-    def frozen_sha256(self, held: str) -> str:
-        """Hash of everything that is not trained.
-
-        Args:
-            held: the hash of the frozen weights that the LightningModule holds (`tensors_sha256`).
-        """
-        files = ("vae",) if self._train_text_encoder else ("vae", "text_encoder")
-        return _sha256(held, [file_sha256(self._parts.base, name) for name in files])
-
     def moments(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Mean and log-variance of the latents of images.
 

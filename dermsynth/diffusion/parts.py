@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dermsynth.diffusion.bases import ADVICE, INDEX, SUPPORTED, check_base
+from dermsynth.diffusion.bases import ADVICE, INDEX, PARTS_WITH_WEIGHTS, SUPPORTED, check_base
 from dermsynth.errors import InputError
 from dermsynth.files import read_json
 from dermsynth.hub import first_line, local_folder
@@ -235,8 +235,13 @@ def tensors_sha256(tensors: Iterable[Tensor]) -> str:
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
+def base_sha256(base: str) -> str:
+    """The hash of all weights of a base, from its files: training, rounding and checkpoints do not change it."""
+    return hashlib.sha256(" ".join(file_sha256(base, part) for part in PARTS_WITH_WEIGHTS).encode()).hexdigest()
+
+
 def file_sha256(base: str, part: str) -> str:
-    """The hash of the weights of `vae` or `text_encoder` (`tensors_sha256`), read from its file one by one."""
+    """The hash of the weights of a part (`tensors_sha256`), read from its file one by one."""
     with safe_open(_weights_file(base, part), "pt") as weights:
         return tensors_sha256(weights.get_tensor(name) for name in weights.keys())  # noqa: SIM118  (no mapping)
 
@@ -267,8 +272,7 @@ def refuse_foreign_weights(name: str, provenance: Mapping[str, Any], data: Mappi
 
 
 def _weights_file(base: str, part: str) -> Path:
-    name = {"vae": "diffusion_pytorch_model.safetensors", "text_encoder": "model.safetensors"}[part]
-    return _part_file(base, part, name)
+    return _part_file(base, part, f"{'model' if part == 'text_encoder' else 'diffusion_pytorch_model'}.safetensors")
 
 
 def _part_file(base: str, part: str, name: str) -> Path:

@@ -163,5 +163,5 @@ def test_a_vae_that_is_broken_in_half_precision_is_found_at_its_first_use(copy, 
 def test_images_of_nan_are_no_images(copy):
     model = DreamBooth(overflowing(copy, "decoder.conv_in.weight"), sampling=Sampling(1, 1.0))
     assert model.sample(["melanoma"], [1]).shape == (1, 16, 16, 3)
-    with pytest.raises(InputError, match=r"copy gives images of NaN\. If its VAE"):
+    with pytest.raises(InputError, match=r"model\.base: its images are NaN\. If its VAE"):
         model.half().sample(["melanoma"], [1])

@@ -91,7 +91,7 @@ def test_training_from_a_complete_cache_loads_neither(base, sets, cache, tmp_pat
     assert not any(name.startswith(("vae", "text_encoder")) for name, _ in model.named_parameters())
     assert trainer.callback_metrics["val/loss"].isfinite()
     saved = torch.load(tmp_path / "c.ckpt", weights_only=True)
-    assert saved["dermsynth"]["frozen_sha256"]
+    assert saved["dermsynth"]["base_sha256"]
 
 
 def test_filling_it_lets_go_of_them_before_training(base, sets, tmp_path):

@@ -1,3 +1,4 @@
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +38,11 @@ def trainer_of(folder, steps, callbacks=(), **options):
         callbacks=list(callbacks),
         **options,
     )
+
+
+def draws_of(batch):
+    """Random numbers for a step."""
+    return [torch.Generator().manual_seed(number) for number, _ in enumerate(batch["prompt"])]
 
 
 def optimizer(parameters):
@@ -97,7 +103,7 @@ def test_checkpoints_of_another_base_or_kind_are_refused(base, sets, tmp_path):
     for change, message in (
         ({"prediction_type": "v_prediction"}, "made with prediction_type 'v_prediction'"),
         ({"kind": "classifier"}, "one of a classifier; expected one of a dreambooth"),
-        ({"frozen_sha256": "0"}, "made on another base"),
+        ({"base_sha256": "0"}, "made on another base"),
     ):
         with pytest.raises(InputError, match=message):
             model.on_load_checkpoint({**saved, "dermsynth": {**saved["dermsynth"], **change}})
@@ -129,17 +135,17 @@ def test_a_checkpoint_that_saw_another_train_split_is_refused(base, sets, tmp_pa
         )
 
 
-def test_noise_differs_between_ranks_steps_and_epochs(base):
-    model = DreamBooth(base)
-    draws = [
-        torch.randn(8, generator=model._generator(*place)) for place in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))
-    ]
-    model._trainer = SimpleNamespace(global_rank=1)
-    draws.append(torch.randn(8, generator=model._generator(0, 0, 0)))
-    model._trainer = None
-    for index, one in enumerate(draws):
-        assert all(not torch.equal(one, other) for other in draws[index + 1 :])
-    assert torch.equal(draws[0], torch.randn(8, generator=model._generator(0, 0, 0)))
+def test_noise_differs_between_samples_steps_epochs_and_seeds_and_not_by_the_number_of_ranks(base):
+    def noise(epoch, batch, count, rank=0, seed=0):
+        model = DreamBooth(base, seed=seed)
+        model._trainer = SimpleNamespace(global_rank=rank)
+        return [torch.randn(8, generator=one) for one in model._draws(epoch, batch, count)]
+
+    alone = noise(0, 0, 4)
+    shared = [*noise(0, 0, 2), *noise(0, 0, 2, rank=1)]
+    assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
+    others = [*alone, *noise(0, 1, 1), *noise(1, 0, 1), *noise(0, 0, 1, seed=1)]
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(others, 2))
 
 
 def test_held_out_loss_is_the_same_at_every_validation(base, sets, tmp_path):
@@ -154,11 +160,10 @@ def test_velocity_and_caption_dropout_reach_the_loss(base, sets):
     data = data_of(sets)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    generator = lambda: torch.Generator().manual_seed(0)  # noqa: E731
     noise = DreamBooth(base)
     velocity = DreamBooth(base, objective=Objective(prediction_type="v_prediction"))
-    p, wanted, _ = noise._denoise(batch, generator())
-    q, wanted_v, _ = velocity._denoise(batch, generator())
+    p, wanted, _ = noise._denoise(batch, draws_of(batch))
+    q, wanted_v, _ = velocity._denoise(batch, draws_of(batch))
     assert torch.equal(p, q)
     assert F.mse_loss(wanted, wanted_v) > 0.1
     assert velocity.parts.scheduler.config.prediction_type == "v_prediction"
@@ -182,7 +187,7 @@ def test_min_snr_weighs_each_sample_of_the_batch(base, sets):
         model.log = lambda *a, **k: None
         model._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0})()
         losses.append(float(model.training_step(batch, 0)))
-        prediction, wanted, timesteps = model._denoise(batch, model._generator(0, 0, 0))
+        prediction, wanted, timesteps = model._denoise(batch, model._draws(0, 0, 4))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     levels = model.alphas_cumprod[timesteps]
     weights = (levels / (1 - levels)).clamp(max=5) * (1 - levels) / levels
@@ -201,7 +206,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(base, sets):
         model = DreamBooth(base, gradient_checkpointing=checkpointing, train_text_encoder=True)
         model.unet.train()
         model.text_encoder.train()
-        p, wanted, _ = model._denoise(batch, torch.Generator().manual_seed(0))
+        p, wanted, _ = model._denoise(batch, draws_of(batch))
         F.mse_loss(p, wanted).backward()
         gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     assert len(gradients[0]) == len(gradients[1]) > 50

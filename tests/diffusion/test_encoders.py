@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
-from dermsynth.diffusion.parts import file_sha256, load_parts, tensors_sha256
+from dermsynth.diffusion.parts import base_sha256, file_sha256, load_parts, tensors_sha256
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def test_nothing_is_loaded_before_it_is_needed_and_all_can_be_let_go(base):
     parts = load_parts(base)
     encoders = Encoders(parts, train_text_encoder=False)
     assert encoders.vae_sha256 != encoders.text_sha256
-    assert len(encoders.frozen_sha256("")) == 64
+    assert len(base_sha256(base)) == 64
     assert parts.scaling_factor == 0.5
     assert not loaded(parts)
     encoders.moments(torch.zeros(1, 3, 16, 16))
@@ -71,7 +71,7 @@ def changed(base, tmp_path):
 
 
 def hashes(encoders):
-    return encoders.vae_sha256, encoders.text_sha256, encoders.frozen_sha256("")
+    return encoders.vae_sha256, encoders.text_sha256, base_sha256(encoders._parts.base)
 
 
 def nudge(tensors):

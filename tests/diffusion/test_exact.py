@@ -6,6 +6,7 @@ The loop is diffusers' `train_dreambooth.py` without its data handling, whose fa
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.utils.torch_utils import randn_tensor
 
 from dermsynth.data.mixing import PriorPreservation, RealOnly
 from dermsynth.data.modules import DreamBoothData
@@ -52,12 +53,12 @@ def draws(base, data, count):
     while len(drawn) < count:
         loader.batch_sampler.set_epoch(epoch)
         for number, batch in enumerate(loader):
-            generator = numbers._generator(0, epoch, number)
+            generators = numbers._draws(epoch, number, len(batch["prompt"]))
             with torch.no_grad():
                 posterior = parts.vae.encode(batch["pixel_values"]).latent_dist
-            x = posterior.sample(generator) * parts.vae.config.scaling_factor
-            eps = torch.randn(x.shape, generator=generator)
-            t = torch.randint(1000, (len(x),), generator=generator)
+            x = posterior.sample(generators) * parts.vae.config.scaling_factor
+            eps = randn_tensor(x.shape, generators)
+            t = torch.tensor([int(torch.randint(1000, (1,), generator=one)) for one in generators])
             drawn.append((x, eps, t, parts.tokenize(batch["prompt"])))
         epoch += 1
     return drawn[:count]
@@ -116,11 +117,11 @@ def test_every_option_of_the_objective_reaches_the_loss(base, sets, tmp_path):
     parts, drawn = load_parts(base), data()
     drawn.setup("fit")
     batch = next(iter(drawn.train_dataloader()))
-    generator = DreamBooth(base)._generator(0, 0, 0)
+    generators = DreamBooth(base)._draws(0, 0, 12)
     with torch.no_grad():
-        x = parts.vae.encode(batch["pixel_values"]).latent_dist.sample(generator) * parts.vae.config.scaling_factor
-        eps = torch.randn(x.shape, generator=generator) + 0.1 * torch.randn(12, 4, 1, 1, generator=generator)
-        t = torch.randint(1000, (12,), generator=generator)
+        x = parts.vae.encode(batch["pixel_values"]).latent_dist.sample(generators) * parts.vae.config.scaling_factor
+        eps = randn_tensor(x.shape, generators) + 0.1 * randn_tensor((12, 4, 1, 1), generators)
+        t = torch.tensor([int(torch.randint(1000, (1,), generator=one)) for one in generators])
         h = parts.text_encoder(parts.tokenize(batch["prompt"]))[0]
         p = parts.unet(parts.scheduler.add_noise(x, eps, t), t, h).sample
     errors = (2 * 0.1 * (((p - eps) ** 2 + 0.01).sqrt() - 0.1)).mean(dim=(1, 2, 3))
