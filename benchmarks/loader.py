@@ -6,7 +6,6 @@ Both read the same image set of 512 × 768 pixels, cut and augment it alike to 2
 runs with its cache of decoded images and without.
 """
 
-import argparse
 import contextlib
 import io
 import tempfile
@@ -22,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measure import in_turn, report, seconds
+from benchmarks.drawn import photograph
+from benchmarks.measure import in_turn, numbers_given, report, seconds
 from dermsynth.data import manifest
 from dermsynth.data.images import write_png
 from dermsynth.data.manifest import Record
@@ -64,11 +64,7 @@ class Plain(Dataset[tuple[Tensor, int]]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = numbers_given(__doc__, images=128, rounds=5, workers=0)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -105,15 +101,13 @@ def main() -> None:
 
 
 def draw(root: Path, count: int) -> None:
-    """An image set as `prepare` writes it, of pictures about as hard to compress as photographs of skin."""
+    """An image set as `prepare` writes it."""
     rng = np.random.default_rng(0)
     (root / "images").mkdir(parents=True)
     records = []
     for number in range(count + 2):
-        skin = cv2.resize(rng.integers(60, 220, (8, 12, 3), np.uint8), (768, 512), interpolation=cv2.INTER_CUBIC)
-        grain = cv2.resize(rng.normal(0, 3, (256, 384)).astype(np.float32), (768, 512))
         name = f"images/{number:06d}.png"
-        stored = write_png(root / name, np.clip(skin + grain[:, :, None], 0, 255).astype(np.uint8))
+        stored = write_png(root / name, photograph(rng, 768, 512, grain=3))
         diagnosis, malignant = ("NV", 0) if number % 2 else ("MEL", 1)
         records.append(
             Record(

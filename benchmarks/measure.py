@@ -1,5 +1,6 @@
 """Two ways of doing one thing, timed in turn in one run, so that what else the machine does falls on both."""
 
+import argparse
 import json
 import resource
 import statistics
@@ -11,11 +12,24 @@ from typing import TypeVar
 _Result = TypeVar("_Result")
 
 
+def numbers_given(about: str | None, **defaults: int) -> argparse.Namespace:
+    """The command line of a benchmark whose flags are whole numbers.
+
+    Args:
+        about: what `--help` says.
+        defaults: each flag with its default.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
+    return parser.parse_args()
+
+
 def timed(work: Callable[[], _Result]) -> tuple[_Result, float, float]:
     """What `work` returns, and wall-clock and processor seconds of this process and of those that it waited for."""
-    wall, busy = time.perf_counter(), _busy()
+    wall, used = time.perf_counter(), busy()
     result = work()
-    return result, time.perf_counter() - wall, _busy() - busy
+    return result, time.perf_counter() - wall, busy() - used
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
@@ -59,6 +73,7 @@ def report(medians: dict[str, dict[str, float]], plain: str, ours: str, images: 
     print(json.dumps({**{k: round(v, 3) for k, v in numbers.items()}, "cpu_ms_an_image": milliseconds}))
 
 
-def _busy() -> float:
+def busy() -> float:
+    """Processor seconds of this process and of those that it waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)

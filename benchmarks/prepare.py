@@ -5,7 +5,6 @@
 Both bring the same drawn 6000 × 4000 JPEGs to a short side of 512 pixels and write PNG, in as many processes.
 """
 
-import argparse
 import contextlib
 import io
 import os
@@ -18,7 +17,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from benchmarks.measure import in_turn, report
+from benchmarks.drawn import photograph
+from benchmarks.measure import in_turn, numbers_given, report
 from dermsynth.tools.prepare import prepare
 
 HEADER = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
@@ -26,11 +26,7 @@ SIZE = 512
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = numbers_given(__doc__, images=24, rounds=3, processes=1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder, "source"), Path(folder, "out")
@@ -49,7 +45,7 @@ def main() -> None:
 
 
 def draw(folder: Path, count: int) -> float:
-    """An ISIC 2020 download of photographs with the grain of a camera; returns the mean size of a file in MB."""
+    """An ISIC 2020 download; returns the mean size of a file in MB."""
     rng = np.random.default_rng(0)
     (folder / "train").mkdir(parents=True)
     rows, files = [HEADER], []
@@ -57,10 +53,7 @@ def draw(folder: Path, count: int) -> float:
         name = f"ISIC_{number:07d}"
         files.append(folder / "train" / f"{name}.jpg")
         if number < 3:
-            skin = cv2.resize(rng.integers(60, 220, (8, 12, 3), np.uint8), (6000, 4000), interpolation=cv2.INTER_CUBIC)
-            grain = cv2.resize(rng.normal(0, 6, (2000, 3000)).astype(np.float32), (6000, 4000))
-            photograph = np.clip(skin + grain[:, :, None], 0, 255).astype(np.uint8)
-            Image.fromarray(photograph).save(files[-1], quality=90)
+            Image.fromarray(photograph(rng, 6000, 4000, grain=6)).save(files[-1], quality=90)
         else:
             os.link(files[number % 3], files[-1])
         rows.append(f"{name},IP_{number},female,40,torso,{'melanoma,malignant,1' if number % 2 else 'nevus,benign,0'}")

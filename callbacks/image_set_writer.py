@@ -14,7 +14,7 @@ import dermsynth
 from dermsynth import lesions
 from dermsynth.data import manifest
 from dermsynth.data.images import write_png
-from dermsynth.data.manifest import Record, sha256_file
+from dermsynth.data.manifest import IMAGE_GROUP, Record, sha256_file
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder
 from dermsynth.grids import grid, name_rows
@@ -125,7 +125,7 @@ class ImageSetWriter(Callback):
             height=stored.height,
             diagnosis=diagnosis.code if diagnosis else "",
             malignant=None if malignant is None else int(malignant),
-            group=image_id,
+            group=f"{IMAGE_GROUP}{image_id}",
             split="train",
             origin="synthetic",
             image_manipulation="synthetic",

@@ -122,7 +122,9 @@ class Preemption(Checkpoint):
     def _leave(self, trainer: Trainer, asked: int, when: str) -> NoReturn:
         if trainer.is_global_zero:
             queue = requeue() if asked == _REQUEUE else ""
-            print(f"{trainer.default_root_dir}: stopped by a signal {when}. {queue}The same command goes on.", flush=True)
+            print(
+                f"{trainer.default_root_dir}: stopped by a signal {when}. {queue}The same command goes on.", flush=True
+            )
         environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
         if trainer.local_rank and not (environment and environment.creates_processes_externally):
             # The first process started this one, and would be killed if it ended with another status.

@@ -1,5 +1,7 @@
-"""Sample grids in TensorBoard: the same prompts and seeds at every validation."""
+"""Sample grids in TensorBoard: the same prompts and seeds as training goes on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed
@@ -10,9 +12,10 @@ from dermsynth.grids import grid
 
 
 class SampleGrid(Callback):
-    """Draws a grid, one row a prompt, at each start of validation; the sanity check's is the base's.
+    """Draws a grid, one row a prompt, before the first step, which shows the base, and at each start of validation.
 
-    List it after `callbacks.ema.EMA` and the samples come from the averaged weights.
+    List it after `callbacks.ema.EMA` and the samples come from the averaged weights. The images are shared out over the
+    ranks.
 
     Args:
         prompts: one row each.
@@ -26,22 +29,51 @@ class SampleGrid(Callback):
         self.every_n_validations = every_n_validations
         self._validations = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the base, which a run that goes on has done."""
+        if trainer.global_step == 0:
+            self._draw(trainer, pl_module)
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, where averaged weights are in their place by now."""
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._validations += 1
+            if self._validations % self.every_n_validations == 0:
+                self._draw(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were, so that a resumed run draws at the same ones."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
+
+    def _draw(self, trainer: Trainer, module: Any) -> None:
         """Sample a share on each rank; log on rank 0."""
-        due = self._validations % self.every_n_validations == 0
-        self._validations += not trainer.sanity_checking
-        if not due or not isinstance(trainer.logger, TensorBoardLogger):
+        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not boards:
             return
-        module: Any = pl_module
         wanted = [(prompt, self.seed + column) for prompt in self.prompts for column in range(self.columns)]
         mine = wanted[trainer.global_rank :: trainer.world_size]
-        with trainer.precision_plugin.forward_context():
+        with _evaluating(module), trainer.precision_plugin.forward_context():
             images = list(module.sample([p for p, _ in mine], [s for _, s in mine])) if mine else []
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(shares, images)
             images = [shares[n % trainer.world_size][n // trainer.world_size] for n in range(len(wanted))]
         if trainer.is_global_zero:
-            board = trainer.logger.experiment
-            board.add_image("samples", grid(images, self.columns), trainer.global_step, dataformats="HWC")
-            board.add_text("samples/prompts", "  \n".join(self.prompts), trainer.global_step)
+            sheet = grid(images, self.columns)
+            for board in boards:
+                board.add_image("samples", sheet, trainer.global_step, dataformats="HWC")
+                board.add_text("samples/prompts", "  \n".join(self.prompts), trainer.global_step)
+
+
+@contextmanager
+def _evaluating(module: LightningModule) -> Iterator[None]:
+    """Without dropout; each part then has its own mode again, as frozen ones differ from the others."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    yield
+    for part, mode in modes:
+        part.training = mode

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -17,6 +19,28 @@ def optimizer_config(optimizer: Optimizer, lr_scheduler: ScheduleCallable | None
     if lr_scheduler is None:
         return optimizer
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler(optimizer), "interval": "step"}}
+
+
+def clip_gradients(module: LightningModule, optimizer: Optimizer, limit: float | None, algorithm: str | None) -> None:
+    """For `configure_gradient_clipping`: Lightning's own way, also under a fused optimizer.
+
+    Under mixed precision Lightning refuses to clip for an optimizer that can undo the scaling of gradients by itself,
+    as fused ones can. Only float16 has such scaling.
+
+    Raises:
+        InputError: precision is 16-mixed, the optimizer is fused and clipping is asked for.
+    """
+    plugin = module.trainer.precision_plugin
+    if isinstance(plugin, MixedPrecision) and getattr(optimizer, "_step_supports_amp_scaling", False) and limit:
+        if plugin.scaler is not None:
+            raise InputError(
+                "trainer.gradient_clip_val: under precision 16-mixed gradients cannot be clipped for a fused "
+                "optimizer. Use bf16-mixed, or leave `fused` out."
+            )
+        kind = GradClipAlgorithmType(algorithm or GradClipAlgorithmType.NORM)
+        Precision.clip_gradients(plugin, optimizer, limit, kind)
+    else:
+        module.clip_gradients(optimizer, limit, algorithm)
 
 
 def provenance_of(trainer: Trainer) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 
 _IN_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s+Option '([^']+)' is not accepted")
 _NO_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s+(.* has no attribute .*|No module named .*)")
+_EIGHT_BIT = re.compile(r"No module named 'bitsandbytes'.*class_path='?\"?(bitsandbytes[\w.]*)", re.DOTALL)
 _AT_TOP = re.compile(r"does not accept option '([^']+)'|unrecognized arguments: --([^\s=]+)")
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _REQUIRED = re.compile(r"(?:Problem with given class_path '([^']+)':\s+)?the following arguments are required: (.+)")
@@ -38,6 +39,8 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
             place = _place(key, arguments, earliest=True)
             return f"{place}{key!r} is given before the class that takes it. Put overlays after their recipe."
         return f"{_place(key, arguments)}{owner} has no parameter {key!r}. {_nearest(key, choices)}"
+    if found := _EIGHT_BIT.search(message):
+        return f"{_place(found.group(1), arguments)}{found.group(1)} needs bitsandbytes: pip install bitsandbytes."
     if found := _NO_CLASS.search(message):
         path, reason = found.groups()
         module, _, name = path.rpartition(".")

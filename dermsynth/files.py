@@ -1,12 +1,13 @@
-"""Files and folders that appear whole or not at all, and that stay in their place."""
+"""Files and folders that appear whole or not at all, that stay in their place, or that cannot be read."""
 
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dermsynth.errors import InputError
 
@@ -47,6 +48,39 @@ def write_bytes_atomically(path: Path, data: bytes, sync: bool = True) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """The same for text in UTF-8."""
     write_bytes_atomically(path, text.encode())
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file or folder that cannot be read into a message that names it.
+
+    Raises:
+        InputError: there is no right to read it, a folder is in its place, the disk is broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: of the file.
+        advice: what to do if it is broken, as a sentence.
+
+    Raises:
+        InputError: it cannot be read, is not JSON in UTF-8, or holds something else than an object.
+    """
+    try:
+        with reading(path):
+            content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON in UTF-8 ({error}). {advice}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}; expected an object. {advice}")
+    return content
 
 
 def make_folder(path: Path, new: bool = False) -> None:

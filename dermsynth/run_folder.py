@@ -5,6 +5,7 @@
 """
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
+from dermsynth.run_config import RUN_FILE, leaves
 
-RUN_FILE = "fit.yaml"
 # Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
 FINISHED = "finished"
-# Where a run and its cache lie and what it was started from do not make it another run.
-NOT_COMPARED = ("run", "ckpt_path", "pixel_cache")
+# Where a run and its caches lie and what it was started from do not make it another run.
+NOT_COMPARED = ("run", "ckpt_path", "pixel_cache", "latent_cache")
+# What may differ as well where a new run goes on from another's checkpoint: what is compared by its hash wherever it
+# lies, what only says how fast, and how long the schedule is, as a run may be made longer.
+MAY_DIFFER = ("real", "base", "num_workers", "total_steps")
+# Where a checkpoint keeps its run's configuration.
+CONFIGURATION = "configuration"
 _ABSENT = "nothing"
 
 
@@ -63,23 +69,18 @@ def claim(run: Path, resolved: str) -> bool:
     return (run / FINISHED).is_file()
 
 
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """One line for each key of two configurations whose value is not the same, at most twelve."""
-    old, new = _flat(there), _flat(here)
+def differences(there: dict[str, Any], here: dict[str, Any], ignored: Sequence[str] = NOT_COMPARED) -> list[str]:
+    """One line for each key of two configurations whose value is not the same, at most twelve.
+
+    Args:
+        there: the one that was found.
+        here: the one that is given.
+        ignored: names of keys that are not compared.
+    """
+    old, new = leaves(there, ignored), leaves(here, ignored)
     changed = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
     lines = [f"{key}: {old.get(key, _ABSENT)} there, {new.get(key, _ABSENT)} here" for key in changed]
     return lines if len(lines) <= 12 else [*lines[:12], f"… and {len(lines) - 12} more"]
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; a list is a leaf unless it holds classes, such as callbacks."""
-    if isinstance(value, dict) and value:
-        items = [(f"{key}.{name}" if key else name, item) for name, item in value.items()]
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        items = [(f"{key}.{number}", item) for number, item in enumerate(value)]
-    else:
-        return {key: value}
-    return {path: leaf for name, item in items if name not in NOT_COMPARED for path, leaf in _flat(item, name).items()}
 
 
 def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, Any]:
@@ -110,56 +111,128 @@ def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, A
     return checkpoint
 
 
+def check_configuration(checkpoint: dict[str, Any], resolved: str) -> None:
+    """Refuse to go on from another run's checkpoint with a model or data that it was not made with.
+
+    What the trainer does, such as how long it trains, may differ. Base, weights and train split are compared by hash
+    where they are loaded.
+
+    Args:
+        checkpoint: as loaded.
+        resolved: the whole configuration as YAML.
+
+    Raises:
+        InputError: the message names the keys that differ.
+    """
+    if CONFIGURATION not in checkpoint:
+        raise InputError("it does not say which configuration it was made with, as a checkpoint of a run does.")
+    there, here = (
+        {key: yaml.safe_load(text)[key] for key in ("seed_everything", "model", "data")}
+        for text in (checkpoint[CONFIGURATION], resolved)
+    )
+    changes = differences(there, here, (*NOT_COMPARED, *MAY_DIFFER))
+    if changes:
+        lines = "\n".join(f"  {line}" for line in changes)
+        raise InputError(
+            f"it was made with another configuration:\n{lines}\n"
+            "A run goes on with the model and data that it began with. To begin anew from its weights alone, export "
+            "them (python -m dermsynth export) and give that folder as the model."
+        )
+
+
 class RunFile(SaveConfigCallback):
-    """Writes the stage's resolved configuration, `<run>/<stage>.yaml`, once its data is in order."""
+    """Writes the stage's resolved configuration, `<run>/<stage>.yaml`, once its data is in order.
+
+    The same is in every checkpoint, which so says what it was made with.
+    """
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the configuration, as YAML."""
+        checkpoint[CONFIGURATION] = self._text(trainer)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it on rank 0; each stage has its own file, so `test` cannot replace that of `fit`."""
         assert trainer.state.fn is not None
         if not trainer.checkpoint_callbacks:  # a trial, which may name the folder of a real run
             return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / f"{trainer.state.fn.value}.yaml", self._text(trainer))
+
+    def _text(self, trainer: Trainer) -> str:
         config = self.config.clone()
         if trainer.state.fn == "fit":
             # `test --config fit.yaml` must not take for granted the checkpoint that training began from.
             config.ckpt_path = None
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(config, skip_unset=False)
-        write_atomically(folder / f"{trainer.state.fn.value}.yaml", text)
+        return self.parser.dump(config, skip_unset=False)
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `<run>/checkpoints/last.ckpt` after each validation and at the end of training.
+    """Writes `<run>/checkpoints/last.ckpt`, from which the same command goes on exactly.
 
-    Without validation it does so after each epoch. `ModelCheckpoint(save_last=True)` is no substitute:
-    Lightning 2.6 writes its last.ckpt only when the best one changes.
+    It does so after each validation, at the end, without validation after each epoch, and every so many steps on
+    request. `ModelCheckpoint(save_last=True)` is no substitute: Lightning 2.6 writes its last.ckpt only when the best
+    one changes.
+
+    Gradients are not in a checkpoint. Where some wait for the rest of their batch (`accumulate_grad_batches`), it is
+    written after the step that uses them.
+
+    Args:
+        every_n_train_steps: write after each so many optimizer steps as well, so that a kill loses no more.
     """
 
-    def __init__(self) -> None:
-        self._step = -1
+    def __init__(self, every_n_train_steps: int | None = None) -> None:
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise InputError(f"LastCheckpoint.every_n_train_steps: {every_n_train_steps} must be at least 1.")
+        self.every_n_train_steps = every_n_train_steps
+        # Optimizer steps when the checkpoint was written, and at the end of the batch before.
+        self._written, self._before = -1, -1
+        # Whether the last batch ended in an optimizer step, and whether one that did not was validated on.
+        self._stepped, self._due = False, False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin at the checkpoint that the run goes on from."""
+        self._before = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where steps are counted, and after the last."""
+        step = trainer.global_step
+        self._stepped, self._before = step != self._before, step
+        if not self._stepped:
+            return
+        counted = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
+        # The end is not saved later: `EMA` then puts its average in the place of the weights.
+        if (self._due or counted or step == trainer.max_steps) and not _validation_follows(trainer):
+            self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, but not after the sanity check."""
-        if not trainer.sanity_checking:
+        """Save, but not after the sanity check, when the callbacks before have noted the metrics."""
+        if trainer.sanity_checking:
+            return
+        if self._stepped:
             self._save(trainer)
+        else:
+            self._due = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save where nothing is validated."""
-        if not trainer.enable_validation:
+        """Save where nothing is validated, and at the end."""
+        if not trainer.enable_validation or trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
             self._save(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the steps since the last validation."""
-        self._save(trainer)
-
     def _save(self, trainer: Trainer) -> None:
-        if trainer.global_step != self._step:
-            self._step = trainer.global_step
-            path = last_checkpoint(Path(trainer.default_root_dir))
-            # Lightning's own write may end in a copy between file systems: beside the target first, so that a kill
-            # leaves the checkpoint before. False is the default, but Lightning remarks on it.
-            beside = path.with_name(f"{path.name}.part")
-            trainer.save_checkpoint(beside, weights_only=False)
-            if trainer.is_global_zero:
-                beside.replace(path)
-            trainer.strategy.barrier("last checkpoint")
+        self._due = False
+        if trainer.global_step != self._written:
+            self._written = trainer.global_step
+            # False is the default, but Lightning remarks on it.
+            trainer.save_checkpoint(last_checkpoint(Path(trainer.default_root_dir)), weights_only=False)
+
+
+def _validation_follows(trainer: Trainer) -> bool:
+    """Whether this batch is validated on; a run that goes on from its end would leave that validation out."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    follows = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    # Agreed on, because all save together, and a `val_check_interval` of time is over on one before the others.
+    return trainer.strategy.reduce_boolean_decision(follows, all=False)

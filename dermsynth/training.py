@@ -1,6 +1,7 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,29 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from dermsynth.batch_seed import BatchSeed
+from dermsynth.checkpoint_io import WholeCheckpointIO, remove_leftovers
 from dermsynth.config_errors import explain
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.quiet import quieten
-from dermsynth.run_folder import FINISHED, RUN_FILE, LastCheckpoint, RunFile, claim, last_checkpoint, read_checkpoint
+from dermsynth.run_config import RUN_FILE
+from dermsynth.run_folder import (
+    FINISHED,
+    LastCheckpoint,
+    RunFile,
+    check_configuration,
+    claim,
+    last_checkpoint,
+    read_checkpoint,
+)
 
 
 class TrainingCLI(LightningCLI):
@@ -89,6 +103,7 @@ class TrainingCLI(LightningCLI):
                 mark = (config.run / FINISHED).read_text(encoding="utf-8").strip()
                 _say(f"{config.run} is complete ({mark}); nothing is done. A new run needs another --run.")
                 raise SystemExit(0)
+            remove_leftovers(last_checkpoint(config.run).parent)
             # Given again, the command that began a run from another one's checkpoint goes on with its own.
             if last_checkpoint(config.run).is_file():
                 config.ckpt_path = last_checkpoint(config.run)
@@ -97,6 +112,10 @@ class TrainingCLI(LightningCLI):
         if config.ckpt_path is not None:
             checkpoint = read_checkpoint(Path(config.ckpt_path), config.weights_only)
             if self.subcommand == "fit":
+                try:
+                    check_configuration(checkpoint, self._parser("fit").dump(config, skip_unset=False))
+                except InputError as error:
+                    raise InputError(f"{config.ckpt_path}: {error}") from error
                 _say(f"{config.run}: going on from {config.ckpt_path}, step {checkpoint['global_step']}")
 
     def instantiate_classes(self) -> None:
@@ -120,9 +139,16 @@ class TrainingCLI(LightningCLI):
             logger = TensorBoardLogger(save_dir=config.run, name="", version="")
         callbacks = config.trainer.callbacks or []
         callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
-        if self._is_kept():
-            callbacks.append(LastCheckpoint())
-        return super().instantiate_trainer(default_root_dir=config.run, logger=logger, callbacks=callbacks, **kwargs)
+        # Last of all, so that it holds what the other callbacks note at the same moment.
+        last = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)] or [LastCheckpoint()]
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LastCheckpoint)]
+        callbacks += [BatchSeed(int(config.seed_everything)), *(last if self._is_kept() else [])]
+        plugins = config.trainer.plugins or []
+        plugins = [*plugins] if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpointIO())
+        given = {"default_root_dir": config.run, "logger": logger, "callbacks": callbacks, "plugins": plugins}
+        return super().instantiate_trainer(**given, **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the stage; name the file where a checkpoint does not fit the model."""
@@ -170,6 +196,9 @@ def run(arguments: list[str]) -> None:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except MisconfigurationException as error:
         raise InputError(str(error)) from error
+    except SIGTERMException:
+        # Lightning ends with status 0, as if training had come to its end.
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as error:
         # Lightning answers Ctrl-C with exit status 1, that of a crash.
         if isinstance(error.__context__, KeyboardInterrupt):

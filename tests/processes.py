@@ -1,6 +1,6 @@
-"""One command on several ranks, each in a process of its own, as `torchrun` or Slurm would start them.
+"""Real processes for tests, one or the ranks of a distributed run.
 
-Processes are forked from a server that has imported everything, which spares a rank most of its 10 seconds.
+They are forked from one that has imported everything, as importing takes longer than all that is tested.
 """
 
 import faulthandler
@@ -12,16 +12,36 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    [
+        "callbacks.ema",
+        "dermsynth.classification.classifier",
+        "dermsynth.data.modules",
+        "dermsynth.diffusion.dreambooth",
+        "dermsynth.training",
+        "tests.interruptions",
+    ]
+)
+TIMEOUT = 240
 ROOT = Path(__file__).parents[1]
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["dermsynth.training", "dermsynth.diffusion.dreambooth", "dermsynth.classification.classifier", "tensorboard"]
-)
+
+def start(work, ranks, *arguments):
+    """Processes that call `work` with a rank and the arguments, as Lightning's DDP expects them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [PROCESSES.Process(target=_work, args=(work, rank, ranks, port, arguments)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    return processes
 
 
 class Ranks:
-    """The processes of `python -m dermsynth WORDS`.
+    """`python -m dermsynth WORDS` on so many ranks, each started as `torchrun` or Slurm would.
 
     Args:
         words: the command's arguments.
@@ -31,24 +51,13 @@ class Ranks:
     """
 
     def __init__(self, words: list[str], count: int, folder: Path, name: str = "rank") -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
         self._logs = [folder / f"{name}-{rank}.log" for rank in range(count)]
-        cluster = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "NODE_RANK": "0"}
-        self.processes = [
-            _context.Process(target=_run, args=(words, {**cluster, "LOCAL_RANK": str(rank)}, folder, log))
-            for rank, log in enumerate(self._logs)
-        ]
-        for process in self.processes:
-            process.start()
+        self.processes = start(_command, count, words, folder, name)
 
     def send(self, rank: int, number: signal.Signals) -> None:
         """Send a signal to a rank that may have ended already."""
-        pid = self.processes[rank].pid
-        assert pid is not None
         if self.processes[rank].is_alive():
-            os.kill(pid, number)
+            os.kill(self.processes[rank].pid, number)
 
     def statuses(self, seconds: float = 60) -> list[int] | None:
         """How the ranks ended, negative for a signal; None if one was still there, and had to be killed."""
@@ -62,24 +71,28 @@ class Ranks:
             process.join(1)
             process.kill()
             process.join()
-        return None if alive else [process.exitcode or 0 for process in self.processes]
+        return None if alive else [process.exitcode for process in self.processes]
 
     def log(self, rank: int) -> str:
         """What a rank has printed."""
         return self._logs[rank].read_text(encoding="utf-8")
 
 
-def _run(words: list[str], cluster: dict[str, str], folder: Path, log: Path) -> None:
-    import torch
+def _work(work, rank, ranks, port, arguments):
+    sys.argv = ["dermsynth"]
+    torch.set_num_threads(1)
+    if ranks > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    work(rank, *arguments)
 
+
+def _command(rank, words, folder, name):
     from dermsynth.cli import main
 
-    os.environ.update(cluster)
     os.chdir(folder)
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(stream, 1)
-    os.dup2(stream, 2)
+    log = os.open(folder / f"{name}-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     faulthandler.register(signal.SIGUSR2, all_threads=True)
-    torch.set_num_threads(1)
     sys.exit(main(words))

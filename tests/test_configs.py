@@ -1,10 +1,12 @@
 """Every file in configs/ is parsed by the real command line, for each stage that its first line names."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dermsynth.errors import InputError
 from dermsynth.training import TrainingCLI
 
 ROOT = Path(__file__).parents[1] / "configs"
@@ -64,11 +66,19 @@ def test_recipes_parse(file, stage):
         assert schedule is None or schedule.init_args.total_steps == config.trainer.max_steps
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda file: file.stem)
-@pytest.mark.parametrize(("file", "stage"), RECIPES_AND_STAGES, ids=name)
-def test_overlays_parse_on_every_recipe(file, stage, overlay):
+def fits(overlay: Path, recipe: Path) -> bool:
+    """Whether the overlay's first line says that it is for this recipe."""
+    return "any recipe" in stages(overlay)[0] or recipe.name in " ".join(stages(overlay)).split()
+
+
+@pytest.mark.parametrize(
+    ("file", "stage", "overlay"),
+    [(file, stage, overlay) for file, stage in RECIPES_AND_STAGES for overlay in OVERLAYS if fits(overlay, file)],
+    ids=name,
+)
+def test_overlays_parse_on_their_recipes(file, stage, overlay):
     config = parse(stage, file, overlay)
-    for key, value in yaml.safe_load(overlay.read_text(encoding="utf-8"))["trainer"].items():
+    for key, value in yaml.safe_load(overlay.read_text(encoding="utf-8")).get("trainer", {}).items():
         if not isinstance(value, dict):
             assert config.trainer[key] == value
 
@@ -84,6 +94,25 @@ def test_quickstart_overlays_parse_on_their_recipes(overlay):
         assert named == ["benign", "malignant"]
         if config.model.init_args.get("lr_scheduler"):
             assert config.model.init_args.lr_scheduler.init_args.total_steps == config.trainer.max_steps
+
+
+def test_the_fast_overlay_is_of_both_dreambooth_recipes():
+    overlay = ROOT / "overlays/dreambooth_80gb.yaml"
+    recipes = [file for file in RECIPES if fits(overlay, file)]
+    assert [file.stem for file in recipes] == ["dreambooth_sd15", "dreambooth_sd15_lora"]
+    for recipe in recipes:
+        model = parse("fit", recipe, overlay).model.init_args
+        assert (model.channels_last, model.compile, model.gradient_checkpointing) == (True, True, False)
+        assert model.optimizer.init_args.fused
+
+
+def test_eight_bit_optimizers_are_a_class_path_away():
+    recipe, eight_bit = ROOT / "dreambooth_sd15.yaml", ROOT.parent / "tests/eight_bit.yaml"
+    if importlib.util.find_spec("bitsandbytes"):
+        assert parse("fit", recipe, eight_bit).model.init_args.optimizer.init_args.lr == 1e-5
+        return
+    with pytest.raises(InputError, match=r"bitsandbytes\.optim\.PagedAdamW8bit needs bitsandbytes: pip install"):
+        parse("fit", recipe, eight_bit)
 
 
 def test_the_arms_differ_in_their_mix_alone():

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from dermsynth.errors import InputError
-from dermsynth.files import make_folder, new_folder, refuse_links_out, whole_file
+from dermsynth.files import make_folder, new_folder, read_json, reading, refuse_links_out, whole_file
 
 
 def test_a_file_appears_when_it_is_whole_and_otherwise_the_old_one_stays(tmp_path):
@@ -51,6 +51,33 @@ def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", guarded)
     with pytest.raises(InputError, match=r"open/shut: cannot be read \(Permission denied\)"):
         refuse_links_out(tmp_path)
+
+
+def test_what_cannot_be_read_is_named_with_the_reason(tmp_path):
+    with pytest.raises(InputError) as error, reading(tmp_path):
+        tmp_path.read_bytes()
+    assert str(error.value) == f"{tmp_path}: cannot be read (Is a directory)."
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not JSON in UTF-8"),
+        (b"", "not JSON in UTF-8"),
+        (b'{"a": "\xff"}', "not JSON in UTF-8"),
+        (b"[1]", "holds a list; expected an object"),
+        (b"null", "holds a NoneType; expected an object"),
+    ],
+)
+def test_a_json_file_holds_an_object(tmp_path, content, message):
+    path = tmp_path / "it.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_json(path, "Write it again.")
+    assert str(error.value).startswith(f"{path}: {message}")
+    assert str(error.value).endswith(" Write it again.")
+    path.write_text('{"ä": 1}', encoding="utf-8")
+    assert read_json(path, "") == {"ä": 1}
 
 
 def test_a_new_folder_appears_when_it_is_complete(tmp_path):

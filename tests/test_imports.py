@@ -31,6 +31,7 @@ COMMON = {
     "dermsynth.grids",
     "dermsynth.files",
     "dermsynth.hub",
+    "dermsynth.run_config",
 }
 
 

@@ -310,7 +310,7 @@ def test_two_processes_train_as_one_run(here):
     more = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     subprocess.run([*command, *more], env=environment, check=True, timeout=300)
     assert checkpoint("r/checkpoints/last.ckpt")["global_step"] == 8
-    again = subprocess.run([*command, *more], env=environment, check=True, capture_output=True, text=True)
+    again = subprocess.run([*command, *more], env=environment, check=True, capture_output=True, text=True, timeout=300)
     assert again.stdout.count("r is complete") == 1
 
 

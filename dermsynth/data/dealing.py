@@ -26,6 +26,8 @@ class Purpose(IntEnum):
     SHUFFLE = 2
     DRAW = 3
     AUGMENT = 4
+    VIEW = 5
+    CAPTION = 6
 
 
 def entropy(seed: int, purpose: Purpose, place: int = 0, number: int = 0) -> tuple[int, int, int, int]:

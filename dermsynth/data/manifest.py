@@ -14,13 +14,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dermsynth.errors import InputError
-from dermsynth.files import refuse_links_out, write_atomically
+from dermsynth.files import read_json, reading, refuse_links_out, write_atomically
 from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT
 
 METADATA = "metadata.csv"
 DATASET = "dataset.json"
 SPLITS = ("train", "val", "test", "unused")
 ORIGINS = ("real", "synthetic")
+#: How the name of a group begins in which no patient and no lesion is known; an image's id follows.
+IMAGE_GROUP = "image:"
 REQUIRED = ("file_name", "image_id", "sha256", "width", "height", "group", "split", "origin", "source")
 
 
@@ -38,7 +40,7 @@ class Record:
         malignant: 0, 1 or None.
         patient_id: as the source gives it.
         lesion_id: as the source gives it.
-        group: what must stay in one split: a patient, else a lesion, else the image alone.
+        group: what must stay in one split: a patient, else a lesion, else `IMAGE_GROUP` and an image's id.
         split: one of `SPLITS`.
         origin: `real` or `synthetic`.
         image_manipulation: the ISIC archive's own word.
@@ -125,19 +127,21 @@ def read(root: Path) -> ImageSet:
     Raises:
         InputError: the folder or its `metadata.csv` is missing, empty or inconsistent; the message names the row.
     """
-    if not root.is_dir():
+    with reading(root):
+        there, complete = root.is_dir(), (root / METADATA).is_file()
+    if not there:
         raise InputError(
             f"{root}: no such folder. Make an image set with `prepare` (real images) or `predict` (generated ones)."
         )
     table = root / METADATA
-    if not table.is_file():
+    if not complete:
         raise InputError(
             f"{root}: no {METADATA} in it, so it is not a complete image set. "
             "Run `python -m dermsynth prepare` (again) with it as --out."
         )
     refuse_links_out(root)
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with reading(table), table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
             if missing:
@@ -180,15 +184,7 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
 
 
 def _read_info(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON in UTF-8 ({error}). Mend it, or prepare the set again.") from error
-    if not isinstance(info, dict):
-        raise InputError(f"{file}: holds a {type(info).__name__}; expected an object. Prepare the set again.")
-    return info
+    return read_json(file, "Mend it, or prepare the set again.") if file.exists() else {}
 
 
 def _parse(row: dict[str, str], where: str) -> Record:

@@ -1,66 +1,30 @@
 """The LightningDataModules: one base that owns sets, leak checks, the mix and the loaders; thin leaves on it."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, default_collate
 
 from dermsynth import lesions
 from dermsynth.data import leaks, manifest
+from dermsynth.data.captions import CLASS_PROMPT, INSTANCE_PROMPT, Captions, Field, prompts_of
 from dermsynth.data.dealing import Cells, count_cells
-from dermsynth.data.images import read_rgb
+from dermsynth.data.latent_cache import ALL_VIEWS, UPRIGHT, LatentCache
+from dermsynth.data.lesion_images import LesionImages, Sample, Show, ShowPixels
 from dermsynth.data.manifest import Record
 from dermsynth.data.mixing import Policy, RealOnly
 from dermsynth.data.pixel_cache import PixelCache
-from dermsynth.data.sampler import Draw, ResumableLoader, ShardSampler, TrainSampler
+from dermsynth.data.ranks import done_by, rank_and_ranks
+from dermsynth.data.sampler import ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.splits import choose_fold
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
-
-
-class Sample(NamedTuple):
-    """One image that can be loaded: where it lies, what is known of it, its class."""
-
-    path: Path
-    record: Record
-    label: int
-
-
-class LesionImages(Dataset[dict[str, Any]]):
-    """Samples as batch items; `describe` adds what a model needs beside pixels and label.
-
-    Pixels come from `cache`, which holds the samples in the same order, or from the files if there is none.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        transform: Transform,
-        describe: Callable[[Sample], dict[str, Any]],
-        cache: PixelCache | None = None,
-    ) -> None:
-        self.samples, self.transform, self.describe, self.cache = samples, transform, describe, cache
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        sample = self.samples[draw.record]
-        image = read_rgb(sample.path) if self.cache is None else self.cache[draw.record]
-        pixels: Tensor = self.transform(image, draw.seed)
-        return {
-            "pixel_values": pixels,
-            "label": sample.label,
-            "synthetic": sample.record.origin == "synthetic",
-            "image_id": sample.record.image_id,
-            **self.describe(sample),
-        }
 
 
 class LesionData(LightningDataModule):
@@ -126,7 +90,8 @@ class LesionData(LightningDataModule):
             real = choose_fold(real, self.fold)
         synthetic = [manifest.read(folder) for folder in self.synthetic]
         # The search for copies reads every image: once, and not in each process.
-        self._by_one(lambda: leaks.check(real, synthetic, self.allow_foreign, for_prior=self.trains_a_generator))
+        prior = self.trains_a_generator
+        done_by([0], lambda: leaks.check(real, synthetic, self.allow_foreign, for_prior=prior), self.trainer)
         self.train_split_sha256 = manifest.train_split_sha256(real.records)
         train = real.split("train")
         #: What a model fitted on this says of its data, carried into its checkpoints and into what it generates.
@@ -158,12 +123,13 @@ class LesionData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """The mix, dealt to this rank."""
         length = round(self._expected.sum())
-        sampler = TrainSampler(self._order, length, self.batch_size, *self._rank_and_ranks(), seed=self.seed)
+        sampler = TrainSampler(self._order, length, self.batch_size, *rank_and_ranks(self.trainer), seed=self.seed)
+        parts = [self.samples["train"], *self._generated_sets]
         images = LesionImages(
-            [*self.samples["train"], *self.generated],
-            Transform(self.size, self.augmentation),
+            [sample for part in parts for sample in part],
+            self._show(parts, self.augmentation),
             self.describe,
-            self._cache([self.samples["train"], *self._generated_sets]),
+            held_out=False,
         )
         return ResumableLoader(images, batch_sampler=sampler, **self._loading())
 
@@ -175,13 +141,23 @@ class LesionData(LightningDataModule):
         """The real test images, each once over all ranks."""
         return self._eval_loader(self.samples["test"])
 
-    def describe(self, sample: Sample) -> dict[str, Any]:
-        """What the leaf adds to a batch item."""
+    def describe(self, sample: Sample, seed: int | None) -> dict[str, Any]:
+        """What the leaf adds to a batch item.
+
+        Args:
+            sample: the image.
+            seed: of its showing; None for one that is held out, whose description is always the same.
+        """
         raise NotImplementedError
 
+    def _show(self, parts: Sequence[Sequence[Sample]], augmentation: Augmentation) -> Show:
+        """How the images of some sets are shown, numbered through."""
+        samples = [sample for part in parts for sample in part]
+        return ShowPixels(samples, Transform(self.size, augmentation), self._cache(parts))
+
     def _eval_loader(self, samples: Sequence[Sample]) -> DataLoader[Any]:
-        images = LesionImages(samples, Transform(self.size, "none"), self.describe, self._cache([samples]))
-        sampler = ShardSampler(len(images), *self._rank_and_ranks())
+        images = LesionImages(samples, self._show([samples], "none"), self.describe, held_out=True)
+        sampler = ShardSampler(len(images), *rank_and_ranks(self.trainer))
         return DataLoader(images, batch_size=self.batch_size, sampler=sampler, **self._loading())
 
     def _cache(self, parts: Sequence[Sequence[Sample]]) -> PixelCache | None:
@@ -190,33 +166,9 @@ class LesionData(LightningDataModule):
             return None
         images = [[(sample.path, sample.record) for sample in part] for part in parts]
         make = functools.partial(PixelCache, self.pixel_cache, images, self.size)
-        self._by_one(make, each_machine=True)
-        return make()
-
-    def _by_one(self, work: Callable[[], object], each_machine: bool = False) -> None:
-        """Let one process do something that the others wait for; where it fails, all fail and none waits on.
-
-        Args:
-            work: what is done.
-            each_machine: by one process of each machine, as its result lies there.
-        """
         trainer = self.trainer
-        if trainer is None:
-            work()
-            return
-        workers = range(0, trainer.world_size, trainer.num_devices) if each_machine else range(1)
-        failure: Exception | None = None
-        message: str | None = None
-        if trainer.global_rank in workers:
-            try:
-                work()
-            except Exception as error:  # raised below, when the others know of it
-                failure, known = error, isinstance(error, InputError)
-                message = str(error) if known else f"process {trainer.global_rank} failed: {error!r}"
-        for rank in workers:
-            said = trainer.strategy.broadcast(message, rank)
-            if said is not None:
-                raise failure or InputError(said)
+        done_by(range(0, trainer.world_size, trainer.num_devices) if trainer else (), make, trainer)
+        return make()
 
     def _order(self, epoch: int) -> np.ndarray:
         return self.mix.order(*self._labels, seed=self.seed, epoch=epoch)
@@ -243,9 +195,6 @@ class LesionData(LightningDataModule):
             if (name := record.class_name(self.label_by)) in number
         ]
 
-    def _rank_and_ranks(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
     def _loading(self) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
@@ -257,7 +206,7 @@ class LesionData(LightningDataModule):
 class ClassificationData(LesionData):
     """Batches for the classifier: adds `group`, the patient or lesion that predictions are clustered by."""
 
-    def describe(self, sample: Sample) -> dict[str, Any]:
+    def describe(self, sample: Sample, seed: int | None) -> dict[str, Any]:
         """See `LesionData.describe`."""
         return {"group": sample.record.group}
 
@@ -270,8 +219,17 @@ class DreamBoothData(LesionData):
 
     Args:
         token: the rare word that the instance prompt binds the data set's look to.
-        instance_prompt: of real images; `{token}` and `{lesion}` are filled in.
-        class_prompt: of class images; `{lesion}` is filled in.
+        instance_prompt: of real images; `{token}` and `{lesion}` are filled in. One for all classes, or some classes'
+            own, and the default for the others.
+        class_prompt: of class images, in the same way; `{lesion}` is filled in.
+        metadata: what is added to real images' prompts, of `site`, `sex` and `age`, where metadata.csv says it:
+            `, on the lower extremity, of a woman in her forties`. What is not known adds nothing.
+        metadata_dropout: the probability that one of them is left out of a training image's prompt. Validation leaves
+            out none.
+        latent_cache: folder for what the frozen VAE and text encoder make of images and prompts, on a disk that all
+            processes see. It is filled before the first step, shared by runs, and can be deleted between them.
+            Training from it loads neither of the two. It takes 64 KB a view of an image at 512 pixels; with
+            augmentation `dihedral` there are eight, of the image's centre.
     """
 
     trains_a_generator = True
@@ -280,26 +238,82 @@ class DreamBoothData(LesionData):
         self,
         classes: list[str],
         token: str = "sks",
-        instance_prompt: str = "a dermoscopic image of {token} {lesion}",
-        class_prompt: str = "a dermoscopic image of {lesion}",
+        instance_prompt: str | dict[str, str] = INSTANCE_PROMPT,
+        class_prompt: str | dict[str, str] = CLASS_PROMPT,
+        metadata: Sequence[Field] = (),
+        metadata_dropout: float = 0.0,
+        latent_cache: Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(classes=classes, **kwargs)
-        self.token = token if "{token}" in instance_prompt else ""
-        self.prompts = {
-            "real": [fill_prompt(instance_prompt, name, token) for name in classes],
-            "synthetic": [fill_prompt(class_prompt, name, token) for name in classes],
-        }
+        if latent_cache is not None and self.augmentation == "standard":
+            raise InputError(
+                "data.latent_cache: it holds views, not every change of augmentation standard. Use dihedral."
+            )
+        if latent_cache is not None and self.pixel_cache is not None:
+            raise InputError("data.pixel_cache: with data.latent_cache no pixels are read. Leave one of them out.")
+        self.latent_cache = latent_cache
+        real = prompts_of(instance_prompt, INSTANCE_PROMPT, classes, token, "instance_prompt")
+        prior = prompts_of(class_prompt, CLASS_PROMPT, classes, token, "class_prompt")
+        self.captions = {"real": Captions(real, metadata, metadata_dropout), "synthetic": Captions(prior)}
+        asked = prompts_of(instance_prompt, INSTANCE_PROMPT, classes, "", "instance_prompt")
+        #: What a model learns the meaning of; blank if no prompt has it.
+        self.token = token if asked != real else ""
 
     def setup(self, stage: str) -> None:
         """See `LesionData.setup`; a model's provenance also says which token it was taught."""
         super().setup(stage)
         self.provenance["token"] = self.token
+        self._stage = stage
+        self._filled: LatentCache | None = None
+        #: Of every prompt there is, and the empty one, where they come from the cache.
+        self._embeddings: dict[str, Tensor] = {}
 
-    def describe(self, sample: Sample) -> dict[str, Any]:
+    def describe(self, sample: Sample, seed: int | None) -> dict[str, Any]:
         """See `LesionData.describe`."""
         origin = sample.record.origin
-        return {"prompt": self.prompts[origin][sample.label], "prior": origin == "synthetic"}
+        prompt = self.captions[origin].caption(sample.record, self.classes[sample.label], seed)
+        described = {"prompt": prompt, "prior": origin == "synthetic"}
+        return {**described, "prompt_embeds": self._embeddings[prompt]} if self._embeddings else described
+
+    def _show(self, parts: Sequence[Sequence[Sample]], augmentation: Augmentation) -> Show:
+        if self.latent_cache is None:
+            return super()._show(parts, augmentation)
+        records = [sample.record for part in parts for sample in part]
+        return self._fill(self.latent_cache).moments_of(records, _views(augmentation))
+
+    def _fill(self, folder: Path) -> LatentCache:
+        """The cache with all that this stage needs."""
+        # Filled when the first loader is made and not in setup: only then is the model on its device.
+        if self._filled is None:
+            encoders = getattr(self.trainer and self.trainer.lightning_module, "encoders", None)
+            if encoders is None:
+                raise InputError("data.latent_cache: this model has no frozen autoencoder. Leave it out.")
+            training = [*self.samples["train"], *self.generated] if self._stage == "fit" else []
+            held_out = self.samples["test" if self._stage == "test" else "val"]
+            images = [(s.path, s.record, _views(self.augmentation)) for s in training]
+            images += [(s.path, s.record, _views("none")) for s in held_out]
+            cache = LatentCache(folder, self.size, encoders)
+            prompts = self._prompts([*training, *held_out])
+            cache.fill(images, prompts, self.trainer)
+            self._filled, self._embeddings = cache, cache.embeddings_of(prompts)
+        return self._filled
+
+    def _prompts(self, samples: Sequence[Sample]) -> list[str]:
+        """Every prompt that these images may get, and the empty one, which a model may drop them for."""
+        of_origin = {
+            origin: [(s.record, self.classes[s.label]) for s in samples if s.record.origin == origin]
+            for origin in self.captions
+        }
+        return [
+            "",
+            *sorted({text for name, some in of_origin.items() for text in self.captions[name].all_captions(some)}),
+        ]
+
+    def _loading(self) -> dict[str, Any]:
+        if not self._embeddings:
+            return super()._loading()
+        return {**super()._loading(), "collate_fn": functools.partial(_collate, self._embeddings[""])}
 
 
 class GenerationData(LightningDataModule):
@@ -309,7 +323,7 @@ class GenerationData(LightningDataModule):
         classes: `[benign, malignant]` or diagnosis codes.
         count: images of each class, one number for all or one for each class.
         batch_size: images a process makes at once.
-        prompt: `{token}` and `{lesion}` are filled in.
+        prompt: `{token}` and `{lesion}` are filled in. One for all classes, or some classes' own.
         token: the rare word that the model was taught; unused if the prompt does not ask for it.
         seed: of the run; with an image's global index it decides that image's noise.
     """
@@ -319,7 +333,7 @@ class GenerationData(LightningDataModule):
         classes: list[str],
         count: int | dict[str, int],
         batch_size: int,
-        prompt: str = "a dermoscopic image of {token} {lesion}",
+        prompt: str | dict[str, str] = INSTANCE_PROMPT,
         token: str = "sks",
         seed: int = 0,
     ) -> None:
@@ -334,21 +348,22 @@ class GenerationData(LightningDataModule):
             raise InputError(f"data.batch_size: {batch_size} must be at least 1.")
         self.classes, self.batch_size = classes, batch_size
         #: What the model must have been taught for the prompts to mean anything.
-        self.token = token if "{token}" in prompt else ""
+        prompts = prompts_of(prompt, INSTANCE_PROMPT, classes, token, "prompt")
+        self.token = token if prompts != prompts_of(prompt, INSTANCE_PROMPT, classes, "", "prompt") else ""
         names = [name for name in classes for _ in range(counts[name])]
         self.items = [
             {
                 "index": index,
                 "seed": image_seed(seed, index),
                 "class_name": name,
-                "prompt": fill_prompt(prompt, name, token),
+                "prompt": prompts[name],
             }
             for index, name in enumerate(names)
         ]
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The images of this rank: every `world_size`-th."""
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, ranks = rank_and_ranks(self.trainer)
         if len(self.items) < ranks:  # a process without an image would let the others wait for it
             raise InputError(f"data.count: {len(self.items)} images are fewer than the {ranks} processes. Use fewer.")
         return DataLoader(self.items[rank::ranks], batch_size=self.batch_size)  # type: ignore[arg-type]
@@ -359,16 +374,12 @@ def image_seed(run_seed: int, index: int) -> int:
     return int(np.random.SeedSequence((run_seed, index)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def fill_prompt(template: str, class_name: str, token: str) -> str:
-    """The prompt of a class.
+def _views(augmentation: Augmentation) -> tuple[int, ...]:
+    return UPRIGHT if augmentation == "none" else ALL_VIEWS
 
-    Raises:
-        InputError: the template has a field that is neither `{token}` nor `{lesion}`.
-    """
-    try:
-        return template.format(token=token, lesion=lesions.phrase(class_name))
-    except (KeyError, IndexError, ValueError) as error:
-        raise InputError(f"prompt {template!r}: only {{token}} and {{lesion}} can be filled in ({error}).") from error
+
+def _collate(empty: Tensor, items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**default_collate(items), "empty_embeds": empty}
 
 
 def _labels(samples: Sequence[Sample]) -> np.ndarray:

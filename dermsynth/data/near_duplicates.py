@@ -13,7 +13,7 @@ Equal hashes are neighbours in every order, so however many copies there are, ea
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermsynth.data.images import RGB, cores, read_rgb
+from dermsynth.data.views import VIEWS, view
 
 Thumbnails = NDArray[np.uint8]
 Hashes = NDArray[np.uint64]
 Pairs = NDArray[np.int64]
-_Number = TypeVar("_Number", np.uint8, np.float32)
 
 SIDE = 64
-VIEWS = 8
 # Rulers, gel bubbles and the dark corners of the dermatoscope look alike in different photographs.
 _EDGE = 8
 _CENTRE = slice(_EDGE, SIDE - _EDGE)
@@ -112,12 +111,6 @@ def hashes(thumbnails: Thumbnails) -> Hashes:
             bits = seen[:, _FREQUENCIES[:, 0], _FREQUENCIES[:, 1]] > 0
             result[start : start + _CHUNK, number] = bits @ weights
     return result
-
-
-def view(image: NDArray[_Number], number: int) -> NDArray[_Number]:
-    """One of the eight views of images `[..., H, W]`: transposed (4), then upside down (2), then mirrored (1)."""
-    image = image.swapaxes(-1, -2) if number & 4 else image
-    return np.ascontiguousarray(image[..., :: -1 if number & 2 else 1, :: -1 if number & 1 else 1])
 
 
 def candidates(hashed: Hashes) -> Pairs:

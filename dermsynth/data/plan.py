@@ -40,7 +40,9 @@ class Plan:
         if self.folds is not None:
             splits.check_folds(names, self.folds, self.seed)
         elif self.policy == "grouped":
-            splits.check_shares(names, self.fractions, self.seed)
+            kept = _unlabelled_tests(records, names)
+            if left := [name for name in names if name not in kept]:
+                splits.check_shares(left, self.fractions, self.seed)
         elif self.straddling == "report":
             official.keep(records, known, [])
 
@@ -60,8 +62,18 @@ class Plan:
             names = splits.groups(records, [*known, *near])
             if self.folds is not None:
                 return self._deal_folds(records, names, self.folds)
-            dealt = splits.grouped_split(records, names, self.fractions, self.seed)
+            dealt = self._deal_shares(records, names)
         return [replace(r, group=g, split=s) for r, g, s in zip(records, names, dealt, strict=True)]
+
+    def _deal_shares(self, records: Sequence[Record], names: Sequence[str]) -> list[str]:
+        kept = _unlabelled_tests(records, names)
+        dealt = ["test"] * len(records)
+        if left := [number for number, name in enumerate(names) if name not in kept]:
+            their_records, their_names = [records[n] for n in left], [names[n] for n in left]
+            found = splits.grouped_split(their_records, their_names, self.fractions, self.seed)
+            for number, split in zip(left, found, strict=True):
+                dealt[number] = split
+        return dealt
 
     def _deal_folds(self, records: Sequence[Record], names: Sequence[str], folds: int) -> list[Record]:
         numbers = splits.deal_folds(records, names, folds, self.seed)
@@ -74,3 +86,15 @@ class Plan:
             )
             for record, name, number in zip(records, names, numbers, strict=True)
         ]
+
+
+def _unlabelled_tests(records: Sequence[Record], names: Sequence[str]) -> set[str]:
+    """The groups with images of an official test part whose labels nobody has: they are not dealt by shares.
+
+    In train they would teach nothing, and a share of the labelled images would go to test in their place.
+    """
+    return {
+        name
+        for record, name in zip(records, names, strict=True)
+        if record.split == "test" and not record.diagnosis and record.malignant is None
+    }

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dermsynth.data.manifest import ImageSet, Record
+from dermsynth.data.manifest import IMAGE_GROUP, ImageSet, Record
 from dermsynth.errors import InputError
 
 SPLIT_NAMES = ("train", "val", "test")
@@ -45,7 +45,8 @@ def groups(records: Sequence[Record], links: Iterable[Link] = ()) -> list[str]:
         links: pairs of image ids that belong together for another reason, such as being near-duplicates.
 
     Returns:
-        One name a record, in order: a patient id, else a lesion id, else an image id of the group.
+        One name a record, in order: a patient id, else a lesion id, else `IMAGE_GROUP` and an image id of
+        the group, of whatever split that image is.
     """
     sets = UnionFind()
     for record in records:
@@ -59,7 +60,7 @@ def groups(records: Sequence[Record], links: Iterable[Link] = ()) -> list[str]:
     # The least name of the best kind, so that it does not depend on the order of the rows.
     names: dict[Hashable, tuple[int, str]] = {}
     for record, root in zip(records, roots, strict=True):
-        kinds = (record.patient_id, record.lesion_id, record.image_id)
+        kinds = (record.patient_id, record.lesion_id, f"{IMAGE_GROUP}{record.image_id}")
         name = next((rank, value) for rank, value in enumerate(kinds) if value)
         names[root] = min(name, names.get(root, name))
     return [names[root][1] for root in roots]

@@ -5,6 +5,7 @@ smaller one is enlarged, and smoothly: repeated pixels would tell a classifier w
 """
 
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dermsynth.data.images import fit_short_side
+from dermsynth.data.views import drawn_view, view
 
 # Without it the import asks the package index for a newer version: no network unless asked.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -30,13 +32,15 @@ class Transform:
         size: pixels of the square output.
         augmentation: `none` takes the centre; `dihedral` a random crop in one of the eight views that a lesion has
             (four rotations, mirrored or not); `standard` adds small changes of scale, position, colour and focus.
+            With a latent cache `dihedral` shows the same views of the centre, so that of an image that is not square
+            the ends are never seen.
     """
 
     def __init__(self, size: int, augmentation: Augmentation) -> None:
-        self.size = size
+        self.size, self.augmentation = size, augmentation
         steps: list[A.BasicTransform] = [A.CenterCrop(size, size)]
         if augmentation != "none":
-            steps = [A.RandomCrop(size, size), A.D4(p=1)]
+            steps = [A.RandomCrop(size, size)]
         if augmentation == "standard":
             steps += [
                 A.Affine(
@@ -55,6 +59,24 @@ class Transform:
 
     def __call__(self, image: NDArray[np.uint8], seed: int) -> Tensor:
         """The image as the model sees it; the same image and seed give the same result."""
+        image = fit_short_side(image, self.size)
+        if self.augmentation != "none":
+            image = np.moveaxis(view(np.moveaxis(image, -1, 0), drawn_view(seed)), 0, -1)
         self._compose.set_random_seed(seed)
-        pixels = torch.from_numpy(np.ascontiguousarray(self._compose(image=fit_short_side(image, self.size))["image"]))
-        return pixels.permute(2, 0, 1).float().div_(127.5).sub_(1)
+        return _scaled(self._compose(image=np.ascontiguousarray(image))["image"])
+
+
+def centre_views(image: NDArray[np.uint8], size: int, numbers: Sequence[int]) -> Tensor:
+    """Some of the eight views of an image's centre, float32 `[V, 3, size, size]`: what a latent cache holds.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        size: its short side is resized to it.
+        numbers: of the V views (`dermsynth.data.views`).
+    """
+    centre = np.moveaxis(A.CenterCrop(size, size)(image=fit_short_side(image, size))["image"], -1, 0)
+    return torch.stack([_scaled(np.moveaxis(view(centre, number), 0, -1)) for number in numbers])
+
+
+def _scaled(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)

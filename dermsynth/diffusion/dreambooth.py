@@ -7,23 +7,30 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
-from dermsynth.diffusion import objective
-from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_lora
-from dermsynth.diffusion.objective import PredictionType
-from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline, tensors_sha256
-from dermsynth.diffusion.sampling import Sampling, sample
+from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, optimizer_config, provenance_of
+from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
+from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
+from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
+from dermsynth.diffusion.objective import Objective, add_noise, dreambooth_loss, offset_noise, sample_errors, target
+from dermsynth.diffusion.parts import (
+    base_sha256,
+    default_sampler,
+    load_parts,
+    refuse_foreign_weights,
+    save_pipeline,
+)
+from dermsynth.diffusion.sampling import Sampling, draw, sampler
+from dermsynth.diffusion.speed import compile_blocks, mean_over_ranks, to_device
 from dermsynth.errors import InputError
 
 KIND = "dreambooth"
-# What a stream of random numbers is for, so that no two streams coincide.
-_TRAIN, _VALIDATE = range(2)
 
 
 class DreamBooth(LightningModule):
@@ -35,15 +42,15 @@ class DreamBooth(LightningModule):
     Args:
         base: hub id or folder of a Stable Diffusion pipeline.
         train_text_encoder: train it too.
+        text_encoder_lr: its learning rate, if not the optimizer's; the schedule multiplies both.
         lora: train low-rank adapters of these dimensions instead of all weights.
-        prior_loss_weight: of the class images' loss.
-        snr_gamma: weigh each sample's loss by its noise level, min-SNR-γ (Hang et al. 2023); 5 is usual.
-        prediction_type: what the UNet predicts; the base's own if not given.
+        objective: what the loss is.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a quarter more time.
-        caption_dropout: share of training prompts that are emptied, which classifier-free guidance builds on; 0.1 to
-            train a base (Ho & Salimans 2022), 0 in DreamBooth.
+        channels_last: keep the UNet's images and weights in the memory order that is fastest for convolutions on a GPU.
+        compile: fuse the operations of the UNet's blocks (`torch.compile`): faster steps, after a first one that takes
+            minutes. Wants a GPU, and a C++ compiler.
         sampling: how images are generated.
-        seed: of noise and timesteps, with epoch, batch and rank.
+        seed: of noise and timesteps, with epoch, batch and a sample's place in it.
         optimizer: what updates the weights.
         lr_scheduler: stepped after every optimizer step.
     """
@@ -52,38 +59,45 @@ class DreamBooth(LightningModule):
         self,
         base: str,
         train_text_encoder: bool = False,
+        text_encoder_lr: float | None = None,
         lora: LoRA | None = None,
-        prior_loss_weight: float = 1.0,
-        snr_gamma: float | None = None,
-        prediction_type: PredictionType | None = None,
+        objective: Objective = Objective(),  # noqa: B008  (frozen)
         gradient_checkpointing: bool = False,
-        caption_dropout: float = 0.0,
+        channels_last: bool = False,
+        compile: bool = False,
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         seed: int = 0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: ScheduleCallable | None = None,
     ) -> None:
         super().__init__()
-        if snr_gamma is not None and snr_gamma <= 0:
-            raise InputError(f"model.snr_gamma: {snr_gamma} must be above 0; 5 is usual.")
+        if text_encoder_lr is not None and not train_text_encoder:
+            raise InputError("model.text_encoder_lr: it is not trained. Add --model.train_text_encoder true.")
         self.parts = load_parts(base)
-        if prediction_type:
-            self.parts.scheduler.register_to_config(prediction_type=prediction_type)
-        self.unet, self.vae, self.text_encoder = self.parts.unet, self.parts.vae, self.parts.text_encoder
+        self.parts.scheduler = objective.schedule(self.parts.scheduler)
+        self.encoders = Encoders(self.parts, train_text_encoder)
+        self.unet = self.parts.unet
         self.lora, self.train_text_encoder = lora, train_text_encoder
-        self.vae.requires_grad_(False)
-        self.text_encoder.requires_grad_(train_text_encoder)
+        if train_text_encoder:
+            self.text_encoder = self.parts.text_encoder.requires_grad_(True)
         if lora:
             add_lora(self.parts, lora, text_encoder=train_text_encoder)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             if train_text_encoder:
                 self.text_encoder.gradient_checkpointing_enable()
+        if channels_last:
+            self.unet.to(memory_format=torch.channels_last)
+        self.compile_unet = compile
         self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         # The frozen weights are not in the checkpoint; names and state dict keys are the same for parameters.
         self.strict_loading = False
-        self.prior_loss_weight, self.snr_gamma, self.caption_dropout = prior_loss_weight, snr_gamma, caption_dropout
+        self.objective, self.text_encoder_lr = objective, text_encoder_lr
+        # One a class is known when the data has named its classes, at the start of training.
+        self.prior_weights: float | Tensor = 1.0
         self.sampling, self.seed = sampling, seed
+        #: Made when something is first sampled, and kept: it shares the weights.
+        self._pipeline: StableDiffusionPipeline | None = None
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
@@ -94,31 +108,51 @@ class DreamBooth(LightningModule):
         data = provenance_of(self.trainer)
         refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data)
         refuse_foreign_weights("the checkpoint", self.provenance, data)
+        weights = self.objective.prior_weights(data.get("classes", []))
+        self.prior_weights = weights.to(self.device) if isinstance(weights, Tensor) else weights
         self.unet.train()
-        self.text_encoder.train(self.train_text_encoder)
+        if self.train_text_encoder:
+            self.text_encoder.train()
+        if self.compile_unet:
+            compile_blocks(self.unet)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Denoising loss of one batch at random noise and timesteps."""
-        generator = self._generator(_TRAIN, self.current_epoch, batch_idx)
-        prompts = batch["prompt"]
-        if self.caption_dropout:
-            kept = torch.rand(len(prompts), generator=generator) >= self.caption_dropout
-            prompts = [prompt if keep else "" for prompt, keep in zip(prompts, kept.tolist(), strict=True)]
-        prediction, wanted, timesteps = self._denoise(batch["pixel_values"], prompts, generator)
-        weights = None
-        if self.snr_gamma is not None:
-            kind, alphas_cumprod = self.parts.scheduler.config.prediction_type, self.alphas_cumprod.to(self.device)
-            weights = objective.snr_weights(kind, alphas_cumprod, timesteps, self.snr_gamma)
-        loss = objective.dreambooth_loss(prediction, wanted, batch["prior"], self.prior_loss_weight, weights)
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(prompts))
+        draws = self._draws(self.current_epoch, batch_idx, len(batch["prompt"]))
+        if self.objective.caption_dropout:
+            numbers = torch.stack([torch.rand((), generator=one) for one in draws])
+            batch = drop_prompts(batch, numbers >= self.objective.caption_dropout)
+        prediction, wanted, timesteps = self._denoise(batch, draws)
+        errors = sample_errors(prediction, wanted, self.objective.huber_delta)
+        kind = self.parts.scheduler.config.prediction_type
+        weights = self.objective.weights(kind, self.alphas_cumprod, timesteps)
+        prior_weights = self.prior_weights
+        if isinstance(prior_weights, Tensor):
+            prior_weights = prior_weights[batch["label"]]
+        loss = dreambooth_loss(errors if weights is None else errors * weights, batch["prior"], prior_weights)
+        # Not on the progress bar, which would wait for the number at each step.
+        self.log("train/loss", mean_over_ranks(loss.detach()), batch_size=len(batch["prompt"]))
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin the held-out loss of each class at zero."""
+        self._held_out = HeldOutLoss(self.trainer.datamodule.classes, self.device)  # type: ignore[attr-defined]
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Denoising loss on held-out images; noise and timestep of an image are the same at every validation."""
-        generator = self._generator(_VALIDATE, 0, batch_idx)
-        prediction, wanted, _ = self._denoise(batch["pixel_values"], batch["prompt"], generator)
-        loss = F.mse_loss(prediction.float(), wanted)
-        self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(batch["prompt"]))
+        """Denoising loss of held-out images, each at timesteps and noise of its own; see `held_out`."""
+        draws = [image_generator(image_id) for image_id in batch["image_id"]]
+        latents, embeddings = self._latents(batch, draws), self._embeddings(batch)
+        errors = []
+        for timesteps in to_device(image_timesteps(len(self.alphas_cumprod), draws), self.device):
+            prediction, wanted = self._predict(latents, self._randn_like(latents, draws), timesteps, embeddings)
+            errors.append(sample_errors(prediction, wanted))
+        self._held_out.add(torch.stack(errors).mean(dim=0), batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one a class."""
+        losses = self._held_out.means(self.trainer.strategy.reduce)
+        for name, value in losses.items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss")
 
     def on_predict_start(self) -> None:
         """Refuse prompts with a token that this model was not taught."""
@@ -135,11 +169,30 @@ class DreamBooth(LightningModule):
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Images of the current weights, uint8 `[B, H, W, 3]`."""
-        return sample(self.parts, prompts, seeds, self.sampling)
+        self.encoders.make_ready(self.device, self.unet.dtype)
+        if self._pipeline is None:
+            self._pipeline = sampler(self.parts, self.sampling)
+        return draw(self._pipeline, prompts, seeds, self.sampling)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over everything trained, its schedule stepped per optimizer step."""
-        return optimizer_config(self.optimizer([p for p in self.parameters() if p.requires_grad]), self.lr_scheduler)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if self.text_encoder_lr is None:
+            return optimizer_config(self.optimizer(trained), self.lr_scheduler)
+        groups = [
+            {"params": [p for p in self.unet.parameters() if p.requires_grad]},
+            {"params": [p for p in self.text_encoder.parameters() if p.requires_grad], "lr": self.text_encoder_lr},
+        ]
+        return optimizer_config(self.optimizer(groups), self.lr_scheduler)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says, also under a fused optimizer."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen parts out, naming them by base and hash, and say what the model was fitted on."""
@@ -157,60 +210,90 @@ class DreamBooth(LightningModule):
         """Refuse the checkpoint of another model or of another base; remember what it was fitted on."""
         facts = self._facts()
         # The same base may lie elsewhere, so its weights decide and not its name.
-        base, frozen = facts.pop("base"), facts.pop("frozen_sha256")
+        base, weights = facts.pop("base"), facts.pop("base_sha256")
         check_kind(checkpoint, KIND, **facts)
-        if checkpoint["dermsynth"]["frozen_sha256"] != frozen:
+        made_on = checkpoint["dermsynth"]
+        if made_on["base_sha256"] != weights:
             raise InputError(
-                f"the checkpoint was made on another base, {checkpoint['dermsynth']['base']}: its frozen weights are "
-                f"not those of model.base {base}."
+                f"the checkpoint was made on another base, {made_on['base']} ({made_on['base_sha256'][:12]}), than "
+                f"model.base {base} ({weights[:12]}): its weights differ."
             )
         if set(checkpoint["state_dict"]) != set(self.trained):
             raise InputError("the checkpoint holds other weights than the configuration trains.")
         self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
 
     def export(self, out: Path, format: str) -> None:
-        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`)."""
-        if format == "lora":
-            save_lora(self.parts, out)
-        else:
+        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`, `kohya`)."""
+        if format == "diffusers":
             merge_lora(self.parts)
             save_pipeline(self.parts, out, self.provenance)
+            return
+        if not self.lora:
+            raise InputError(f"--format {format}: the model was trained without `lora`: there are no LoRA adapters.")
+        if format == "kohya":
+            save_kohya(self.parts, out / "lora.safetensors")
+        else:
+            save_lora(self.parts, out)
+        if self.objective.prediction_type or self.objective.zero_terminal_snr:
+            # The adapters' base may come with another schedule, on which they would give noise.
+            default_sampler(self.parts).save_pretrained(out / "scheduler")
 
     def _facts(self) -> dict[str, Any]:
-        if not hasattr(self, "_frozen_sha256"):
-            trained = set(self.trained)
-            self._frozen_sha256 = tensors_sha256({n: p for n, p in self.named_parameters() if n not in trained})
+        if not hasattr(self, "_base_sha256"):
+            self._base_sha256 = base_sha256(self.parts.base)
         return {
             "base": self.parts.base,
-            "frozen_sha256": self._frozen_sha256,
+            "base_sha256": self._base_sha256,
             "train_text_encoder": self.train_text_encoder,
             "prediction_type": self.parts.scheduler.config.prediction_type,
+            "zero_terminal_snr": self.parts.scheduler.config.rescale_betas_zero_snr,
             "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
         }
 
-    def _denoise(
-        self, pixels: Tensor, prompts: Sequence[str], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _denoise(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
-        with torch.no_grad():
-            posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        # Random numbers are drawn on the CPU in the reference's order: latents, noise, timesteps.
-        latents = posterior.mean + posterior.std * self._randn_like(posterior.mean, generator)
-        latents = latents.float() * self.vae.config.scaling_factor
-        noise = self._randn_like(latents, generator)
-        timesteps = torch.randint(len(self.alphas_cumprod), (len(latents),), generator=generator).to(self.device)
-        alphas_cumprod = self.alphas_cumprod.to(self.device)
-        noisy = objective.add_noise(alphas_cumprod, latents, noise, timesteps)
-        embeddings = self.text_encoder(self.parts.tokenize(prompts).to(self.device))[0]
+        # Random numbers are drawn on the CPU in the reference's order: latents, noise, its offset, timesteps.
+        latents = self._latents(batch, draws)
+        noise = self._randn_like(latents, draws)
+        if self.objective.noise_offset:
+            channel_noise = self._randn_like(latents[:, :, :1, :1], draws)
+            noise = offset_noise(noise, channel_noise, self.objective.noise_offset)
+        timesteps = torch.stack([torch.randint(len(self.alphas_cumprod), (), generator=one) for one in draws])
+        timesteps = to_device(timesteps, self.device)
+        return *self._predict(latents, noise, timesteps, self._embeddings(batch)), timesteps
+
+    def _latents(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> Tensor:
+        """Scaled latents, sampled from the VAE's distribution; float32 `[B, C, h, w]`."""
+        moments = batch.get("moments")
+        if moments is None:
+            moments = self.encoders.moments(batch["pixel_values"], self.unet.dtype)
+        noise = self._randn_like(moments.chunk(2, dim=1)[0], draws)
+        return draw_latents(moments, noise, self.parts.scaling_factor)
+
+    def _embeddings(self, batch: dict[str, Any]) -> Tensor:
+        embeddings = batch.get("prompt_embeds")
+        if embeddings is None:
+            embeddings = self.encoders.embeddings(batch["prompt"], self.device, self.unet.dtype)
+        return embeddings.to(self.unet.dtype)
+
+    def _predict(self, latents: Tensor, noise: Tensor, timesteps: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """The UNet's output for noisy latents, and what it should be."""
+        alphas_cumprod = self.alphas_cumprod = self.alphas_cumprod.to(self.device)
+        noisy = add_noise(alphas_cumprod, latents, noise, timesteps)
         prediction = self.unet(noisy.to(self.unet.dtype), timesteps, embeddings).sample
         kind = self.parts.scheduler.config.prediction_type
-        return prediction, objective.target(kind, alphas_cumprod, latents, noise, timesteps), timesteps
+        return prediction, target(kind, alphas_cumprod, latents, noise, timesteps)
 
-    def _randn_like(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(like.shape, generator=generator).to(like.device)
+    def _randn_like(self, like: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+        """Noise of each sample from its own generator."""
+        return to_device(torch.stack([torch.randn(like.shape[1:], generator=one) for one in draws]), like.device)
 
-    def _generator(self, purpose: int, epoch: int, batch: int) -> torch.Generator:
+    def _draws(self, epoch: int, batch: int, count: int) -> list[torch.Generator]:
+        """The random numbers of a training batch, those of each sample from a generator of its own.
+
+        They depend on the sample's place among those of all ranks, so that a batch trains alike however many share it.
+        """
         # Own generators: after seed_everything the global one draws the same numbers on every rank.
-        place = (self.seed, purpose, epoch, batch, self.global_rank)
-        seed = np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1
-        return torch.Generator().manual_seed(int(seed))
+        places = range(self.global_rank * count, (self.global_rank + 1) * count)
+        seeds = (np.random.SeedSequence((self.seed, epoch, batch, place)) for place in places)
+        return [torch.Generator().manual_seed(int(s.generate_state(1, np.uint64)[0] >> 1)) for s in seeds]

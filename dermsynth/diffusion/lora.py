@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
-from torch import nn
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from dermsynth.diffusion.parts import Parts
 from dermsynth.errors import InputError
@@ -23,12 +25,23 @@ class LoRA:
     Args:
         rank: of the update.
         alpha: the update is scaled by alpha / rank.
-        targets: names of the UNet's linear layers that get one.
+        targets: names of the UNet's linear and convolution layers that get one.
+        use_dora: learn the length of each of the weight's rows besides (DoRA, Liu et al. 2024).
+
+    Raises:
+        InputError: rank or alpha is not above 0, or no target is named.
     """
 
     rank: int = 4
     alpha: float = 4
     targets: Sequence[str] = ("to_k", "to_q", "to_v", "to_out.0")
+    use_dora: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise InputError(f"model.lora: rank {self.rank} and alpha {self.alpha} must be above 0.")
+        if not self.targets:
+            raise InputError("model.lora.targets: name at least one layer, such as to_q.")
 
 
 def add_lora(parts: Parts, lora: LoRA, text_encoder: bool) -> None:
@@ -43,7 +56,11 @@ def add_lora(parts: Parts, lora: LoRA, text_encoder: bool) -> None:
     for model, targets in models:
         model.requires_grad_(False)
         config = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, target_modules=list(targets), init_lora_weights="gaussian"
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            target_modules=list(targets),
+            init_lora_weights="gaussian",
+            use_dora=lora.use_dora,
         )
         try:
             model.add_adapter(config)
@@ -52,25 +69,48 @@ def add_lora(parts: Parts, lora: LoRA, text_encoder: bool) -> None:
 
 
 def save_lora(parts: Parts, out: Path) -> None:
-    """Write the adapters as `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads."""
-    if not has_lora(parts.unet):
-        raise InputError("--format lora: the model was trained without `lora`, so it has no LoRA adapters to export.")
+    """Write the adapters as `pytorch_lora_weights.safetensors`, which `load_lora_weights` of diffusers reads."""
     files: dict[str, Any] = {}
     for name, model in (("unet", parts.unet), ("text_encoder", parts.text_encoder)):
         if has_lora(model):
-            files[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
+            # peft's own keys: the older ones of diffusers have no name for convolutions, and a file with both kinds is
+            # read in part, without a word.
+            weights = get_peft_model_state_dict(model)
+            if name == "text_encoder":
+                weights = {_as_published(key): value for key, value in weights.items()}
+            files[f"{name}_lora_layers"] = weights
             # Without it a reader would take alpha for equal to the rank.
             files[f"{name}_lora_adapter_metadata"] = model.peft_config["default"].to_dict()
     StableDiffusionPipeline.save_lora_weights(out, safe_serialization=True, **files)
+
+
+def save_kohya(parts: Parts, file: Path) -> None:
+    """Write the adapters as one file in the key format of kohya's scripts, which A1111 and ComfyUI read.
+
+    A layer's update is alpha / rank · up · down. DoRA's row lengths are LyCORIS's `dora_scale` with one number a row,
+    which the sum of weight and update is scaled to; a reader that scales otherwise (ComfyUI divides by the row lengths
+    before the update) gives somewhat other images. A whole pipeline has no such doubt.
+    """
+    tensors: dict[str, Tensor] = {}
+    for prefix, model in (("lora_unet", parts.unet), ("lora_te_text_model", parts.text_encoder)):
+        for name, layer in _adapted(model):
+            # Some transformers have `text_model` in their names and some have not.
+            key = f"{prefix}_{name.removeprefix('text_model.').replace('.', '_')}"
+            down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"] = down, up
+            tensors[f"{key}.alpha"] = torch.tensor(float(layer.lora_alpha["default"]))
+            if "default" in layer.lora_magnitude_vector:
+                length = layer.lora_magnitude_vector["default"].weight
+                tensors[f"{key}.dora_scale"] = length.reshape(-1, *[1] * (down.dim() - 1))
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
 
 
 def merge_lora(parts: Parts) -> None:
     """Add the low-rank updates to the weights and remove the adapters."""
     for model in (parts.unet, parts.text_encoder):
         if has_lora(model):
-            for module in model.modules():
-                if hasattr(module, "merge") and hasattr(module, "base_layer"):
-                    module.merge()
+            for _, layer in _adapted(model):
+                layer.merge()
             _unwrap(model)
 
 
@@ -79,10 +119,20 @@ def has_lora(model: nn.Module) -> bool:
     return hasattr(model, "peft_config")
 
 
+def _adapted(model: nn.Module) -> list[tuple[str, Any]]:
+    """The layers that have adapters, by name."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+
+
+def _as_published(key: str) -> str:
+    """A text encoder's key as in files that any version of transformers reads."""
+    key = key if key.startswith("text_model.") else f"text_model.{key}"
+    return f"{key}.weight" if key.endswith("lora_magnitude_vector") else key
+
+
 def _unwrap(model: Any) -> None:
-    for name, module in list(model.named_modules()):
-        if hasattr(module, "base_layer"):
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.base_layer)
+    for name, layer in _adapted(model):
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.base_layer)
     del model.peft_config
     model._hf_peft_config_loaded = False  # else save_pretrained looks for the adapters

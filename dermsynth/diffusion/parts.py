@@ -4,35 +4,36 @@ The folder layout is that of `diffusers.StableDiffusionPipeline.save_pretrained`
 `stable-diffusion-v1-5/stable-diffusion-v1-5` are read by the same lines.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     DDPMScheduler,
     PNDMScheduler,
     SchedulerMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from safetensors import SafetensorError
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from dermsynth.diffusion.bases import ADVICE, INDEX, PARTS_WITH_WEIGHTS, SUPPORTED, check_base
 from dermsynth.errors import InputError
-from dermsynth.hub import explain_missing, first_line, is_folder_name, local_folder
+from dermsynth.files import read_json
+from dermsynth.hub import first_line, local_folder
 
-INDEX = "model_index.json"
-SUPPORTED = (
-    "Give a Stable Diffusion 1.x or 2.x pipeline of the class StableDiffusionPipeline: a hub id such as "
-    f"stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with {INDEX}."
-)
 PROVENANCE = "dermsynth.json"
 _TINY_VOCABULARY = 768
 
@@ -44,8 +45,9 @@ class Parts:
     Args:
         base: the hub id or folder it comes from.
         tokenizer: text -> ids.
-        text_encoder: ids -> embeddings `[B, 77, D]`.
-        vae: pixels in [-1, 1] `[B, 3, H, W]` <-> latents `[B, 4, h, w]`.
+        load_text_encoder: makes `text_encoder`, ids -> embeddings `[B, 77, D]`, when it is first asked for.
+        load_vae: the same for `vae`, pixels in [-1, 1] `[B, 3, H, W]` <-> latents `[B, 4, h, w]`.
+        vae_config: what can be known of the VAE without it.
         unet: predicts noise or velocity from noisy latents.
         scheduler: the training noise schedule; samplers take their configuration from it.
         provenance: of the base, if it is one of ours: `train_split_sha256` and more; else empty.
@@ -53,11 +55,30 @@ class Parts:
 
     base: str
     tokenizer: CLIPTokenizer
-    text_encoder: CLIPTextModel
-    vae: AutoencoderKL
+    load_text_encoder: Callable[[], CLIPTextModel]
+    load_vae: Callable[[], AutoencoderKL]
+    vae_config: Mapping[str, Any]
     unet: UNet2DConditionModel
     scheduler: DDPMScheduler
     provenance: dict[str, Any]
+
+    @property
+    def scaling_factor(self) -> float:
+        """What the VAE's latents are multiplied by to have unit variance."""
+        return self.vae_config.get("scaling_factor", 0.18215)  # files older than the key are of Stable Diffusion 1.x
+
+    # Training from cached latents needs neither of the two.
+    @cached_property
+    def text_encoder(self) -> CLIPTextModel:
+        """Loaded when it is first asked for."""
+        with torch.inference_mode(False):
+            return self.load_text_encoder()
+
+    @cached_property
+    def vae(self) -> AutoencoderKL:
+        """Loaded when it is first asked for."""
+        with torch.inference_mode(False):
+            return self.load_vae()
 
     def tokenize(self, prompts: Iterable[str]) -> Tensor:
         """Token ids, int64 `[B, 77]`, padded and cut to the text encoder's length."""
@@ -89,19 +110,24 @@ def load_parts(base: str) -> Parts:
     Raises:
         InputError: the folder or id does not exist, holds another kind of model, or a file of it is broken.
     """
-    folder = local_folder(base)
-    _check_kind(base, folder)
+    folder = check_base(base)
     safe = {"use_safetensors": True}  # a pickle could run code
 
     def read(part: str, load: Callable[..., Any], **options: Any) -> Any:
         with _broken_files_said(f"model.base: the {part} of {base}"):
             return load(str(folder or base), subfolder=part, **options)
 
+    def later(part: str, load: Callable[..., Any], **options: Any) -> Callable[[], Any]:
+        part_config(base, part)  # what is broken is said now
+        with _broken_files_said(f"model.base: the {part} of {base}"), safe_open(_weights_file(base, part), "pt"):
+            return functools.partial(read, part, load, **options)
+
     return Parts(
         base=base,
         tokenizer=read("tokenizer", CLIPTokenizer.from_pretrained),
-        text_encoder=read("text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32, **safe),
-        vae=read("vae", AutoencoderKL.from_pretrained, torch_dtype=torch.float32, **safe),
+        load_text_encoder=later("text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32, **safe),
+        load_vae=later("vae", AutoencoderKL.from_pretrained, torch_dtype=torch.float32, **safe),
+        vae_config=part_config(base, "vae"),
         unet=read("unet", UNet2DConditionModel.from_pretrained, torch_dtype=torch.float32, **safe),
         scheduler=read("scheduler", _training_scheduler),
         provenance=_read_provenance(folder) if folder else {},
@@ -132,11 +158,14 @@ def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
         text_config.bos_token_id = tokenizer.bos_token_id
         text_config.eos_token_id = text_config.pad_token_id = tokenizer.eos_token_id
         torch.manual_seed(seed)
+        text_encoder = CLIPTextModel(text_config)
+        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(configs / "vae"))
         return Parts(
             base=str(configs),
             tokenizer=tokenizer,
-            text_encoder=CLIPTextModel(text_config),
-            vae=AutoencoderKL.from_config(AutoencoderKL.load_config(configs / "vae")),
+            load_text_encoder=lambda: text_encoder,
+            load_vae=lambda: vae,
+            vae_config=vae.config,
             unet=UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs / "unet")),
             scheduler=_training_scheduler(str(configs), subfolder="scheduler"),
             provenance={},
@@ -159,19 +188,68 @@ def save_pipeline(parts: Parts, out: Path, provenance: dict[str, Any]) -> None:
         out: the folder.
         provenance: what is known of how the weights came about, kept as `dermsynth.json`.
     """
-    # The scheduler that Stable Diffusion 1.x ships; samplers of other kinds read their noise schedule from it.
-    sampler = PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)
-    parts.pipeline(sampler).save_pretrained(out, safe_serialization=True)
+    parts.pipeline(default_sampler(parts)).save_pretrained(out, safe_serialization=True)
+    # The prefix of published files, which transformers 5 leaves out: older ones would take random weights without it.
+    words = {f"text_model.{n.removeprefix('text_model.')}": v for n, v in parts.text_encoder.state_dict().items()}
+    parts.text_encoder.save_pretrained(out / "text_encoder", state_dict=words)
     (out / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of named weights: names, shapes and values in float32."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def default_sampler(parts: Parts) -> SchedulerMixin:
+    """The scheduler of an exported pipeline; samplers of other kinds read their noise schedule from it."""
+    if parts.scheduler.config.rescale_betas_zero_snr:
+        # That of Lin et al. 2024; PNDM knows no schedule whose last step has no signal.
+        return DDIMScheduler.from_config(parts.scheduler.config)
+    return PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)  # what Stable Diffusion 1.x ships
+
+
+def refuse_broken_latents(moments: Tensor, base: str) -> None:
+    """Refuse a VAE that overflows in half precision, as SDXL's does; its NaN would spread to every weight.
+
+    Args:
+        moments: what the VAE made of real images, any shape.
+        base: its name.
+
+    Raises:
+        InputError: they are not finite.
+    """
+    if not moments.isfinite().all():
+        kind = str(moments.dtype).removeprefix("torch.")
+        raise InputError(
+            f"model.base: the VAE of {base} gives NaN or infinity in {kind}. Give --trainer.precision bf16-mixed or "
+            "32-true, or a base whose VAE is made for half precision."
+        )
+
+
+def tensors_sha256(tensors: Iterable[Tensor]) -> str:
+    """A hash of weights: their values in float32, in whatever order and under whatever names.
+
+    diffusers renames and reshapes some weights of old files when it loads them, and the hash of a file (`file_sha256`)
+    is that of the model that is made of it.
+    """
+    digests = sorted(
+        hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
+        for tensor in tensors
+        if tensor.is_floating_point()  # old files also hold positions, which are no weights
+    )
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def base_sha256(base: str) -> str:
+    """The hash of all weights of a base, from its files: training, rounding and checkpoints do not change it."""
+    return hashlib.sha256(" ".join(file_sha256(base, part) for part in PARTS_WITH_WEIGHTS).encode()).hexdigest()
+
+
+def file_sha256(base: str, part: str) -> str:
+    """The hash of the weights of a part (`tensors_sha256`), read from its file one by one."""
+    with safe_open(_weights_file(base, part), "pt") as weights:
+        return tensors_sha256(weights.get_tensor(name) for name in weights.keys())  # noqa: SIM118  (no mapping)
+
+
+def part_config(base: str, part: str) -> dict[str, Any]:
+    """What the configuration file of a part says."""
+    with _broken_files_said(f"model.base: the {part} of {base}"):
+        return json.loads(_part_file(base, part, "config.json").read_text(encoding="utf-8"))
 
 
 def refuse_foreign_weights(name: str, provenance: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -193,42 +271,23 @@ def refuse_foreign_weights(name: str, provenance: Mapping[str, Any], data: Mappi
         )
 
 
+def _weights_file(base: str, part: str) -> Path:
+    return _part_file(base, part, f"{'model' if part == 'text_encoder' else 'diffusion_pytorch_model'}.safetensors")
+
+
+def _part_file(base: str, part: str, name: str) -> Path:
+    folder = local_folder(base)
+    return folder / part / name if folder else Path(hf_hub_download(base, f"{part}/{name}"))
+
+
 def _training_scheduler(base: str, subfolder: str) -> DDPMScheduler:
     # clip_sample belongs to samplers in pixel space; the shipped configurations leave it to a deprecated default.
     return DDPMScheduler.from_pretrained(base, subfolder=subfolder, clip_sample=False)
 
 
-def _check_kind(base: str, folder: Path | None) -> None:
-    if folder is None:
-        if is_folder_name(base) or base.count("/") != 1:
-            raise InputError(f"model.base: {explain_missing(base, '--model.base', INDEX)} {SUPPORTED}")
-        return
-    index = folder / INDEX
-    if not index.is_file():
-        raise InputError(f"model.base: {base} has no {INDEX}. {SUPPORTED}")
-    kind = _read_json(index).get("_class_name")
-    if kind != "StableDiffusionPipeline":
-        raise InputError(f"model.base: {base} is a {kind}. {SUPPORTED}")
-    # Without its files transformers makes an empty tokenizer, without a word.
-    words = folder / "tokenizer"
-    layouts = (["tokenizer.json"], ["vocab.json", "merges.txt"])
-    if not any(all((words / name).is_file() for name in layout) for layout in layouts):
-        raise InputError(f"model.base: {words} has neither tokenizer.json nor both of vocab.json and merges.txt.")
-
-
 def _read_provenance(folder: Path) -> dict[str, Any]:
     file = folder / PROVENANCE
-    return _read_json(file) if file.is_file() else {}
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error}). Copy or download it again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: no JSON object. Copy or download it again.")
-    return content
+    return read_json(file, ADVICE) if file.is_file() else {}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
+    StableDiffusionPipeline,
 )
 from numpy.typing import NDArray
 
@@ -53,14 +54,24 @@ class Sampling:
             )
 
 
-def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Sampling) -> NDArray[np.uint8]:
+def sampler(parts: Parts, how: Sampling) -> StableDiffusionPipeline:
+    """A pipeline on the parts' own weights, as they are at the time of each drawing."""
+    if how.scheduler == "pndm" and parts.scheduler.config.rescale_betas_zero_snr:
+        raise InputError("model.sampling.scheduler: pndm cannot start where the signal is zero. Choose another.")
+    scheduler_class, options = _SCHEDULERS[how.scheduler]
+    return parts.pipeline(scheduler_class.from_config(parts.scheduler.config, **options))
+
+
+def draw(
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], how: Sampling
+) -> NDArray[np.uint8]:
     """Draw one image a prompt.
 
     Each image's noise comes from its own seed, drawn on the CPU, so neither the device nor the rest of the batch
     changes it.
 
     Args:
-        parts: the model; its weights are used as they are.
+        pipeline: what `sampler` gave for the same settings.
         prompts: B texts.
         seeds: B numbers in `[0, 2⁶³)`.
         how: sampler settings.
@@ -68,8 +79,6 @@ def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Samp
     Returns:
         uint8 `[B, H, W, 3]`, as large as the UNet was made for.
     """
-    scheduler_class, options = _SCHEDULERS[how.scheduler]
-    pipeline = parts.pipeline(scheduler_class.from_config(parts.scheduler.config, **options))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     with torch.inference_mode():
         images = pipeline(
@@ -80,4 +89,14 @@ def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Samp
             generator=generators,
             output_type="np",
         ).images
+    if not np.isfinite(images).all():  # they would become black without a word
+        raise InputError(
+            "model.base: its images are NaN. If its VAE is not made for half precision, give "
+            "--trainer.precision bf16-mixed or 32-true; else its weights are broken."
+        )
     return (np.asarray(images, dtype=np.float32) * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Sampling) -> NDArray[np.uint8]:
+    """The same with a pipeline for this one call."""
+    return draw(sampler(parts, how), prompts, seeds, how)

@@ -14,7 +14,7 @@ from dermsynth.evaluation import forest
 from dermsynth.evaluation.comparison import ENSEMBLE, Comparison, Row
 from dermsynth.evaluation.statistics import LEVEL, POWER, SEED, Metric
 from dermsynth.evaluation.wording import NAMES, count, interval, number, p_value, points, spread, title
-from dermsynth.files import write_atomically, write_bytes_atomically
+from dermsynth.files import make_folder, write_atomically, write_bytes_atomically
 
 LINE = 100
 
@@ -23,11 +23,11 @@ def write(comparison: Comparison, out: Path) -> str:
     """Write comparison.txt, comparison.csv and comparison.png into a folder; return the text.
 
     Raises:
-        InputError: `out` is a file.
+        InputError: `out` is a file, or no folder can be made there.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: this is a file; give a folder.")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     report = text(comparison)
     write_atomically(out / "comparison.csv", table(comparison))
     picture = io.BytesIO()

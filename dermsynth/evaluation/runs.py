@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 import yaml
 
+from dermsynth.data.manifest import IMAGE_GROUP
 from dermsynth.errors import InputError
 from dermsynth.evaluation.statistics import Floats, Integers
+from dermsynth.files import reading
+from dermsynth.run_config import RUN_FILE, leaves
 
 PREDICTIONS = "predictions.csv"
 COLUMNS = ("image_id", "group", "split", "label")
 PREFIX = "p_"
 AGAIN = "Write it again with `python -m dermsynth test`."
-CONFIG = "fit.yaml"
-OWN_KEYS = ("seed_everything", "run", "ckpt_path")  # in these the runs of one arm may differ
+# In these any two runs may differ: what comes of it is the seed's, or nothing.
+OWN_KEYS = ("seed_everything", "run", "ckpt_path", "pixel_cache", "num_workers")
 # What makes an arm: in these keys, and those below them, arms are meant to differ.
 ARM_KEYS = ("data.init_args.synthetic", "data.init_args.mix", "data.init_args.allow_foreign")
 STEPS = "trainer.max_steps"
@@ -70,9 +73,13 @@ class Run:
 
     @property
     def n_without_id(self) -> int:
-        """Images of no known patient or lesion: their group has an image's name, their own or a near-duplicate's."""
+        """Images of no known patient or lesion: their group is named by an image.
+
+        `prepare` marks such names, as the image may be a near-duplicate that these predictions are not about. In a
+        table that others made, an image that names its own group, or another one's here, tells it, too.
+        """
         names = set(self.image_ids)
-        return sum(group in names for group in self.groups)
+        return sum(group.startswith(IMAGE_GROUP) or group in names for group in self.groups)
 
 
 def read_run(folder: Path) -> Run:
@@ -86,10 +93,12 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run folder.")
     table = folder / PREDICTIONS
-    if not table.is_file():
+    with reading(folder):
+        tested = table.is_file()
+    if not tested:
         raise InputError(
             f"{folder}: no {PREDICTIONS} in it. Write it with `python -m dermsynth test "
-            f"--config {folder / CONFIG} --ckpt_path {folder / 'checkpoints' / 'best.ckpt'}`."
+            f"--config {folder / RUN_FILE} --ckpt_path {folder / 'checkpoints' / 'best.ckpt'}`."
         )
     reader = csv.DictReader(io.StringIO(_text(table), newline=""), strict=True)
     try:
@@ -178,13 +187,13 @@ def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     """
     of_arm: dict[str, dict[str, Any]] = {}
     for arm, runs in arms.items():
-        configs = [_leaves(_config(run.path)) for run in runs if (run.path / CONFIG).is_file()]
+        configs = [leaves(_config(run.path), OWN_KEYS) for run in runs if (run.path / RUN_FILE).is_file()]
         keys = {key for c in configs for key in {**configs[0], **c} if c.get(key) != configs[0].get(key)}
-        if changed := sorted(keys.difference(OWN_KEYS)):
+        if changed := sorted(keys):
             yield f"the runs of {arm} differ in more than their seed: {', '.join(changed)}."
         if configs:
             of_arm[arm] = configs[0]
-    of_all = sorted({key for config in of_arm.values() for key in config}.difference(OWN_KEYS))
+    of_all = sorted({key for config in of_arm.values() for key in config})
     unequal = [
         key
         for key in of_all
@@ -200,21 +209,16 @@ def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
 
 def _config(folder: Path) -> Any:
     try:
-        return yaml.safe_load((folder / CONFIG).read_bytes())
+        with reading(folder / RUN_FILE):
+            return yaml.safe_load((folder / RUN_FILE).read_bytes())
     except yaml.YAMLError as error:
-        raise InputError(f"{folder / CONFIG}: not YAML ({' '.join(str(error).split())}).") from error
-
-
-def _leaves(value: Any, key: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {key: value}
-    items = ((f"{key}.{name}" if key else str(name), item) for name, item in value.items())
-    return {path: leaf for name, item in items for path, leaf in _leaves(item, name).items()}
+        raise InputError(f"{folder / RUN_FILE}: not YAML ({' '.join(str(error).split())}).") from error
 
 
 def _text(table: Path) -> str:
     try:
-        text = table.read_bytes().decode("utf-8-sig")
+        with reading(table):
+            text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{table}, line {line}: not UTF-8 text. {AGAIN}") from error

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from dermsynth.data.layouts.download import Choices, Columns
+from dermsynth.data.manifest import IMAGE_GROUP
 from dermsynth.errors import InputError
 from dermsynth.tools.image_set import check_numbers, command, complete, fill, fingerprint, refuse_inside
 from dermsynth.tools.sources import read_source
@@ -59,7 +60,7 @@ def adopt(
             image,
             record=replace(
                 image.record,
-                group=image.record.image_id,
+                group=f"{IMAGE_GROUP}{image.record.image_id}",
                 split=split,
                 origin="synthetic",
                 image_manipulation="synthetic",

@@ -5,10 +5,15 @@ from typing import Any, Literal
 
 from dermsynth.errors import InputError
 from dermsynth.files import new_folder
+from dermsynth.run_config import RUN_FILE
 
-Format = Literal["diffusers", "lora", "transformers"]
+Format = Literal["diffusers", "lora", "kohya", "transformers"]
 
-_FORMATS = {"autoencoder": ("diffusers",), "dreambooth": ("diffusers", "lora"), "classifier": ("transformers",)}
+_FORMATS = {
+    "autoencoder": ("diffusers",),
+    "dreambooth": ("diffusers", "lora", "kohya"),
+    "classifier": ("transformers",),
+}
 
 
 def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
@@ -17,8 +22,9 @@ def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
     Args:
         checkpoint: of a run; the run's fit.yaml must lie in its folder or in the one above.
         out: the new folder; must not exist.
-        format: diffusers for a whole Stable Diffusion pipeline (adapters merged), lora for the adapters alone,
-            transformers for a classifier; by default the first that the model has.
+        format: diffusers for a whole Stable Diffusion pipeline (adapters merged), lora for the adapters alone as
+            diffusers reads them, kohya for the same as A1111 and ComfyUI do, transformers for a classifier; by default
+            the first that the model has.
     """
     from dermsynth.quiet import quieten
 
@@ -47,7 +53,7 @@ def _module_of_run(checkpoint: Path) -> Any:
     from lightning import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningArgumentParser
 
-    files = [folder / "fit.yaml" for folder in (checkpoint.parent, checkpoint.parent.parent)]
+    files = [folder / RUN_FILE for folder in (checkpoint.parent, checkpoint.parent.parent)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise InputError(f"{checkpoint}: neither {files[0]} nor {files[1]} exists; the run's fit.yaml is needed.")

@@ -19,7 +19,7 @@ from dermsynth.data.manifest import Record
 from dermsynth.data.store import QUARANTINE, store_all
 from dermsynth.data.wording import some
 from dermsynth.errors import InputError
-from dermsynth.files import make_folder, refuse_links_out, write_atomically
+from dermsynth.files import make_folder, reading, refuse_links_out, write_atomically
 
 _PACKAGES = ("dermsynth", "numpy", "opencv-python-headless", "pillow", "scikit-learn")
 # In the set's folder: how large the images' files were, to tell whether they are still the same.
@@ -151,7 +151,8 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> None:
         refuse_links_out(out)
     if mark.is_file():
         try:
-            before = json.loads(mark.read_text(encoding="utf-8")).get("settings", {})
+            with reading(mark):
+                before = json.loads(mark.read_text(encoding="utf-8")).get("settings", {})
         except (ValueError, AttributeError):
             before = {}
         wrong = [
@@ -178,7 +179,8 @@ def _refuse_changed(found: Sequence[SourceImage], out: Path) -> None:
     """
     table = out / _SIZES
     try:
-        before: dict[str, int] = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
+        with reading(table):
+            before: dict[str, int] = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
     except ValueError:
         before = {}
     sizes = {image.record.image_id: _size(image.path) for image in found if not image.member}

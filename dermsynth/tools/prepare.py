@@ -63,7 +63,8 @@ def prepare(
         size: pixels of the short side; the aspect is kept.
         split: official is the download's own; grouped deals whole patients (else lesions, else images) with
             each class in proportion; auto takes the official one where every source has one, else grouped.
-        fractions: shares of the images in train, val and test of a grouped split.
+        fractions: shares of the images in train, val and test of a grouped split. Images of a download's test part
+            that have no label, as those of ISIC 2020, stay in test and do not count.
         folds: deal whole groups to so many folds instead and note them in the column fold; data.fold chooses the
             one to test on, the next one is for validation, and the column split is that of fold 0.
         straddling: what to do with images of one group that lie across an official split. report names

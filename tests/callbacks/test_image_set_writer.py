@@ -46,7 +46,7 @@ def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
     for record in made.records:
         index = int(record.image_id[-6:])
         assert record.origin == record.image_manipulation == "synthetic"
-        assert (record.split, record.source, record.group) == ("train", "made", record.image_id)
+        assert (record.split, record.source, record.group) == ("train", "made", f"image:{record.image_id}")
         assert record.diagnosis == ("NV" if index < 3 else "MEL")
         assert record.malignant == int(index >= 3)
         assert record.sha256 == sha256_file(made.path(record))
@@ -145,7 +145,7 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
     command = [sys.executable, "-m", "dermsynth", "predict", "--config", str(tmp_path / "recipe.yaml"), "--run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one, two = tmp_path / "a/made", tmp_path / "b/made"
-    subprocess.run([*command, str(one)], check=True, cwd=ROOT, env=environment)
+    subprocess.run([*command, str(one)], check=True, cwd=ROOT, env=environment, timeout=300)
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     subprocess.run([*command, str(two), *several], check=True, cwd=ROOT, env=environment, timeout=300)
     assert manifest.read(one).records == manifest.read(two).records

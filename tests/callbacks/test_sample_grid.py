@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -17,7 +18,8 @@ from tests.builders import CLASSES, make_set
 PROMPTS = ["a dermoscopic image of nevus", "a dermoscopic image of melanoma"]
 
 
-def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(base, tmp_path):
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(base, tmp_path, sanity):
     model = DreamBooth(base, sampling=Sampling(2, 2.0), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2))
     untrained = model.sample([PROMPTS[0]], [9])[0]
     trainer = Trainer(
@@ -29,6 +31,7 @@ def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(bas
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[EMA(decay=0.5), SampleGrid(PROMPTS, columns=3, seed=9)],
+        num_sanity_val_steps=sanity,
     )
     trainer.fit(model, DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4))
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -42,3 +45,34 @@ def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(bas
     assert np.abs(grids[1][18:34, 18:34].astype(int) - trained).max() <= 1
     assert np.abs(grids[1].astype(int) - grids[0]).max() > 3
     assert PROMPTS[1].encode() in events.Tensors("samples/prompts/text_summary")[0].tensor_proto.string_val[0]
+
+
+def test_a_resumed_run_draws_at_the_validations_that_an_uninterrupted_one_does(base, tmp_path):
+    """Every second validation, each after two steps: at 0, 4 and 8, though stopped after the third."""
+    real = make_set(tmp_path / "real")
+
+    def train(steps, ckpt_path=None):
+        model = DreamBooth(base, sampling=Sampling(1, 1.0))
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            val_check_interval=2,
+            check_val_every_n_epoch=None,
+            logger=TensorBoardLogger(tmp_path / "log", name="", version=""),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=[SampleGrid(PROMPTS, columns=1, every_n_validations=2)],
+        )
+        data = DreamBoothData(real=real, classes=CLASSES, size=16, batch_size=4)
+        trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "c.ckpt")
+        # Frozen parts are in evaluation mode all the time, what is trained is back in the other.
+        assert model.unet.training
+        assert not model.vae.training
+
+    train(6)
+    train(8, tmp_path / "c.ckpt")
+    events = EventAccumulator(str(tmp_path / "log")).Reload()
+    assert [event.step for event in events.Images("samples")] == [0, 4, 8]

@@ -14,6 +14,7 @@ from dermsynth.data import near_duplicates as near
 from dermsynth.data.images import read_rgb
 from dermsynth.data.phantoms import DUPLICATES, write
 from dermsynth.data.splits import UnionFind
+from dermsynth.data.views import view
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +115,7 @@ def test_the_hash_is_the_signs_of_the_lowest_frequencies():
 @settings(max_examples=30, deadline=None)
 def test_the_eight_hashes_are_those_of_the_eight_views(seed, number):
     picture = random_thumbnails(1, seed)
-    assert near.hashes(near.view(picture, number))[0, 0] == near.hashes(picture)[0, number]
-
-
-def test_the_views_are_the_eight_symmetries_of_the_square():
-    picture = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    turned = [np.rot90(p, n) for p in (picture, picture.T) for n in range(4)]
-    assert {near.view(picture, n).tobytes() for n in range(8)} == {t.tobytes() for t in turned}
+    assert near.hashes(view(picture, number))[0, 0] == near.hashes(picture)[0, number]
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3), st.integers(0, 2**32 - 1))

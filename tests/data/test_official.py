@@ -41,7 +41,7 @@ def test_a_patient_that_only_a_copy_names_is_refused_across_splits():
     assert len(set(official.keep(records(), [], near))) == 7
     with pytest.raises(InputError, match=r"1 patients or lesions .* splits: 0 \(train\), 4 \(test\)\. "):
         official.keep(records(), known, near)
-    assert official.keep(records(), [("2", "3")], near)[2:4] == ["2", "2"]
+    assert official.keep(records(), [("2", "3")], near)[2:4] == ["image:2", "image:2"]
 
 
 def test_a_patient_in_two_splits_is_refused_or_mended():

@@ -3,12 +3,16 @@
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from dermsynth.data import manifest, pixel_cache
 from dermsynth.data.images import fit_short_side, read_rgb
@@ -214,3 +218,32 @@ def test_where_one_process_cannot_make_it_all_say_why(tmp_path, monkeypatch, dev
 
     errors = at_once(load, devices)
     assert [(type(error), str(error)) for error in errors] == [(InputError, "the disk is full")] * 2
+
+
+@pytest.mark.slow
+def test_two_processes_that_train_are_shown_the_same_with_and_without_it(tmp_path):
+    tests = Path(__file__).parents[1]
+    data = {"real": str(make_set(tmp_path / "real")), "classes": CLASSES, "size": 12, "batch_size": 2}
+    data |= {"augmentation": "standard", "num_workers": 1}
+    trainer = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "max_epochs": 2, "logger": False}
+    trainer |= {"enable_progress_bar": False, "num_sanity_val_steps": 0}
+    recipe = {
+        "trainer": trainer,
+        "model": {"class_path": "toy.Noting"},
+        "data": {"class_path": "dermsynth.data.modules.ClassificationData", "init_args": data},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
+    command = [sys.executable, "-m", "dermsynth", "fit", "--config", "recipe.yaml", "--run"]
+
+    def shown(run, *more):
+        subprocess.run([*command, run, *more], env=environment, cwd=tmp_path, check=True, timeout=300)
+        return [(tmp_path / run / f"shown-{rank}").read_text().splitlines() for rank in range(2)]
+
+    plain, cached = shown("plain"), shown("cached", "--data.pixel_cache", "cache")
+    assert cached == plain
+    # Two epochs of three training batches and, of six validation images, two.
+    assert [len(lines) for lines in plain] == [10, 10]
+    assert not set(plain[0]) & set(plain[1])
+    assert len(list((tmp_path / "cache").glob("*.rgb"))) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 2

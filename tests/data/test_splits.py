@@ -47,7 +47,7 @@ def many(patients=60, each=5):
 class TestGroups:
     def test_patient_else_lesion_else_image(self):
         records = [record(0, patient="P", lesion="L"), record(1, lesion="M"), record(2)]
-        assert groups(records) == ["P", "M", "ISIC_0000002"]
+        assert groups(records) == ["P", "M", "image:ISIC_0000002"]
 
     def test_patients_and_lesions_join_transitively(self):
         records = [

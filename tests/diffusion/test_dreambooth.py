@@ -1,3 +1,4 @@
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -7,23 +8,14 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.ema import EMA
-from dermsynth.data import manifest
 from dermsynth.data.mixing import PriorPreservation
 from dermsynth.data.modules import DreamBoothData, GenerationData
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
-from dermsynth.diffusion.parts import load_parts
+from dermsynth.diffusion.objective import Objective
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
-from tests.builders import CLASSES, make_set
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    root = tmp_path_factory.mktemp("sets")
-    real = make_set(root / "real")
-    split = manifest.train_split_sha256(manifest.read(real).records)
-    return real, make_set(root / "prior", dict.fromkeys(CLASSES, 4), "train", "synthetic", train_split_sha256=split)
+from tests.builders import CLASSES
 
 
 def data_of(sets, **options):
@@ -48,46 +40,13 @@ def trainer_of(folder, steps, callbacks=(), **options):
     )
 
 
+def draws_of(batch):
+    """Random numbers for a step."""
+    return [torch.Generator().manual_seed(number) for number, _ in enumerate(batch["prompt"])]
+
+
 def optimizer(parameters):
     return torch.optim.AdamW(parameters, lr=1e-3)
-
-
-def test_training_ends_where_a_plain_loop_of_the_published_algorithm_ends(base, sets, tmp_path):
-    model = DreamBooth(base, optimizer=optimizer, prior_loss_weight=0.5)
-    trainer_of(tmp_path, 4, limit_val_batches=0).fit(model, data_of(sets))
-
-    parts = load_parts(base)
-    parts.vae.requires_grad_(False)
-    parts.text_encoder.requires_grad_(False)
-    # In eval mode a dropout of nothing keeps another memory layout, and convolutions round otherwise.
-    parts.unet.train()
-    plain = optimizer(parts.unet.parameters())
-    data = data_of(sets)
-    data.setup("fit")
-    loader = data.train_dataloader()
-    draws = DreamBooth(base)
-    step = 0
-    for epoch in range(10):
-        loader.batch_sampler.set_epoch(epoch)
-        for number, batch in enumerate(loader):
-            if step == 4:
-                break
-            generator = draws._generator(0, epoch, number)
-            posterior = parts.vae.encode(batch["pixel_values"]).latent_dist
-            x = (posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)) * 0.5
-            eps = torch.randn(x.shape, generator=generator)
-            t = torch.randint(1000, (4,), generator=generator)
-            h = parts.text_encoder(parts.tokenize(batch["prompt"]))[0]
-            error = parts.unet(parts.scheduler.add_noise(x, eps, t), t, h).sample - eps
-            # Instances and class images alternate.
-            loss = error[0::2].square().mean() + 0.5 * error[1::2].square().mean()
-            plain.zero_grad()
-            loss.backward()
-            plain.step()
-            step += 1
-    assert step == 4
-    for name, value in parts.unet.state_dict().items():
-        assert torch.equal(model.unet.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("text_encoder", [False, True])
@@ -144,7 +103,7 @@ def test_checkpoints_of_another_base_or_kind_are_refused(base, sets, tmp_path):
     for change, message in (
         ({"prediction_type": "v_prediction"}, "made with prediction_type 'v_prediction'"),
         ({"kind": "classifier"}, "one of a classifier; expected one of a dreambooth"),
-        ({"frozen_sha256": "0"}, "made on another base"),
+        ({"base_sha256": "0"}, "made on another base"),
     ):
         with pytest.raises(InputError, match=message):
             model.on_load_checkpoint({**saved, "dermsynth": {**saved["dermsynth"], **change}})
@@ -176,17 +135,17 @@ def test_a_checkpoint_that_saw_another_train_split_is_refused(base, sets, tmp_pa
         )
 
 
-def test_noise_differs_between_ranks_steps_and_epochs(base):
-    model = DreamBooth(base)
-    draws = [
-        torch.randn(8, generator=model._generator(*place)) for place in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))
-    ]
-    model._trainer = SimpleNamespace(global_rank=1)
-    draws.append(torch.randn(8, generator=model._generator(0, 0, 0)))
-    model._trainer = None
-    for index, one in enumerate(draws):
-        assert all(not torch.equal(one, other) for other in draws[index + 1 :])
-    assert torch.equal(draws[0], torch.randn(8, generator=model._generator(0, 0, 0)))
+def test_noise_differs_between_samples_steps_epochs_and_seeds_and_not_by_the_number_of_ranks(base):
+    def noise(epoch, batch, count, rank=0, seed=0):
+        model = DreamBooth(base, seed=seed)
+        model._trainer = SimpleNamespace(global_rank=rank)
+        return [torch.randn(8, generator=one) for one in model._draws(epoch, batch, count)]
+
+    alone = noise(0, 0, 4)
+    shared = [*noise(0, 0, 2), *noise(0, 0, 2, rank=1)]
+    assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
+    others = [*alone, *noise(0, 1, 1), *noise(1, 0, 1), *noise(0, 0, 1, seed=1)]
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(others, 2))
 
 
 def test_held_out_loss_is_the_same_at_every_validation(base, sets, tmp_path):
@@ -201,16 +160,15 @@ def test_velocity_and_caption_dropout_reach_the_loss(base, sets):
     data = data_of(sets)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    generator = lambda: torch.Generator().manual_seed(0)  # noqa: E731
     noise = DreamBooth(base)
-    velocity = DreamBooth(base, prediction_type="v_prediction")
-    p, wanted, _ = noise._denoise(batch["pixel_values"], batch["prompt"], generator())
-    q, wanted_v, _ = velocity._denoise(batch["pixel_values"], batch["prompt"], generator())
+    velocity = DreamBooth(base, objective=Objective(prediction_type="v_prediction"))
+    p, wanted, _ = noise._denoise(batch, draws_of(batch))
+    q, wanted_v, _ = velocity._denoise(batch, draws_of(batch))
     assert torch.equal(p, q)
     assert F.mse_loss(wanted, wanted_v) > 0.1
     assert velocity.parts.scheduler.config.prediction_type == "v_prediction"
     prompts = []
-    dropping = DreamBooth(base, caption_dropout=0.5)
+    dropping = DreamBooth(base, objective=Objective(caption_dropout=0.5))
     dropping.parts.tokenize = lambda texts: (prompts.extend(texts), noise.parts.tokenize(texts))[1]
     dropping.log = lambda *a, **k: None
     dropping._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0})()
@@ -225,20 +183,18 @@ def test_min_snr_weighs_each_sample_of_the_batch(base, sets):
     batch = next(iter(data.train_dataloader()))
     losses = []
     for gamma in (None, 1e9, 5.0):
-        model = DreamBooth(base, snr_gamma=gamma)
+        model = DreamBooth(base, objective=Objective(snr_gamma=gamma))
         model.log = lambda *a, **k: None
         model._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0})()
         losses.append(float(model.training_step(batch, 0)))
-        prediction, wanted, timesteps = model._denoise(
-            batch["pixel_values"], batch["prompt"], model._generator(0, 0, 0)
-        )
+        prediction, wanted, timesteps = model._denoise(batch, model._draws(0, 0, 4))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     levels = model.alphas_cumprod[timesteps]
     weights = (levels / (1 - levels)).clamp(max=5) * (1 - levels) / levels
     errors = (prediction - wanted).square().mean(dim=(1, 2, 3)) * weights
     assert losses[2] == pytest.approx(float(errors[0::2].mean() + errors[1::2].mean()), rel=1e-5)
-    with pytest.raises(InputError, match=r"model\.snr_gamma: 0 must be above 0"):
-        DreamBooth(base, snr_gamma=0)
+    with pytest.raises(InputError, match=r"model\.objective\.snr_gamma: 0 must be above 0"):
+        DreamBooth(base, objective=Objective(snr_gamma=0))
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(base, sets):
@@ -250,7 +206,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(base, sets):
         model = DreamBooth(base, gradient_checkpointing=checkpointing, train_text_encoder=True)
         model.unet.train()
         model.text_encoder.train()
-        p, wanted, _ = model._denoise(batch["pixel_values"], batch["prompt"], torch.Generator().manual_seed(0))
+        p, wanted, _ = model._denoise(batch, draws_of(batch))
         F.mse_loss(p, wanted).backward()
         gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     assert len(gradients[0]) == len(gradients[1]) > 50

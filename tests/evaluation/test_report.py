@@ -180,6 +180,8 @@ def test_out_that_is_a_file_is_refused(tmp_path, comparison):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="this is a file; give a folder"):
         report.write(comparison(), tmp_path / "file")
+    with pytest.raises(InputError, match=r"file/out: no folder can be made there \(Not a directory\)"):
+        report.write(comparison(), tmp_path / "file" / "out")
 
 
 def test_row_is_found_by_its_class(comparison):

@@ -5,6 +5,7 @@ import pytest
 
 from dermsynth.errors import InputError
 from dermsynth.evaluation.runs import arm_and_seed, notes, read_arms, read_run
+from tests.rights import without_rights
 
 HEADER = ["image_id", "group", "split", "label", "p_benign", "p_malignant"]
 ROWS = [
@@ -188,15 +189,26 @@ def test_run_given_twice_is_refused(tmp_path):
 def test_images_without_a_patient_or_lesion_are_counted(tmp_path):
     assert read_run(write(tmp_path / "real")).n_without_id == 0
     assert read_run(write(tmp_path / "some", changed(0, "group", "ISIC_2"))).n_without_id == 1
-    # Of near-duplicates the one has the other's name.
+    # Of near-duplicates the one has the other's name, and the other may be in no split, or of a class left out.
+    assert read_run(write(tmp_path / "moved", changed(0, "group", "image:ISIC_9"))).n_without_id == 1
     assert read_run(write(tmp_path / "copies", changed(0, "group", "ISIC_3"))).n_without_id == 1
 
 
-def configured(folder, seed=1, steps=100, lr=0.1):
+@pytest.mark.parametrize("what", ["", "predictions.csv", "fit.yaml"])
+def test_what_cannot_be_read_of_a_run_is_named(tmp_path, what):
+    run = configured(tmp_path / "real")
+    with without_rights(run / what), pytest.raises(InputError) as error:
+        list(notes(read_arms([run])))
+    assert f"{run / what}: cannot be read (Permission denied)." in str(error.value)
+
+
+def configured(folder, seed=1, steps=100, lr=0.1, cache="here", callback="a"):
     write(folder)
     (folder / "fit.yaml").write_text(
         f"seed_everything: {seed}\nrun: {folder}\nckpt_path: null\n"
-        f"trainer: {{max_steps: {steps}, callbacks: [{{class_path: a}}]}}\nmodel: {{optimizer: {{lr: {lr}}}}}\n"
+        f"trainer: {{max_steps: {steps}, callbacks: [{{class_path: {callback}}}]}}\n"
+        f"model: {{optimizer: {{lr: {lr}}}}}\n"
+        f"data: {{init_args: {{pixel_cache: {cache}}}}}\n"
     )
     return folder
 
@@ -204,6 +216,11 @@ def configured(folder, seed=1, steps=100, lr=0.1):
 def test_notes_name_what_else_differs_within_an_arm_and_unequal_steps(tmp_path):
     matched = [configured(tmp_path / f"{arm}-seed{n}", seed=n, lr=1) for arm in ("a", "b") for n in (1, 2)]
     assert list(notes(read_arms([*matched, write(tmp_path / "bare")]))) == []
+    configured(matched[3], seed=2, lr=1, cache="elsewhere")
+    assert list(notes(read_arms(matched))) == []
+    configured(matched[3], seed=2, lr=1, callback="b")
+    (said,) = notes(read_arms(matched))
+    assert said == "the runs of b differ in more than their seed: trainer.callbacks.0.class_path."
     configured(matched[3], seed=2, lr=3)
     assert list(notes(read_arms(matched))) == ["the runs of b differ in more than their seed: model.optimizer.lr."]
     for number, folder in enumerate(matched):

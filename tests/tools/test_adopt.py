@@ -46,7 +46,7 @@ def test_the_set(source, tmp_path, capsys):
         assert (record.origin, record.image_manipulation, record.split) == ("synthetic", "synthetic", "train")
         assert (record.source, record.license, record.attribution) == ("derm-t2im", *CREDIT.values())
         assert record.malignant == record.image_id.startswith("Malignant")
-        assert record.group == record.image_id
+        assert record.group == f"image:{record.image_id}"
         assert record.extra["train_split_sha256"] == "unknown"
         assert images.read_rgb(image_set.path(record)).shape == (16, 24, 3)
     printed = capsys.readouterr().out

@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
 from dermsynth.errors import InputError
@@ -48,16 +49,30 @@ def test_a_dreambooth_run_becomes_a_diffusers_pipeline(tmp_path, base, images):
         export(checkpoint, tmp_path / "out")
     with pytest.raises(InputError, match="no LoRA adapters"):
         export(checkpoint, tmp_path / "lora", "lora")
-    with pytest.raises(InputError, match="a dreambooth exports as diffusers or lora"):
+    with pytest.raises(InputError, match="a dreambooth exports as diffusers or lora or kohya"):
         export(checkpoint, tmp_path / "vit", "transformers")
 
 
 def test_a_lora_run_becomes_one_small_file(tmp_path, base, images):
-    checkpoint = dreambooth(tmp_path, base, images, lora={"rank": 2, "alpha": 2})
+    # What a YAML file can say of the loss and of the adapters comes through.
+    options = {
+        "lora": {"rank": 2, "alpha": 2, "use_dora": True},
+        "objective": {"prior_loss_weight": {"NV": 1.0, "MEL": 2.0, "SK": 1.0}, "debiased": True, "huber_delta": 0.1},
+        "train_text_encoder": True,
+        "text_encoder_lr": 1e-6,
+    }
+    checkpoint = dreambooth(tmp_path, base, images, **options)
     export(checkpoint, tmp_path / "out", "lora")
     pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
     pipeline.load_lora_weights(tmp_path / "out")
-    assert pipeline.unet.peft_config["default_0"].r == 2
+    config = pipeline.unet.peft_config["default_0"]
+    assert (config.r, config.use_dora) == (2, True)
+    export(checkpoint, tmp_path / "kohya", "kohya")
+    assert [file.name for file in (tmp_path / "kohya").iterdir()] == ["lora.safetensors"]
+    keys = load_file(tmp_path / "kohya/lora.safetensors").keys()
+    assert {key.partition("_mid_block")[0].partition("_text_model")[0] for key in keys} >= {"lora_unet", "lora_te"}
+    (tmp_path / "all").mkdir()
+    assert checkpoint.stat().st_size < dreambooth(tmp_path / "all", base, images).stat().st_size / 2
 
 
 def test_a_classifier_run_becomes_a_transformers_folder(tmp_path, images):

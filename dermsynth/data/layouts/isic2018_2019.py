@@ -1,13 +1,14 @@
 """HAM10000, and the challenges of 2018 and 2019 that were made of it: one column a class, lesions in another table."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dermsynth import lesions
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
 from dermsynth.data.layouts.files import find, list_images, refuse_missing
 from dermsynth.data.layouts.tables import Row, age, known, one_of, require, rows
+from dermsynth.data.manifest import Record
 from dermsynth.errors import InputError
 
 _LESIONS = "without it photographs of one lesion would come to lie in several splits"
@@ -75,21 +76,10 @@ class _Challenge:
             for name, row, where in table:
                 code = self.classes[one_of(row, tuple(self.classes), where)]
                 person, place = about.get(name, (dict.fromkeys(_PEOPLE, ""), ""))
-                record = new_record(
-                    # 2019 adds this to the names of images that it shrank; other sets have them without.
-                    name.removesuffix("_downsampled"),
-                    split=split,
-                    source=self.source,
-                    diagnosis=code,
-                    malignant=lesions.malignancy(code),
-                    lesion_id=known(person, "lesion_id"),
-                    age_approx=age(person, "age_approx", place),
-                    sex=known(person, "sex"),
-                    anatom_site_general=known(person, "anatom_site_general"),
-                    license="CC-BY-NC-4.0",
-                    attribution=self.attribution,
-                )
-                images.append(SourceImage(found[name], record))
+                # 2019 adds this to the names of images that it shrank; other sets have them without.
+                image_id = name.removesuffix("_downsampled")
+                record = _record(image_id, code, person, place, source=self.source, attribution=self.attribution)
+                images.append(SourceImage(found[name], replace(record, split=split)))
         if not parts:
             require(self.table(folder, "Training", "GroundTruth"))
         return Download(tuple(images), tuple(tables), parts == 3, files_without_row=without_row, notes=tuple(notes))
@@ -102,6 +92,29 @@ def _people(table: Path, needed: Sequence[str]) -> dict[str, tuple[Row, str]]:
     optional = [column for column in _PEOPLE if column not in needed]
     there = rows(table, "image", needed, optional) if table.is_file() else ()
     return {name: (row, where) for name, row, where in there}
+
+
+def _record(
+    image_id: str,
+    code: str,
+    person: Row,
+    where: str,
+    years: str = "age_approx",
+    site: str = "anatom_site_general",
+    **credit: str,
+) -> Record:
+    """One image and its lesion, which HAM10000 tells in columns of other names."""
+    return new_record(
+        image_id,
+        diagnosis=code,
+        malignant=lesions.malignancy(code),
+        lesion_id=known(person, "lesion_id"),
+        age_approx=age(person, years, where),
+        sex=known(person, "sex"),
+        anatom_site_general=known(person, site),
+        license="CC-BY-NC-4.0",
+        **credit,
+    )
 
 
 _2018 = _Challenge(
@@ -124,15 +137,7 @@ _2019 = _Challenge(
 
 _TABLES_HAM10000 = ("HAM10000_metadata.csv", "HAM10000_metadata")  # Kaggle's name, and Dataverse's
 _FOLDERS_HAM10000 = ("HAM10000_images_part_1", "HAM10000_images_part_2", "HAM10000_images", "images")
-_CODES_HAM10000 = {
-    "mel": "MEL",
-    "nv": "NV",
-    "bcc": "BCC",
-    "akiec": "AKIEC",
-    "bkl": "BKL",
-    "df": "DF",
-    "vasc": "VASC",
-}
+_CODES_HAM10000 = {code.lower(): code for code in _2018.classes}
 
 
 def _read_ham10000(folder: Path, choices: Choices) -> Download:
@@ -146,19 +151,8 @@ def _read_ham10000(folder: Path, choices: Choices) -> Download:
     for name, row, where in found_rows:
         if row["dx"] not in _CODES_HAM10000:
             raise InputError(f"{where}: dx {row['dx']!r}; expected one of {', '.join(_CODES_HAM10000)}.")
-        code = _CODES_HAM10000[row["dx"]]
-        record = new_record(
-            name,
-            source="ham10000",
-            diagnosis=code,
-            malignant=lesions.malignancy(code),
-            lesion_id=known(row, "lesion_id"),
-            age_approx=age(row, "age", where),
-            sex=known(row, "sex"),
-            anatom_site_general=known(row, "localization"),
-            license="CC-BY-NC-4.0",
-            attribution=_HAM10000,
-        )
+        credit = {"source": "ham10000", "attribution": _HAM10000}
+        record = _record(name, _CODES_HAM10000[row["dx"]], row, where, "age", "localization", **credit)
         images.append(SourceImage(found[name], record))
     return Download(tuple(images), (table,), files_without_row=extra)
 

@@ -1,9 +1,14 @@
-"""The challenge of 2020: patients, mostly without a diagnosis; as JPEG or DICOM."""
+"""The challenge of 2020: patients, mostly without a diagnosis; as JPEG or DICOM.
 
+Its test part has no labels at all, as the challenge keeps them. Those images are other patients', so they are of use
+where no label is needed.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
-from dermsynth.data.layouts.files import find
+from dermsynth.data.layouts.files import find, list_images
 from dermsynth.data.layouts.labels import code_of
 from dermsynth.data.layouts.tables import age, cells, flag, known, require, rows
 from dermsynth.data.splits import UnionFind
@@ -16,9 +21,15 @@ _CREDIT = {
 }
 # `dermsynth phantoms` draws in this layout; its images are nobody's.
 _CREDIT_PHANTOMS = {"source": "phantoms", "license": "CC0-1.0", "attribution": "drawn by dermsynth"}
-_TABLES = ("train.csv", "ISIC_2020_Training_GroundTruth_v2.csv", "ISIC_2020_Training_GroundTruth.csv")
+_SITE = "anatom_site_general_challenge"
+_TRAINING = ("train.csv", "ISIC_2020_Training_GroundTruth_v2.csv", "ISIC_2020_Training_GroundTruth.csv")
+# Kaggle's and the challenge site's columns of image, patient and site.
+_TEST = {
+    "test.csv": ("image_name", "patient_id", _SITE),
+    "ISIC_2020_Test_Metadata.csv": ("image", "patient", "anatom_site_general"),
+}
 # JPEG first: Kaggle has both, and `train` is its DICOM.
-_FOLDERS = (
+_TRAINING_FOLDERS = (
     "jpeg/train",
     "ISIC_2020_Training_JPEG/train",
     "ISIC_2020_Training_JPEG",
@@ -26,20 +37,48 @@ _FOLDERS = (
     "ISIC_2020_Training_Dicom/train",
     "ISIC_2020_Training_Dicom",
 )
+_TEST_FOLDERS = (
+    "jpeg/test",
+    "ISIC_2020_Test_JPEG/ISIC_2020_Test_Input",
+    "ISIC_2020_Test_JPEG",
+    "ISIC_2020_Test_Input",
+    "test",
+    "ISIC_2020_Test_Dicom/test",
+    "ISIC_2020_Test_Dicom",
+)
 _DUPLICATES = "ISIC_2020_Training_Duplicates.csv"
-_SITE = "anatom_site_general_challenge"
 _NOS = "lentigo nos"  # "not otherwise specified": which of the lentigines is not known
 
 
 def _read(folder: Path, choices: Choices) -> Download:
-    """The training set under its Kaggle or its challenge-site names; the test set has no labels."""
-    table = next((folder / name for name in _TABLES if (folder / name).is_file()), folder / _TABLES[0])
+    """The parts that are there, under their Kaggle or their challenge-site names."""
+    training = next((p for name in _TRAINING if (p := folder / name).is_file()), None)
+    test = next((p for name in _TEST if (p := folder / name).is_file()), None)
+    if training is None and test is not None:
+        return _read_test(folder, test)
+    labelled = _read_training(folder, require(training or folder / _TRAINING[0]))
+    if test is None:
+        return labelled
+    if not list_images(*(folder / name for name in _TEST_FOLDERS)):
+        # Kaggle's two tables come together, whichever images are downloaded.
+        return replace(labelled, notes=(f"the test part is left out, as none of the images of {test.name} is there",))
+    unlabelled = _read_test(folder, test)
+    return replace(
+        labelled,
+        images=labelled.images + unlabelled.images,
+        tables=labelled.tables + unlabelled.tables,
+        files_without_row=labelled.files_without_row + unlabelled.files_without_row,
+        notes=unlabelled.notes,
+    )
+
+
+def _read_training(folder: Path, table: Path) -> Download:
     optional = ("lesion_id", "diagnosis", "sex", "age_approx", _SITE)
-    everything = list(rows(require(table), "image_name", ("patient_id", "target"), optional))
+    everything = list(rows(table, "image_name", ("patient_id", "target"), optional))
     duplicates = folder / _DUPLICATES
     dropped = second_of_pairs(duplicates, {name for name, _, _ in everything}) if duplicates.is_file() else set()
     kept = [row for row in everything if row[0] not in dropped]
-    found, extra = find([name for name, _, _ in kept], [folder / name for name in _FOLDERS], table, dropped)
+    found, extra = find([name for name, _, _ in kept], [folder / name for name in _TRAINING_FOLDERS], table, dropped)
     images: list[SourceImage] = []
     for name, row, where in kept:
         word = known(row, "diagnosis")
@@ -63,6 +102,26 @@ def _read(folder: Path, choices: Choices) -> Download:
     return Download(tuple(images), tables, False, len(dropped), extra)
 
 
+def _read_test(folder: Path, table: Path) -> Download:
+    image, patient, site = _TEST[table.name]
+    named = list(rows(table, image, (patient,), ("sex", "age_approx", site)))
+    found, extra = find([name for name, _, _ in named], [folder / name for name in _TEST_FOLDERS], table)
+    images = []
+    for name, row, where in named:
+        record = new_record(
+            name,
+            split="test",
+            patient_id=known(row, patient),
+            anatom_site_general=known(row, site),
+            age_approx=age(row, "age_approx", where),
+            sex=known(row, "sex"),
+            **_CREDIT,
+        )
+        images.append(SourceImage(found[name], record))
+    note = f"{len(images)} images of {table.name} have no label; a split by shares leaves them in test"
+    return Download(tuple(images), (table,), files_without_row=extra, notes=(note,))
+
+
 def second_of_pairs(table: Path, present: set[str]) -> set[str]:
     """The images to drop by a list of duplicate pairs; of a chain of pairs one image stays.
 
@@ -78,4 +137,4 @@ def second_of_pairs(table: Path, present: set[str]) -> set[str]:
     return {name for name in named if pairs.find(name) != name}
 
 
-ISIC2020 = Layout("isic2020", _TABLES, _read)
+ISIC2020 = Layout("isic2020", (*_TRAINING, *_TEST), _read)

@@ -15,7 +15,7 @@ from dermsynth.data.layouts.isic2018_2019 import HAM10000, ISIC2018, ISIC2019
 from dermsynth.data.layouts.isic2020 import ISIC2020
 from dermsynth.data.layouts.isic2024 import ISIC2024
 from dermsynth.errors import InputError
-from dermsynth.files import refuse_links_out
+from dermsynth.files import reading, refuse_links_out
 from dermsynth.lesions import MALIGNANCY_CLASSES
 
 LayoutName = Literal[
@@ -75,7 +75,9 @@ def read_download(
     if not folder.is_dir():
         what = "a file; unpack it and give the folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {what}.")
-    if not any(folder.iterdir()):
+    with reading(folder):
+        empty = not any(folder.iterdir())
+    if empty:
         raise InputError(f"{folder}: the folder is empty. Unpack a download into it.")
     refuse_links_out(folder)
     chosen, why = _recognise(folder, choices, among) if layout == "auto" else (LAYOUTS[layout], "named by --layout")

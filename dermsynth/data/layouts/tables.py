@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dermsynth.errors import InputError
+from dermsynth.files import reading
 
 Row = dict[str, str]
 
@@ -43,10 +44,10 @@ def cells(
         The cells without surrounding blanks, and where the row stands, for messages.
 
     Raises:
-        InputError: a column is missing, a row is longer or shorter than the header, or this is no CSV.
+        InputError: a column is missing, a row is longer or shorter than the header, or this is no CSV that can be read.
     """
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with reading(table), table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, header)
             columns = reader.fieldnames or []
             missing = [name for name in needed if name not in columns]
@@ -92,11 +93,17 @@ def rows(
 
 
 def has_column(table: Path, column: str) -> bool:
-    """Whether a file is a CSV with this column."""
+    """Whether a file is there and is a CSV with this column.
+
+    Raises:
+        InputError: it is there and cannot be read.
+    """
+    if not table.is_file():
+        return False
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with reading(table), table.open(newline="", encoding="utf-8-sig") as file:
             return column in next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (UnicodeDecodeError, csv.Error):
         return False
 
 

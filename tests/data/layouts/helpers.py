@@ -1,6 +1,7 @@
 """What the tests of readers share."""
 
 import csv
+import shutil
 
 from dermsynth.data.layouts.recognise import read_download
 
@@ -27,6 +28,19 @@ def cells(table, column):
     """One column of a CSV."""
     with table.open(newline="", encoding="utf-8-sig") as file:
         return [row[column] for row in csv.DictReader(file)]
+
+
+def lay_out(folder, table, column, *places):
+    """A download of which only an official table is real: it, and an empty image for each of its rows.
+
+    Returns:
+        The names of the images.
+    """
+    shutil.copy(table, folder)
+    names = cells(table, column)
+    for number, name in enumerate(names):
+        touch(folder / places[number % len(places)] / f"{name}.jpg")
+    return names
 
 
 def rewrite(path, old, new):

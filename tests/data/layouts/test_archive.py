@@ -6,6 +6,7 @@ from dermsynth.data.layouts.download import Choices
 from dermsynth.data.layouts.recognise import read_download
 from dermsynth.errors import InputError
 from tests.data.layouts.helpers import read, rewrite, touch, write
+from tests.rights import without_rights
 
 HEADER = (
     "isic_id,attribution,copyright_license,age_approx,anatom_site_general,diagnosis_1,diagnosis_2,diagnosis_3,"
@@ -120,6 +121,13 @@ def test_another_metadata_csv_is_no_archive(tmp_path):
     write(tmp_path / "metadata.csv", "file_name,image_id", "a.jpg,a")
     with pytest.raises(InputError, match="no known layout"):
         read(tmp_path)
+
+
+def test_a_table_that_cannot_be_read_is_named_and_not_passed_over(archive):
+    table = archive / "metadata.csv"
+    with without_rights(table), pytest.raises(InputError) as error:
+        read(archive)
+    assert str(error.value) == f"{table}: cannot be read (Permission denied)."
 
 
 CLASSES = "AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,MEL,NV,SCCKA,VASC"

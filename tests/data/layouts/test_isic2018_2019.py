@@ -8,7 +8,7 @@ import pytest
 from dermsynth.data.layouts.download import Choices
 from dermsynth.data.layouts.recognise import read_download
 from dermsynth.errors import InputError
-from tests.data.layouts.helpers import cells, read, rewrite, touch, write
+from tests.data.layouts.helpers import lay_out, read, rewrite, touch, write
 
 
 @pytest.fixture
@@ -189,9 +189,7 @@ def test_isic2018_without_its_test_labels_has_none(isic2018):
 class TestOfficialCounts:
     def test_ham10000(self, real_data, tmp_path):
         table = real_data / "isic_csv" / "HAM10000_metadata.csv"
-        shutil.copy(table, tmp_path)
-        for number, name in enumerate(cells(table, "image_id")):
-            touch(tmp_path / f"HAM10000_images_part_{1 + number % 2}" / f"{name}.jpg")
+        lay_out(tmp_path, table, "image_id", "HAM10000_images_part_1", "HAM10000_images_part_2")
         records, _ = read(tmp_path)
         # Tschandl et al. 2018, table 1; ISIC 2018 task 3 has the same images and classes.
         assert Counter(r.diagnosis for r in records.values()) == {
@@ -206,11 +204,9 @@ class TestOfficialCounts:
         assert len({r.lesion_id for r in records.values()}) == 7470
 
     def test_isic2019(self, real_data, tmp_path):
-        for end in ("GroundTruth", "Metadata"):
-            shutil.copy(real_data / "isic_csv" / f"ISIC_2019_Training_{end}.csv", tmp_path)
-        names = cells(tmp_path / "ISIC_2019_Training_GroundTruth.csv", "image")
-        for name in names:
-            touch(tmp_path / "ISIC_2019_Training_Input" / f"{name}.jpg")
+        truth, about = (real_data / "isic_csv" / f"ISIC_2019_Training_{end}.csv" for end in ("GroundTruth", "Metadata"))
+        names = lay_out(tmp_path, truth, "image", "ISIC_2019_Training_Input")
+        shutil.copy(about, tmp_path)
         records, _ = read(tmp_path)
         assert len(records) == len(names) == 25331
         assert Counter(r.diagnosis for r in records.values()) == {

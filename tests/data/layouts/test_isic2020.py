@@ -5,8 +5,9 @@ import shutil
 import pytest
 
 from dermsynth.data.layouts.isic2020 import second_of_pairs
-from dermsynth.data.layouts.recognise import LAYOUTS, read_download
-from tests.data.layouts.helpers import cells, read, touch
+from dermsynth.data.layouts.recognise import read_download
+from dermsynth.errors import InputError
+from tests.data.layouts.helpers import cells, lay_out, read, rewrite, touch, write
 
 
 def test_records(isic2020):
@@ -26,7 +27,9 @@ def test_records(isic2020):
     assert {r.split for r in records.values()} == {"unused"}
 
 
-@pytest.mark.parametrize("table", LAYOUTS["isic2020"].signs)
+@pytest.mark.parametrize(
+    "table", ["train.csv", "ISIC_2020_Training_GroundTruth.csv", "ISIC_2020_Training_GroundTruth_v2.csv"]
+)
 @pytest.mark.parametrize("place", ["train", "jpeg/train", "ISIC_2020_Training_JPEG/train"])
 def test_every_name_that_the_set_comes_under(isic2020, table, place):
     (isic2020 / "train.csv").rename(isic2020 / table)
@@ -87,13 +90,90 @@ def test_dicom_files_are_taken_where_there_is_no_jpeg(isic2020):
     assert {image.path.suffix for image in download.images} == {".dcm"}
 
 
+TEST_PARTS = {
+    "kaggle": ("test.csv", "image_name,patient_id,sex,age_approx,anatom_site_general_challenge", "jpeg/test", "jpg"),
+    "kaggle-dicom": ("test.csv", "image_name,patient_id,sex,age_approx,anatom_site_general_challenge", "test", "dcm"),
+    "site": ("ISIC_2020_Test_Metadata.csv", "image,patient,sex,age_approx,anatom_site_general", "test", "jpg"),
+    "site-folder": (
+        "ISIC_2020_Test_Metadata.csv",
+        "image,patient,sex,age_approx,anatom_site_general",
+        "ISIC_2020_Test_JPEG/ISIC_2020_Test_Input",
+        "jpg",
+    ),
+}
+
+
+def add_test_part(folder, kind="kaggle"):
+    """Two images of one more patient, without labels."""
+    table, header, place, suffix = TEST_PARTS[kind]
+    write(folder / table, header, "ISIC_0000011,IP_3,female,30,torso", "ISIC_0000012,IP_3,,,")
+    for name in ("ISIC_0000011", "ISIC_0000012"):
+        touch(folder / place / f"{name}.{suffix}")
+    return folder / table
+
+
+@pytest.mark.parametrize("kind", TEST_PARTS)
+def test_the_test_part_has_patients_and_no_labels(isic2020, kind):
+    table = add_test_part(isic2020, kind)
+    records, download = read(isic2020)
+    assert list(records)[-2:] == ["ISIC_0000011", "ISIC_0000012"]
+    assert len(records) == 6
+    one, other = records["ISIC_0000011"], records["ISIC_0000012"]
+    assert (one.diagnosis, one.malignant, one.split) == ("", None, "test")
+    assert (one.patient_id, one.sex, one.age_approx, one.anatom_site_general) == ("IP_3", "female", 30.0, "torso")
+    assert (other.patient_id, other.sex, other.age_approx, other.anatom_site_general) == ("IP_3", "", None, "")
+    assert one.license == "CC-BY-NC-4.0"
+    assert table in download.tables
+    assert not download.official_split
+    assert download.notes == (f"2 images of {table.name} have no label; a split by shares leaves them in test",)
+
+
+@pytest.mark.parametrize("kind", TEST_PARTS)
+def test_the_test_part_may_be_alone(isic2020, kind):
+    (isic2020 / "train.csv").unlink()
+    table = add_test_part(isic2020, kind)
+    layout, why, download = read_download(isic2020)
+    assert (layout.name, why) == ("isic2020", f"found {table.name}")
+    assert [image.record.image_id for image in download.images] == ["ISIC_0000011", "ISIC_0000012"]
+
+
+def test_a_test_table_without_its_images_is_no_obstacle_and_half_of_them_are(isic2020):
+    table = add_test_part(isic2020)
+    shutil.rmtree(isic2020 / "jpeg")
+    records, download = read(isic2020)
+    assert len(records) == 4
+    assert download.notes == ("the test part is left out, as none of the images of test.csv is there",)
+    assert table not in download.tables
+    touch(isic2020 / "test" / "ISIC_0000012.dcm")
+    with pytest.raises(InputError, match=r"test\.csv: 1 of 2 images .* missing: ISIC_0000011"):
+        read(isic2020)
+
+
+def test_a_bad_cell_of_the_test_part_is_named(isic2020):
+    rewrite(add_test_part(isic2020), ",30,", ",young,")
+    with pytest.raises(InputError, match=r"test\.csv, line 2: age_approx 'young'"):
+        read(isic2020)
+
+
+@pytest.mark.real_data
+def test_the_official_counts_of_the_test_part(real_data, tmp_path):
+    table = real_data / "isic_csv" / "ISIC_2020_Test_Metadata.csv"
+    lay_out(tmp_path, table, "image", "ISIC_2020_Test_Input")
+    records, download = read(tmp_path)
+    # 10,982 images of 690 patients (challenge2020.isic-archive.com), none of whom is in the training part.
+    assert len(records) == 10982
+    patients = {r.patient_id for r in records.values()}
+    assert len(patients) == 690
+    assert patients.isdisjoint(cells(real_data / "isic_csv" / "ISIC_2020_Training_GroundTruth.csv", "patient_id"))
+    assert {(r.split, r.diagnosis, r.malignant) for r in records.values()} == {("test", "", None)}
+    assert sum(r.anatom_site_general == "" for r in records.values()) == 351
+    assert download.files_without_row == 0
+
+
 @pytest.mark.real_data
 def test_the_official_counts(real_data, tmp_path):
     official = real_data / "isic_csv"
-    names = cells(official / "ISIC_2020_Training_GroundTruth.csv", "image_name")
-    for name in names:
-        touch(tmp_path / "train" / f"{name}.jpg")
-    shutil.copy(official / "ISIC_2020_Training_GroundTruth.csv", tmp_path)
+    names = lay_out(tmp_path, official / "ISIC_2020_Training_GroundTruth.csv", "image_name", "train")
     records, _ = read(tmp_path)
     # 33,126 images, 2,056 patients, 584 melanomas (Rotemberg et al. 2021).
     assert len(records) == len(names) == 33126

@@ -1,0 +1,49 @@
+"""Work that one or some of a run's processes do while the others wait; where one fails, all fail and none waits on."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from dermsynth.errors import InputError
+
+_T = TypeVar("_T")
+
+
+def rank_and_ranks(trainer: Any) -> tuple[int, int]:
+    """Which process this is, and of how many; the only one without a trainer."""
+    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+
+
+def done_by(workers: Iterable[int], work: Callable[[], object], trainer: Any) -> None:
+    """Let some processes do their work, and go on when all of them have.
+
+    Args:
+        workers: ranks of those that do it.
+        work: what each of them does.
+        trainer: of this process; without one there is no other process.
+
+    Raises:
+        InputError: another process failed; where this one did, its own exception.
+    """
+    if trainer is None:
+        work()
+        return
+    failure: Exception | None = None
+    message: str | None = None
+    workers = list(workers)
+    if trainer.global_rank in workers:
+        try:
+            work()
+        except Exception as error:  # raised below, when the others know of it
+            failure, known = error, isinstance(error, InputError)
+            message = str(error) if known else f"process {trainer.global_rank} failed: {error!r}"
+    for rank in workers:
+        said = trainer.strategy.broadcast(message, rank)
+        if said is not None:
+            raise failure or InputError(said)
+
+
+def told_by_first(find: Callable[[], _T], trainer: Any) -> _T:
+    """What the first process finds, in all of them: another may see a shared folder a moment later, and otherwise."""
+    found: list[_T] = []
+    done_by([0], lambda: found.append(find()), trainer)
+    return trainer.strategy.broadcast(found[0] if found else None, 0) if trainer else found[0]

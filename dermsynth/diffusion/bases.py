@@ -1,0 +1,106 @@
+"""A base by its name: found, and of a kind that is supported, or refused before anything large is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from dermsynth.errors import InputError
+from dermsynth.files import read_json
+from dermsynth.hub import explain_missing, first_line, is_folder_name, local_folder
+
+INDEX = "model_index.json"
+SUPPORTED = (
+    "Give a Stable Diffusion 1.x or 2.x pipeline of the class StableDiffusionPipeline: a hub id such as "
+    f"stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with {INDEX}."
+)
+ADVICE = "Copy or download it again."
+PARTS_WITH_WEIGHTS = ("text_encoder", "unet", "vae")
+
+
+def check_base(base: str) -> Path | None:
+    """Find a base and look at its configuration.
+
+    Args:
+        base: hub id or folder.
+
+    Returns:
+        The folder; none if it is a hub id.
+
+    Raises:
+        InputError: there is no such folder or id, it may not be read, or it is another kind of model.
+    """
+    folder = local_folder(base)
+    if folder is None and (is_folder_name(base) or base.count("/") != 1):
+        raise InputError(f"model.base: {explain_missing(base, '--model.base', INDEX)} {SUPPORTED}")
+    kind = read_json(_file(base, folder, INDEX), ADVICE).get("_class_name")
+    if kind != "StableDiffusionPipeline":
+        raise InputError(f"model.base: {base} is a {kind}. {SUPPORTED}")
+    _check_unet(base, read_json(_file(base, folder, "unet/config.json"), ADVICE))
+    if folder is not None:
+        _check_files(folder)
+    return folder
+
+
+def _check_unet(base: str, config: dict[str, Any]) -> None:
+    if config.get("addition_embed_type"):
+        raise InputError(f"model.base: the UNet of {base} is one of Stable Diffusion XL. {SUPPORTED}")
+    channels = (config.get("in_channels", 4), config.get("out_channels", 4))
+    if channels[0] != channels[1]:
+        kind = "an inpainting model" if channels == (9, 4) else "a model that also takes another image"
+        raise InputError(
+            f"model.base: the UNet of {base} has {channels[0]} channels in and {channels[1]} out, so it is {kind}. "
+            f"{SUPPORTED}"
+        )
+
+
+def _check_files(folder: Path) -> None:
+    # Without its files transformers makes an empty tokenizer, without a word.
+    words = folder / "tokenizer"
+    layouts = (["tokenizer.json"], ["vocab.json", "merges.txt"])
+    if not any(all((words / name).is_file() for name in layout) for layout in layouts):
+        raise InputError(f"model.base: {words} has neither tokenizer.json nor both of vocab.json and merges.txt.")
+    for part in PARTS_WITH_WEIGHTS:
+        if not list((folder / part).glob("*.safetensors")) and list((folder / part).glob("*.bin")):
+            raise InputError(
+                f"model.base: {folder / part} has its weights as .bin, which may run code when it is read, and not as "
+                ".safetensors. If you trust it, convert the folder: StableDiffusionPipeline.from_pretrained(FOLDER)"
+                ".save_pretrained(NEW_FOLDER)."
+            )
+
+
+def _file(base: str, folder: Path | None, name: str) -> Path:
+    """A small file of a base, downloaded if need be."""
+    if folder is not None:
+        if not (folder / name).is_file():
+            raise InputError(f"model.base: {base} has no {name}. {SUPPORTED}")
+        return folder / name
+    try:
+        return Path(hf_hub_download(base, name))
+    except GatedRepoError as error:
+        raise InputError(
+            f"model.base: {base} is gated. Accept its terms at https://huggingface.co/{base}, and log in with "
+            "`hf auth login` or set HF_TOKEN."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"model.base: the Hugging Face hub has no model {base}, or it is private: log in with `hf auth login`. "
+            f"{SUPPORTED}"
+        ) from error
+    except (LocalEntryNotFoundError, ConnectionError) as error:  # offline by choice or by chance
+        raise InputError(
+            f"model.base: {base} is not in the cache of the Hugging Face hub, which cannot be reached. Download it "
+            f"where there is internet (`hf download {base}`), or give its folder."
+        ) from error
+    except EntryNotFoundError as error:
+        raise InputError(f"model.base: {base} has no {name}. {SUPPORTED}") from error
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise InputError(f"model.base: {base}: {first_line(error)} {SUPPORTED}") from error

@@ -1,0 +1,58 @@
+"""What makes a training step faster without changing what it computes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# diffusers' own list for regional compilation holds the transformer blocks alone; the residual blocks are as many again
+# and have the group norms, which gain most from being fused with their neighbours.
+_REPEATED = ("BasicTransformerBlock", "ResnetBlock2D")
+# Shapes of one kind of block that may be compiled; the residual blocks of Stable Diffusion 1.5 have 14.
+_SHAPES = 64
+
+
+def compile_blocks(unet: nn.Module) -> None:
+    """Compile the residual and transformer blocks of a diffusers UNet for training, each at its first use.
+
+    A shape of a block is compiled once, so training starts sooner than with the whole UNet compiled. The blocks stay in
+    place and their weights keep their names.
+    """
+    torch._dynamo.config.cache_size_limit = max(_SHAPES, torch._dynamo.config.cache_size_limit)
+    for block in unet.modules():
+        if type(block).__name__ in _REPEATED:
+            block.forward = _compiled_where_trained(block.forward)
+
+
+def _compiled_where_trained(forward: Callable[..., Any]) -> Callable[..., Any]:
+    # Static: a kernel for every size would be slower than a kernel for each.
+    compiled = torch.compile(forward, dynamic=False)
+
+    def either(*args: Any, **kwargs: Any) -> Any:
+        # Validation and samples come in batches of other sizes, and each would have to be compiled.
+        return (compiled if torch.is_grad_enabled() else forward)(*args, **kwargs)
+
+    return either
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the CPU without waiting for what the device has yet to do.
+
+    Only a copy from pinned memory is queued like any other work; PyTorch keeps that memory until it is done.
+    """
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a number over all processes, queued on the device; the number itself where there is one process.
+
+    Lightning's own `sync_dist` waits at a barrier first.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    total = value.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()

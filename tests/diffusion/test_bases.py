@@ -1,0 +1,167 @@
+"""Bases that are not there, not allowed or not supported: what is said, and that nothing else happens."""
+
+import json
+import re
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dermsynth.diffusion.dreambooth import DreamBooth
+from dermsynth.diffusion.parts import load_parts, tensors_sha256
+from dermsynth.diffusion.sampling import Sampling
+from dermsynth.errors import InputError
+from tests.diffusion.test_dreambooth import data_of, trainer_of
+
+
+@pytest.fixture
+def copy(base, tmp_path):
+    """A copy of the tiny pipeline to break."""
+    return shutil.copytree(base, tmp_path / "copy")
+
+
+def change(file, **values):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+@pytest.fixture
+def hub(base, tmp_path, monkeypatch):
+    """A Hugging Face hub on this machine that has one model, `someone/tiny`."""
+
+    refusals = {"gated": (403, "GatedRepo"), "absent": (401, "RepoNotFound"), "empty": (404, "EntryNotFound")}
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            _, _, name, *rest = self.path.split("/")
+            file = Path(base, *rest[2:])
+            code, error = refusals.get(name, (200, "") if file.is_file() else (404, "EntryNotFound"))
+            content = file.read_bytes() if code == 200 else b""
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(content)))
+            for key, value in (("X-Error-Code", error), ("X-Repo-Commit", "0" * 40), ("ETag", f'"{len(content)}"')):
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815  (the name that the class asks for)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("someone/gated", "someone/gated is gated. Accept its terms at https://huggingface.co/someone/gated"),
+        ("someone/absent", "the Hugging Face hub has no model someone/absent, or it is private: log in"),
+        ("someone/empty", "someone/empty has no model_index.json. Give a Stable Diffusion 1.x or 2.x pipeline"),
+        ("some--one/x", "Give a Stable Diffusion 1.x or 2.x pipeline"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_plainly(hub, name, message):
+    with pytest.raises(InputError, match=re.escape("model.base: ") + ".*" + re.escape(message)):
+        load_parts(name)
+
+
+def test_a_hub_that_is_not_to_be_asked_is_not_asked(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("network"))
+    with pytest.raises(InputError, match=r"someone/else is not in the cache .* \(`hf download someone/else`\)"):
+        load_parts("someone/else")
+
+
+def test_a_hub_id_gives_the_model_and_offline_it_comes_from_the_cache(base, hub, monkeypatch):
+    expected = tensors_sha256(load_parts(base).unet.parameters())
+    assert tensors_sha256(load_parts("someone/tiny").unet.parameters()) == expected
+    hub.shutdown()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert tensors_sha256(load_parts("someone/tiny").unet.parameters()) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "is a StableDiffusionXLPipeline"),
+        ("model_index.json", {"_class_name": "StableDiffusionInpaintPipeline"}, "is a StableDiffusionInpaintPipeline"),
+        ("unet/config.json", {"in_channels": 9}, "has 9 channels in and 4 out, so it is an inpainting model"),
+        ("unet/config.json", {"in_channels": 8}, "so it is a model that also takes another image"),
+        ("unet/config.json", {"addition_embed_type": "text_time"}, "is one of Stable Diffusion XL"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type 'sample'"),
+    ],
+)
+def test_other_kinds_of_models_are_refused_with_what_is_supported(copy, file, values, message):
+    change(copy / file, **values)
+    with pytest.raises(InputError, match=f"{message}.*(Give a Stable Diffusion 1.x or 2.x|are supported)"):
+        DreamBooth(str(copy))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ],
+)
+def test_a_missing_file_is_named_or_its_part_is(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=rf"model\.base: .*{name.split('/')[0]}"):
+        load_parts(str(copy))
+
+
+def test_weights_that_could_run_code_are_not_read(copy):
+    weights = copy / "unet/diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(InputError, match=r"unet has its weights as \.bin, .* convert the folder"):
+        load_parts(str(copy))
+
+
+def overflowing(copy, name):
+    """Make a layer of the VAE give numbers that float32 holds and float16 does not."""
+    file = copy / "vae/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights[name] = weights[name] * 1e6
+    save_file(weights, file, metadata={"format": "pt"})
+    return str(copy)
+
+
+@pytest.mark.parametrize(("precision", "works"), [("32-true", True), ("bf16-true", True), ("16-true", False)])
+def test_a_vae_that_is_broken_in_half_precision_is_found_at_its_first_use(copy, sets, tmp_path, precision, works):
+    model = DreamBooth(overflowing(copy, "encoder.conv_in.weight"))
+    trainer = trainer_of(tmp_path, 1, precision=precision, limit_val_batches=0)
+    if works:
+        trainer.fit(model, data_of(sets))
+        return
+    with pytest.raises(InputError, match=r"the VAE of .*copy gives NaN or infinity in float16\. Give --trainer"):
+        trainer.fit(model, data_of(sets))
+
+
+def test_images_of_nan_are_no_images(copy):
+    model = DreamBooth(overflowing(copy, "decoder.conv_in.weight"), sampling=Sampling(1, 1.0))
+    assert model.sample(["melanoma"], [1]).shape == (1, 16, 16, 3)
+    with pytest.raises(InputError, match=r"model\.base: its images are NaN\. If its VAE"):
+        model.half().sample(["melanoma"], [1])

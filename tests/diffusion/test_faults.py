@@ -1,0 +1,162 @@
+"""Faults of diffusers' `train_dreambooth.py`, and of the trainers after it, that ours does not have.
+
+Those of these that are not below, and where they are tested:
+
+- every rank draws the same noise and timesteps: test_dreambooth.py, `test_noise_differs_between_ranks_steps_and_epochs`
+- every rank makes the same class images: tests/data/test_modules.py, `test_generation_gives_each_image_a_seed_of_its_
+  index_alone`; tests/callbacks/test_image_set_writer.py, `test_two_processes_make_the_images_of_one`
+- `snr_gamma` with class images crashes, or weighs only the instances: test_dreambooth.py,
+  `test_min_snr_weighs_each_sample_of_the_batch`
+- a resumed run skips no data, takes a step too many and ends with other weights: test_dreambooth.py,
+  `test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one`
+- noise is added in half precision, in 192 levels of 1,000: test_objective.py,
+  `test_half_precision_latents_keep_a_thousand_noise_levels`; test_dreambooth.py,
+  `test_half_precision_weights_train_with_float32_noise_levels`
+- class images are JPEG, the instances are not: tests/data/test_images.py,
+  `test_a_written_png_reads_back_the_same_and_is_recognised` (the one encoder of both)
+- every step waits for the device: test_speed.py, `test_no_step_waits_for_the_device`
+- LoRA files that A1111 and ComfyUI cannot read: test_lora.py, `test_kohyas_…`
+- caches that keep one sample of a latent, take another VAE's, or pair it with another's prompt, and ranks that see a
+  share of it: tests/data/test_latent_cache.py, test_cached_training.py
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from lightning import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from transformers import CLIPTextModel
+
+from callbacks.sample_grid import SampleGrid
+from dermsynth.diffusion.dreambooth import DreamBooth
+from dermsynth.diffusion.lora import LoRA
+from dermsynth.diffusion.sampling import Sampling
+from dermsynth.errors import InputError
+from dermsynth.schedules import WarmupCosine
+from tests.diffusion.test_dreambooth import data_of, trainer_of
+
+
+def optimizer(parameters):
+    return torch.optim.AdamW(parameters, lr=1e-3)
+
+
+class Watch(Callback):
+    """Keeps the learning rates of each step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.rates.append([group["lr"] for group in optimizer.param_groups])
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)], ids=["full", "lora"])
+def test_a_warm_up_is_honoured_before_a_constant_rate_and_so_is_the_text_encoders_own(base, sets, tmp_path, lora):
+    watch = Watch()
+    model = DreamBooth(
+        base,
+        train_text_encoder=True,
+        text_encoder_lr=1e-4,
+        lora=lora,
+        optimizer=optimizer,
+        lr_scheduler=lambda o: WarmupCosine(o, warmup_steps=4, total_steps=6, floor=1.0),
+    )
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer_of(tmp_path, 6, [watch], limit_val_batches=0).fit(model, data_of(sets))
+    expected = [[share * 1e-3, share * 1e-4] for share in (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)]
+    assert watch.rates == [pytest.approx(rates) for rates in expected]
+    # AdamW's steps are about as long as the rate.
+    moved = dict.fromkeys(("unet", "text_encoder"), 0.0)
+    for name, value in model.state_dict().items():
+        part = name.partition(".")[0]
+        if part in moved:
+            moved[part] = max(moved[part], float((value - before[name]).abs().max()))
+    assert 5 < moved["unet"] / moved["text_encoder"] < 20
+
+
+def test_a_rate_for_a_text_encoder_that_is_not_trained_is_refused(base):
+    with pytest.raises(InputError, match=r"model\.text_encoder_lr: it is not trained"):
+        DreamBooth(base, text_encoder_lr=1e-5)
+
+
+def test_stray_files_change_nothing(sets, tmp_path):
+    batches = []
+    for stray in (False, True):
+        real, prior = (shutil.copytree(folder, tmp_path / f"{stray}/{folder.name}") for folder in sets)
+        if stray:
+            for folder in (real, prior, real / "images", prior / "images"):
+                (folder / ".DS_Store").write_bytes(b"\0")
+                (folder / "a.png").write_bytes(b"no image")
+        data = data_of((real, prior))
+        data.setup("fit")
+        batches.append(list(data.train_dataloader()))
+    assert [batch["image_id"] for batch in batches[0]] == [batch["image_id"] for batch in batches[1]]
+    assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(*batches, strict=True))
+
+
+def test_a_base_in_a_folder_is_trained_without_network(base, sets, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("network"))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: pytest.fail("network"))
+    model = DreamBooth(base, optimizer=optimizer)
+    trainer = trainer_of(tmp_path, 1, limit_val_batches=1)
+    trainer.fit(model, data_of(sets))
+    assert trainer.global_step == 1
+
+
+def test_samples_and_validations_load_each_part_once(base, sets, tmp_path, monkeypatch):
+    loaded = []
+    for kind in (AutoencoderKL, CLIPTextModel, UNet2DConditionModel):
+        load = kind.from_pretrained
+
+        def counting(*arguments, load=load, name=kind.__name__, **options):
+            loaded.append(name)
+            return load(*arguments, **options)
+
+        monkeypatch.setattr(kind, "from_pretrained", counting)
+    model = DreamBooth(base, optimizer=optimizer, sampling=Sampling(1, 1.0))
+    grid = SampleGrid(["a dermoscopic image of nevus"], columns=1)
+    trainer = trainer_of(tmp_path, 2, [grid], limit_val_batches=1, val_check_interval=1)
+    trainer.logger = TensorBoardLogger(tmp_path, name="", version="")
+    trainer.fit(model, data_of(sets))
+    assert sorted(loaded) == ["AutoencoderKL", "CLIPTextModel", "UNet2DConditionModel"]
+    assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+TWO_RANKS = """
+import sys
+import torch
+from lightning import Callback, Trainer
+from pathlib import Path
+from dermsynth.diffusion.dreambooth import DreamBooth
+from tests.diffusion.test_dreambooth import data_of
+folder, base, *sets = sys.argv[1:]
+
+class Keep(Callback):
+    def on_train_batch_end(self, trainer, model, outputs, batch, number):
+        torch.save({"ids": batch["image_id"], "loss": outputs["loss"].detach(),
+                    "logged": trainer.callback_metrics["train/loss"], "weights": model.unet.state_dict()},
+                   Path(folder) / f"{trainer.global_rank}.pt")
+
+trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", max_steps=1, callbacks=[Keep()], logger=False,
+                  enable_checkpointing=False, enable_progress_bar=False, limit_val_batches=0,
+                  use_distributed_sampler=False, default_root_dir=folder)
+trainer.fit(DreamBooth(base), datamodule=data_of([Path(s) for s in sets]))
+"""
+
+
+@pytest.mark.slow
+def test_the_logged_loss_is_that_of_all_ranks(base, sets, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", TWO_RANKS, str(tmp_path), base, *map(str, sets)]
+    subprocess.run(command, env=environment, check=True, timeout=300, cwd=Path(__file__).parents[2])
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert not {*one["ids"]} & {*other["ids"]}
+    assert one["loss"] != other["loss"]
+    assert one["logged"] == other["logged"] == pytest.approx(float(one["loss"] + other["loss"]) / 2)
+    assert all(torch.equal(value, other["weights"][name]) for name, value in one["weights"].items())

@@ -1,0 +1,145 @@
+"""prepare, end to end: near-duplicates, folds, official splits, and the real sets."""
+
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+
+from dermsynth.data import manifest
+from dermsynth.data.modules import ClassificationData
+from dermsynth.tools.prepare import prepare
+from tests.tools.drawn import go
+
+
+def copied(source, original, copy):
+    """Make one image of a download a mirrored second export of another one."""
+    picture = cv2.imread(str(source / "train" / f"{original}.jpg"))
+    cv2.imwrite(str(source / "train" / f"{copy}.jpg"), picture[:, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+
+
+def test_near_duplicates_join_patients(source, tmp_path, capsys):
+    # two patients' images; which two splits they would fall into does not matter
+    copied(source, "ISIC_0000001", "ISIC_0000010")
+    go(source, tmp_path / "set")
+    image_set = manifest.read(tmp_path / "set")
+    group_of = {r.image_id: r.group for r in image_set.records}
+    assert group_of["ISIC_0000001"] == group_of["ISIC_0000010"]
+    assert len(set(group_of.values())) == 7
+    assert image_set.info["near_duplicates"]["pairs"] == [["ISIC_0000001", "ISIC_0000010"]]
+    printed = capsys.readouterr().out
+    assert "1 pair of near-duplicates, which join 2 groups to 1: ISIC_0000001 = ISIC_0000010" in printed
+    assert "IP_" not in printed
+
+    go(source, tmp_path / "without", near_duplicates=False)
+    image_set = manifest.read(tmp_path / "without")
+    assert len({r.group for r in image_set.records}) == 8
+    assert image_set.info["near_duplicates"] is None
+
+
+def test_folds(source, tmp_path):
+    go(source, tmp_path / "set", folds=4)
+    image_set = manifest.read(tmp_path / "set")
+    folds = {r.group: int(r.extra["fold"]) for r in image_set.records}
+    assert sorted(Counter(folds.values()).values()) == [2, 2, 2, 2]
+    assert all(int(r.extra["fold"]) == folds[r.group] for r in image_set.records)
+    assert {(r.extra["fold"], r.split) for r in image_set.records} == {
+        ("0", "test"), ("1", "val"), ("2", "train"), ("3", "train")
+    }  # fmt: skip
+    assert "--folds 4" in image_set.info["command"]
+
+
+def test_the_unlabelled_test_part_of_2020_is_for_no_training(source, tmp_path, capsys):
+    go(source, tmp_path / "without")
+    rng = np.random.default_rng(9)
+    (source / "test").mkdir()
+    rows = ["image_name,patient_id,sex,age_approx,anatom_site_general_challenge"]
+    for number in range(30, 33):
+        cv2.imwrite(str(source / "test" / f"ISIC_{number:07d}.jpg"), rng.integers(0, 255, (32, 32, 3), np.uint8))
+        rows.append(f"ISIC_{number:07d},IP_T,female,40,torso")
+    (source / "test.csv").write_text("\n".join(rows) + "\n")
+    go(source, tmp_path / "set")
+    image_set, without = manifest.read(tmp_path / "set"), manifest.read(tmp_path / "without")
+    assert image_set.info["train_split_sha256"] == without.info["train_split_sha256"]
+    assert len(image_set.split("test")) == len(without.split("test")) + 3
+    assert "3 images of test.csv have no label; a split by shares leaves them in test" in capsys.readouterr().out
+    data = ClassificationData(real=tmp_path / "set", classes=["benign", "malignant"], size=16, batch_size=4)
+    data.setup("test")
+    tested = [name for batch in data.test_dataloader() for name in batch["image_id"]]
+    assert sorted(tested) == sorted(r.image_id for r in without.split("test"))
+
+
+def official_download(folder):
+    """ISIC 2017 with four images a part, of which one in each of train and val is also a test image."""
+    rng = np.random.default_rng(3)
+    number = 0
+    for part in ("Training", "Validation", "Test_v2"):
+        rows = []
+        (folder / f"ISIC-2017_{part}_Data").mkdir(parents=True)
+        for _ in range(4):
+            picture = cv2.resize(rng.integers(0, 255, (5, 5, 3), np.uint8), (64, 64))
+            cv2.imwrite(str(folder / f"ISIC-2017_{part}_Data" / f"ISIC_{number:07d}.jpg"), picture)
+            rows.append(f"ISIC_{number:07d},{number % 2}.0,0.0")
+            number += 1
+        header = "image_id,melanoma,seborrheic_keratosis"
+        (folder / f"ISIC-2017_{part}_Part3_GroundTruth.csv").write_text("\n".join([header, *rows]) + "\n")
+        (folder / f"ISIC-2017_{part}_Data" / f"ISIC-2017_{part}_Data_metadata.csv").write_text(
+            "image_id,age_approximate,sex\n"
+        )
+    for part, copy, original in (("Training", 1, 8), ("Validation", 6, 9)):
+        picture = cv2.imread(str(folder / f"ISIC-2017_Test_v2_Data/ISIC_{original:07d}.jpg"))
+        cv2.imwrite(str(folder / f"ISIC-2017_{part}_Data/ISIC_{copy:07d}.jpg"), picture)
+    return folder
+
+
+@pytest.mark.parametrize("straddling", ["report", "move"])
+def test_near_duplicates_across_an_official_split(tmp_path, capsys, straddling):
+    source, out = official_download(tmp_path / "isic2017"), tmp_path / "set"
+    prepare([source], out, size=32, processes=1, straddling=straddling)
+    image_set = manifest.read(out)
+    across = [["ISIC_0000001", "ISIC_0000008"], ["ISIC_0000006", "ISIC_0000009"]]
+    assert image_set.info["near_duplicates"]["across_official_splits"] == across
+    printed = capsys.readouterr().out
+    assert "WARNING: 2 of these pairs lie across the official splits" in printed
+    assert ("--straddling move takes" in printed) == (straddling == "report")
+    sizes = Counter(r.split for r in image_set.records)
+    moved = {"images": 2, "groups": 2} if straddling == "move" else None
+    assert image_set.info["moved"] == moved
+    assert ("2 images taken out (split unused), of 2 patients, lesions or groups" in printed) == bool(moved)
+    if straddling == "report":
+        assert sizes == {"train": 4, "val": 4, "test": 4}
+        assert len({r.group for r in image_set.records}) == 12
+    else:
+        assert sizes == {"train": 3, "val": 3, "test": 4, "unused": 2}
+        assert {r.image_id for r in image_set.split("unused")} == {"ISIC_0000001", "ISIC_0000006"}
+        # By such a name compare knows that no patient is, though the image is none of those that are tested on.
+        group_of = {r.image_id: r.group for r in image_set.split("test")}
+        assert group_of["ISIC_0000008"] == f"{manifest.IMAGE_GROUP}ISIC_0000001"
+
+
+@pytest.mark.real_data
+class TestRealData:
+    @pytest.mark.parametrize("straddling", ["report", "move"])
+    def test_near_duplicates_of_isic2017(self, real_data, tmp_path, straddling):
+        prepare([real_data / "isic2017"], tmp_path / "set", size=64, straddling=straddling)
+        image_set = manifest.read(tmp_path / "set")
+        found = image_set.info["near_duplicates"]
+        assert len(found["pairs"]) >= 14
+        assert len(found["across_official_splits"]) >= 8
+        split_of = {r.image_id: r.split for r in image_set.records}
+        still = [pair for pair in found["across_official_splits"] if "unused" not in {split_of[i] for i in pair}]
+        assert still == ([] if straddling == "move" else found["across_official_splits"])
+        assert len(image_set.split("test")) == 600
+
+    def test_isic2017_with_its_official_split(self, real_data, tmp_path):
+        prepare([real_data / "isic2017"], tmp_path / "set", size=32)
+        image_set = manifest.read(tmp_path / "set")
+        assert image_set.info["settings"]["split"] == "official"
+        assert Counter(r.split for r in image_set.records) == {"train": 2000, "val": 150, "test": 600}
+        assert Counter(r.diagnosis for r in image_set.split("test")) == {"MEL": 117, "SK": 90, "NV": 393}
+
+    def test_isic2020_by_patient(self, real_data, tmp_path):
+        prepare([real_data / "isic2020"], tmp_path / "set", size=32)
+        image_set = manifest.read(tmp_path / "set")
+        assert len(image_set.records) == 643
+        assert len({r.group for r in image_set.records}) == 31
