@@ -1,0 +1,21 @@
+"""What a process of a job sees, printed; and a training that can be made slow."""
+
+import os
+import time
+from pathlib import Path
+
+from lightning import Callback
+
+
+class Seen(Callback):
+    """Copied into the project's folder by the tests, as a user's own callback would lie there."""
+
+    def on_train_start(self, trainer, pl_module):
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        text = f"rank {trainer.global_rank} of {trainer.world_size} on {os.environ.get('SLURMD_NODENAME')}: GPUs {gpus}"
+        print(f"{text}, from step {trainer.global_step}", flush=True)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        # While the file is there, so that a signal finds the training at work on a machine of any speed.
+        if Path("slow").exists():
+            time.sleep(0.5)
