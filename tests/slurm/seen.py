@@ -17,5 +17,5 @@ class Seen(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         # While the file is there, so that a signal finds the training at work on a machine of any speed.
-        if Path("slow").exists():
+        if Path(trainer.default_root_dir, "slow").exists():
             time.sleep(0.5)

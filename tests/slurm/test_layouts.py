@@ -65,15 +65,16 @@ def test_the_classifier_is_the_same_in_every_layout(slurm, jobs):
         (["--nodes=1", "--ntasks=1", "--ntasks-per-node=2"], "1 tasks on 1 nodes with --ntasks-per-node=2"),
         (["--gpus-per-node=2"], "2 GPUs but 1 tasks a node"),
         (["--job-name=bash"], "give the job another --job-name"),
-        (["--export=ALL,VENV=no"], None),
+        (["--chdir=elsewhere"], "no virtual environment .venv in "),
+        (["--chdir=sets"], "slurm/common.sh: No such file"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(slurm, options, said):
+    (slurm.project / "elsewhere").mkdir(exist_ok=True)
+    (slurm.project / "elsewhere/slurm").unlink(missing_ok=True)
+    (slurm.project / "elsewhere/slurm").symlink_to(slurm.project / "slurm")
+    options = [option.replace("--chdir=", f"--chdir={slurm.project}/") for option in options]
     job = slurm.sbatch(*options, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", "runs/refused")
-    states = slurm.wait(job)
-    if said is None:
-        assert states == {"COMPLETED"}
-        return
-    assert states == {"FAILED"}
+    assert slurm.wait(job) == {"FAILED"}
     assert said in slurm.log(job)
-    assert not (slurm.project / "runs/refused").exists()
+    assert not list(slurm.project.rglob("refused"))
