@@ -17,8 +17,22 @@ from tests.builders import CLASSES, make_set
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = Path(__file__).with_name("cluster.sh")
-HOW = "they start a Slurm of their own, as root; run them with: make test-slurm"
+HOW = "they start a Slurm of their own, as root. To run them: tests/slurm/cluster.sh install && make test-slurm"
+LOCK = Path(tempfile.gettempdir(), "dermsynth-slurm.lock")
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "DEADLINE"}
+
+
+def pytest_collection_modifyitems(config, items):
+    if "slurm" not in config.getoption("-m"):
+        for item in items:
+            if item.get_closest_marker("slurm"):
+                item.add_marker(pytest.mark.skip(reason=HOW))
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = [report for report in terminalreporter.getreports("skipped") if HOW in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"tests/slurm: {len(skipped)} tests were skipped: {HOW}")
 
 
 class Slurm:
@@ -74,15 +88,13 @@ class Slurm:
 
 
 @pytest.fixture(scope="session")
-def cluster(request):
+def cluster():
     """Folder of the running cluster; one on a machine, so that another session waits for its end."""
-    if "slurm" not in request.config.getoption("-m"):
-        pytest.skip(HOW)
     # Asked for by name, the tests do not pass by.
     assert shutil.which("slurmctld"), "Slurm is not installed: sudo tests/slurm/cluster.sh install"
     assert os.getuid() == 0, "Slurm's daemons need root"
     # A short path: that of munge's socket may have 107 characters.
-    with tempfile.TemporaryDirectory(prefix="dermsynth-slurm-") as folder, Path("/tmp/dermsynth-slurm.lock").open("w") as lock:
+    with tempfile.TemporaryDirectory(prefix="dermsynth-slurm-") as folder, LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         subprocess.run([CLUSTER, "up", folder], check=True)
         try:
@@ -138,13 +150,14 @@ def recipes(base):
     data = {"real": "sets/real", "classes": CLASSES, "size": 16, "batch_size": 4}
     tiny = {"model_type": "vit", "image_size": 16, "patch_size": 8, "hidden_size": 16}
     tiny |= {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    mixing, classification = "dermsynth.data.mixing", "dermsynth.data.modules.ClassificationData"
     vit = {
         "trainer": trainer(best("val/auroc", "max"), part("callbacks.predictions.PredictionsWriter")),
         "model": part("dermsynth.classification.classifier.Classifier", model=tiny, optimizer=optimizer),
-        "data": part("dermsynth.data.modules.ClassificationData", **data, mix=part("dermsynth.data.mixing.RealOnly")),
+        "data": part(classification, **data, mix=part(f"{mixing}.RealOnly")),
     }
-    hybrid = {**vit, "data": part(vit["data"]["class_path"], **data, mix=part("dermsynth.data.mixing.Ratio", ratio=0.5))}
-    prior = part("dermsynth.data.mixing.PriorPreservation")
+    hybrid = {**vit, "data": part(classification, **data, mix=part(f"{mixing}.Ratio", ratio=0.5))}
+    prior = part(f"{mixing}.PriorPreservation")
     model = "dermsynth.diffusion.dreambooth.DreamBooth"
     writer = part("callbacks.image_set_writer.ImageSetWriter")
     return {

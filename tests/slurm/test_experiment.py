@@ -13,9 +13,10 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 OPTIONS = ["--partition=test", "--cpus-per-task=1", "--time=10"]
 STAGES = ["prior", "dreambooth", "generate", "classify", "compare"]
-SETTINGS = """
-out='experiments/the first'
-prior=(configs/generate.yaml --data.prompt 'a dermoscopic image of {lesion}')
+OUT = "experiments/the first"
+SETTINGS = f"""
+out='{OUT}'
+prior=(configs/generate.yaml --data.prompt 'a dermoscopic image of {{lesion}}')
 dreambooth=(configs/dreambooth.yaml)
 generate=(configs/generate.yaml)
 shards=2
@@ -28,7 +29,7 @@ compare=(--baseline baseline)
 SECOND = (
     SETTINGS.replace("the first", "second")
     .replace("prior=(", "prior=() #")
-    .replace("dreambooth.yaml", "dreambooth.yaml --data.synthetic '[experiments/the first/prior]'")
+    .replace("dreambooth.yaml", "dreambooth.yaml --data.synthetic '[OUT/prior]'".replace("OUT", OUT))
 )
 
 
@@ -49,7 +50,7 @@ def first(slurm):
     again = slurm.run("slurm/experiment.sh", "my experiment.sh", *OPTIONS, check=False)
     assert "jobs of it are in the queue" in again.stderr
     assert slurm.wait(ids["compare"], 400) == {"COMPLETED"}
-    return slurm.project / "experiments/the first", ids
+    return slurm.project / OUT, ids
 
 
 def test_the_chain_ends_with_a_comparison_of_all_arms_and_seeds(slurm, first):
@@ -66,7 +67,7 @@ def test_the_chain_ends_with_a_comparison_of_all_arms_and_seeds(slurm, first):
             assert (run / "predictions.csv").is_file()
             config = yaml.safe_load((run / "fit.yaml").read_text())
             assert config["seed_everything"] == seed
-            assert config["data"]["init_args"]["synthetic"] == [f"experiments/the first/synthetic-shard{n}" for n in (0, 1)]
+            assert config["data"]["init_args"]["synthetic"] == [f"{OUT}/synthetic-shard{n}" for n in (0, 1)]
     logs = {log.name for log in (out / "logs").iterdir()}
     assert f"the first-classify-{ids['classify']}_3.out" in logs
     assert f"the first-dreambooth-{ids['dreambooth']}.out" in logs
@@ -82,7 +83,8 @@ def test_the_shards_are_the_images_of_one_set(first):
 
 def test_given_again_it_keeps_the_sets_that_are_there_if_they_are_of_these_settings(slurm, first):
     lines = slurm.run("slurm/experiment.sh", "--dry-run", "my experiment.sh").splitlines()
-    assert [re.search(r"--job-name=the first-(\w+)", line)[1] for line in lines] == ["dreambooth", "classify", "compare"]
+    named = [re.search(r"--job-name=the first-(\w+)", line)[1] for line in lines]
+    assert named == ["dreambooth", "classify", "compare"]
     (slurm.project / "other.sh").write_text(SETTINGS.replace("shards=2", "shards=3"))
     other = slurm.run("slurm/experiment.sh", "--dry-run", "other.sh", check=False)
     assert other.returncode == 2

@@ -16,8 +16,9 @@ PAIR = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"]
 @pytest.fixture(scope="module")
 def whole(slurm):
     """Trainings that nothing interrupts: of two ranks, and of a task of an array. Queued before all else."""
-    pair = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", "runs/whole", *LONG)
-    task = slurm.sbatch("--array=1", "slurm/classify.sbatch", "configs/baseline.yaml", "--run", "runs/whole-array", *LONG)
+    recipe = ["configs/baseline.yaml", *LONG]
+    pair = slurm.sbatch(*PAIR, "slurm/fit.sbatch", *recipe, "--run", "runs/whole")
+    task = slurm.sbatch("--array=1", "slurm/classify.sbatch", *recipe, "--run", "runs/whole-array")
     for job in (pair, task):
         assert slurm.wait(job) == {"COMPLETED"}, slurm.log(job)
     return slurm.project / "runs/whole", slurm.project / "runs/whole-array/baseline-seed1"

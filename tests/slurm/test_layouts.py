@@ -1,4 +1,4 @@
-"""One and two nodes with one and two tasks each: one training, whatever the layout; a layout that cannot be is refused."""
+"""One and two nodes with one and two tasks each: one training in every layout; one that cannot be is refused."""
 
 import re
 
@@ -15,12 +15,11 @@ TOLERANCE = 1e-5
 
 def fit(slurm, model, nodes, tasks):
     """Submit a training whose global batch has four images."""
-    run = f"runs/{model} {nodes}x{tasks}"
-    small = ["--nodes", nodes, "--ntasks-per-node", tasks, "--gpus-per-node", tasks, f"--job-name={model} {nodes}x{tasks}"]
-    batch = 4 // (nodes * tasks)
-    recipe = f"configs/{model}.yaml"
-    mix = ["--data.mix", "RealOnly"]  # one image of each kind would be two a process
-    return slurm.sbatch(*small, "slurm/fit.sbatch", recipe, "--run", run, "--data.batch_size", batch, *mix), slurm.project / run
+    name, run = f"{model} {nodes}x{tasks}", f"runs/{model} {nodes}x{tasks}"
+    layout = [f"--nodes={nodes}", f"--ntasks-per-node={tasks}", f"--gpus-per-node={tasks}", f"--job-name={name}"]
+    # Of real images alone: DreamBooth's usual mix has two kinds in every batch of a process.
+    flags = ["--run", run, "--data.batch_size", 4 // (nodes * tasks), "--data.mix", "RealOnly"]
+    return slurm.sbatch(*layout, "slurm/fit.sbatch", f"configs/{model}.yaml", *flags), slurm.project / run
 
 
 @pytest.fixture(scope="module")
