@@ -1,5 +1,9 @@
 """A model of three weights and its data, as a user would write them in a file of their own."""
 
+import os
+import resource
+import signal
+
 import lightning as L
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -87,3 +91,20 @@ class Labelled(Line):
     def __init__(self, classes: list[str], lr: float = 0.01):
         super().__init__(lr)
         self.classes = classes
+
+
+class Fails(L.Callback):
+    """Brings one rank down in the middle of training."""
+
+    def __init__(self, rank: int = 1, how: str = "exception"):
+        self.rank, self.how = rank, how
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank != self.rank or trainer.global_step < 3:
+            return
+        if self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "memory":
+            resource.setrlimit(resource.RLIMIT_AS, (2**20, 2**20))
+            torch.empty(2**30).fill_(0)
+        raise RuntimeError("the cause")

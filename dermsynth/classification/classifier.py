@@ -136,9 +136,10 @@ class Classifier(L.LightningModule):
         return self.model(pixel_values=pixel_values).logits
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Weighted cross-entropy of a batch, normalised by the sum of its weights as torch does."""
+        """Weighted cross-entropy, normalised as torch does by the sum of the weights, here of all ranks' batches."""
         _, losses, weights = self._shared_step(batch)
-        loss = losses.sum() / weights.sum()
+        # The mean, as gradients are averaged: so a batch trains the same however many ranks share it.
+        loss = losses.sum() / self.trainer.strategy.reduce(weights.sum(), reduce_op="mean")
         self.log("train/loss", loss, prog_bar=True, batch_size=len(weights))
         return loss
 
@@ -235,7 +236,8 @@ class Classifier(L.LightningModule):
 
     def _log_metrics(self, collection: MetricCollection) -> None:
         # Not handed to Lightning as metrics: it cannot log those that give a number a class.
-        self.log_dict(collection.compute())
+        # They are the same on every rank already; `sync_dist` keeps Lightning from warning of each.
+        self.log_dict(collection.compute(), sync_dist=True)
         collection.reset()
 
     def _outputs(self, batch: dict[str, Any], logits: Tensor) -> Outputs:

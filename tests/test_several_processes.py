@@ -1,0 +1,203 @@
+"""fit, validate, test and predict of both models on one, two and four processes."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dermsynth.run_folder import last_checkpoint
+from tests.builders import CLASSES, make_pipeline, make_set
+from tests.processes import Ranks
+
+COUNTS = [1, 2, 4]
+IMAGES = 8  # of a batch over all ranks
+# Sums of the same numbers in another order; measured 2e-7 of a weight, 1e-6 of a loss.
+TOLERANCE = 1e-5
+TRAINER = {
+    "accelerator": "cpu",
+    "strategy": "ddp",
+    "max_epochs": -1,
+    "max_steps": 6,
+    "val_check_interval": 3,
+    "check_val_every_n_epoch": None,
+    "log_every_n_steps": 1,
+    "gradient_clip_val": 1.0,
+    "enable_progress_bar": False,
+}
+BEST = {
+    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+    "init_args": {"filename": "best", "monitor": "val/loss", "enable_version_counter": False},
+}
+VIT = {
+    "class_path": "dermsynth.classification.classifier.Classifier",
+    "init_args": {
+        "model": {
+            "model_type": "vit",
+            "image_size": 16,
+            "patch_size": 8,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+    },
+}
+DREAMBOOTH = {
+    "class_path": "dermsynth.diffusion.dreambooth.DreamBooth",
+    "init_args": {
+        "base": "base",
+        "sampling": {"steps": 2},
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ranks")
+    make_set(root / "real", per_class={"NV": 26, "MEL": 18, "SK": 14})  # 7, 5 and 4 to validate and to test: odd
+    make_set(root / "made", per_class=dict.fromkeys(CLASSES, 8), split="train", origin="synthetic", train_split_sha256="")
+    make_pipeline(root / "base")
+    return root
+
+
+def recipe(count, model, data, callbacks):
+    data = {**data, "init_args": {**data["init_args"], "classes": CLASSES, "batch_size": IMAGES // count}}
+    trainer = {**TRAINER, "devices": count, "callbacks": [{"class_path": c} if isinstance(c, str) else c for c in callbacks]}
+    return {"trainer": trainer, "model": model, "data": data}
+
+
+def run(folder, count, stage, config, *words):
+    """Run a stage on so many ranks; what each printed."""
+    name = f"{Path(words[-1]).name}-{stage}"
+    (folder / f"{name}.json").write_text(json.dumps(config))
+    ranks = Ranks([stage, "--config", f"{name}.json", *words], count, folder, name)
+    assert ranks.statuses(180) == [0] * count, "\n".join(ranks.log(n) for n in range(count))
+    return [ranks.log(n) for n in range(count)]
+
+
+def scalars(run_folder):
+    """All scalars of a run's TensorBoard files, by name: steps and values."""
+    board = EventAccumulator(str(run_folder), size_guidance={"scalars": 0})
+    board.Reload()
+    return {tag: [(event.step, event.value) for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+
+
+@pytest.fixture(scope="module")
+def vit(folder):
+    """The runs of a ViT by number of ranks."""
+    data = {
+        "class_path": "dermsynth.data.modules.ClassificationData",
+        "init_args": {"real": "real", "size": 16, "augmentation": "standard"},
+    }
+    for count in COUNTS:
+        config = recipe(count, VIT, data, [BEST, "callbacks.drawn.Drawn", "callbacks.predictions.PredictionsWriter"])
+        name = f"runs/vit-{count}"
+        said = run(folder, count, "fit", config, "--run", name)
+        assert [log.count(f"finished: {name}") for log in said] == [1] + [0] * (count - 1)
+        best = ["--ckpt_path", f"runs/vit-{COUNTS[0]}/checkpoints/best.ckpt"]
+        run(folder, count, "validate", config, *best, "--run", f"runs/vit-validate-{count}")
+        run(folder, count, "test", config, *best, "--run", f"runs/vit-test-{count}")
+    return {count: folder / "runs" / f"vit-{count}" for count in COUNTS}
+
+
+@pytest.fixture(scope="module")
+def dreambooth(folder):
+    """The runs of a DreamBooth by number of ranks."""
+    data = {
+        "class_path": "dermsynth.data.modules.DreamBoothData",
+        "init_args": {
+            "real": "real",
+            "synthetic": ["made"],
+            "size": 16,
+            "mix": {"class_path": "dermsynth.data.mixing.PriorPreservation"},
+        },
+    }
+    grid = {"class_path": "callbacks.sample_grid.SampleGrid", "init_args": {"prompts": ["sks nevus"], "columns": 3}}
+    made = {"class_path": "dermsynth.data.modules.GenerationData", "init_args": {"count": 3}}
+    for count in COUNTS:
+        name = f"runs/dreambooth-{count}"
+        run(folder, count, "fit", recipe(count, DREAMBOOTH, data, [BEST, grid]), "--run", name)
+        best = ["--ckpt_path", f"runs/dreambooth-{COUNTS[0]}/checkpoints/best.ckpt"]
+        run(folder, count, "validate", recipe(count, DREAMBOOTH, data, []), *best, "--run", f"runs/dreambooth-validate-{count}")
+        config = recipe(count, DREAMBOOTH, made, ["callbacks.image_set_writer.ImageSetWriter"])
+        run(folder, count, "predict", config, *best, "--run", f"runs/made-{count}")
+    return {count: folder / "runs" / f"dreambooth-{count}" for count in COUNTS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["vit", "dreambooth"])
+class TestBothModels:
+    @pytest.fixture
+    def runs(self, model, request):
+        return request.getfixturevalue(model)
+
+    def test_one_folder_with_one_set_of_curves(self, runs):
+        for run_folder in runs.values():
+            (events,) = run_folder.rglob("events.out.tfevents*")
+            assert events.parent == run_folder
+            curves = {tag: values for tag, values in scalars(run_folder).items() if tag != "epoch"}
+            assert all(len(dict(values)) == len(values) for values in curves.values())  # each step once
+
+    @pytest.mark.parametrize("count", COUNTS[1:])
+    def test_training_is_that_of_one_process(self, runs, count):
+        alone, shared = (torch.load(last_checkpoint(runs[n]), weights_only=True)["state_dict"] for n in (1, count))
+        assert alone.keys() == shared.keys()
+        for name, weight in alone.items():
+            torch.testing.assert_close(shared[name], weight, atol=TOLERANCE, rtol=TOLERANCE, msg=name)
+
+    @pytest.mark.parametrize("count", COUNTS[1:])
+    def test_validation_says_the_same(self, runs, model, count):
+        alone, shared = (scalars(runs[1].with_name(f"{model}-validate-{n}")) for n in (1, count))
+        assert alone.keys() == shared.keys() >= {"val/loss"}
+        for tag, ((_, value),) in alone.items():
+            assert shared[tag][0][1] == pytest.approx(value, rel=TOLERANCE), tag
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_test_sees_each_image_once(vit, folder, count):
+    found = rows(vit[1].with_name(f"vit-test-{count}") / "predictions.csv")
+    expected = [row["image_id"] for row in rows(folder / "real" / "metadata.csv") if row["split"] == "test"]
+    assert sorted(row["image_id"] for row in found) == sorted(expected)
+    alone = {row["image_id"]: row for row in rows(vit[1].with_name("vit-test-1") / "predictions.csv")}
+    for row in found:
+        for name in CLASSES:
+            assert float(row[f"p_{name}"]) == pytest.approx(float(alone[row["image_id"]][f"p_{name}"]), abs=TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", COUNTS)
+def test_each_image_is_generated_once_and_is_the_same(dreambooth, count):
+    made = rows(dreambooth[1].with_name(f"made-{count}") / "metadata.csv")
+    alone = rows(dreambooth[1].with_name("made-1") / "metadata.csv")
+    assert len(alone) == 3 * len(CLASSES)
+    assert [row["image_id"] for row in made] == [row["image_id"] for row in alone]
+    # At other batch sizes convolutions round otherwise, so a pixel may differ by one level.
+    import cv2
+
+    for one, other in zip(made, alone, strict=True):
+        left, right = (
+            cv2.imread(str(dreambooth[1].with_name(f"made-{n}") / row["file_name"])).astype(int)
+            for n, row in ((count, one), (1, other))
+        )
+        assert abs(left - right).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", COUNTS[1:])
+def test_what_was_drawn_is_counted_over_all_ranks(vit, count):
+    alone, shared = ({tag: v for tag, v in scalars(vit[n]).items() if tag.startswith("drawn/")} for n in (1, count))
+    assert alone == shared
+    assert alone
