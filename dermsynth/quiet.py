@@ -23,6 +23,8 @@ def quieten() -> None:
         r"Checkpoint directory .* exists and is not empty",
         # Frozen parts are in evaluation mode on purpose.
         r"Found .* module\(s\) in eval mode",
+        # On a machine of a cluster, of every command that is not a job.
+        r"The `srun` command is available on your system but is not used",
         # The summary's megabytes are those of 32-bit weights, which mixed precision keeps.
         r"Precision bf16-mixed is not supported by the model summary",
     ):
