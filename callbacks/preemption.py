@@ -139,12 +139,20 @@ def requeue() -> str:
         # One task's job id may be that of the array, which would requeue all of it.
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
-        result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
+        # Of a job that scancel ends, or that is past its time, Slurm says COMPLETING, and would take it back as well.
+        state = _ask("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.strip()
+        if state != "RUNNING":
+            return f"Slurm itself ends job {job} ({state or 'unknown'}), so it is not put back into the queue. "
+        result = _ask("scontrol", "requeue", job)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"Job {job} could not be put back into the queue ({error}); submit it again. "
     if result.returncode:
         return f"Slurm refuses to put job {job} back into the queue ({result.stderr.strip()}); submit it again. "
     return f"Job {job} is back in the queue. "
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 def _validates_next(trainer: Trainer) -> bool:
