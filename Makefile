@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make quickstart   the whole way on drawn lesions, about 5 minutes on 2 cores"
 	@echo "make test         the tests"
-	@echo "make test-slurm   those on a real Slurm, which they start; as root, after: tests/slurm/cluster.sh install"
+	@echo "make test-slurm   those on a real Slurm, which they start; as root on Debian or Ubuntu"
 	@echo "make lint types   ruff and mypy"
 	@echo "make clean        remove .venv and the quickstart's folder"
 
@@ -24,7 +24,8 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not real_data"
 
 test-slurm: $(INSTALLED)
-	$(BIN)/python -m pytest -m slurm
+	command -v slurmctld > /dev/null || tests/slurm/cluster.sh install
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m slurm -p no:cacheprovider
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -138,6 +138,40 @@ def test_scripts_say_what_a_person_must_edit(script):
     assert "#SBATCH" not in body
 
 
+PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "LightningCLI.md"))
+SUBMITTED = re.findall(r"^(?:for .*?; do )?(sbatch .*?)(?:; done)?$", PAGES, flags=re.MULTILINE)
+HEADS = [re.sub(r"\\\n#", "", script.read_text()) for script in SCRIPTS]
+SUBMITTED += [line for head in HEADS for line in re.findall(r"^#.*?(sbatch .*)$", head, flags=re.MULTILINE)]
+
+
+@pytest.mark.parametrize("line", SUBMITTED)
+def test_what_the_pages_submit_parses(tmp_path, monkeypatch, line):
+    # As the shell of the project's folder would have it, with the shards that are there by then.
+    for shard in (0, 1):
+        (tmp_path / f"sets/synthetic-shard{shard}").mkdir(parents=True)
+    words = ["bash", "-c", f'lr=1e-5; printf "%s\\n" {line}']
+    words = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    (place,) = [number for number, word in enumerate(words) if word.startswith("slurm/")]
+    script, arguments = words[place].removeprefix("slurm/"), words[place + 1 :]
+    assert (ROOT / "slurm" / script).is_file()
+    array = {"SLURM_ARRAY_TASK_ID": "0"} if any(word.startswith("--array=") for word in words[:place]) else {}
+    if script == "compare.sbatch":
+        assert {"--baseline", "--out"} <= set(arguments)
+        return
+    commands, done = job(script, arguments, tmp_path, **array)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(ROOT)
+    config = ParsingCLI(dermsynth(commands[0])).config
+    assert config[dermsynth(commands[0])[0]].run
+
+
+def test_what_the_pages_submit_is_found():
+    assert len(SUBMITTED) >= 13
+    assert {Path(word).name for line in SUBMITTED for word in line.split() if ".sbatch" in word} == {
+        s.name for s in SCRIPTS
+    }
+
+
 def experiment(folder, *arguments):
     for name in ("slurm", "configs"):
         (folder / name).symlink_to(ROOT / name)

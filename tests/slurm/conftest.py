@@ -17,7 +17,7 @@ from tests.builders import CLASSES, make_set
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = Path(__file__).with_name("cluster.sh")
-HOW = "they start a Slurm of their own, as root. To run them: tests/slurm/cluster.sh install && make test-slurm"
+HOW = "they start a Slurm of their own, as root. To run them: sudo make test-slurm"
 LOCK = Path(tempfile.gettempdir(), "dermsynth-slurm.lock")
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "DEADLINE"}
 
@@ -91,7 +91,7 @@ class Slurm:
 def cluster():
     """Folder of the running cluster; one on a machine, so that another session waits for its end."""
     # Asked for by name, the tests do not pass by.
-    assert shutil.which("slurmctld"), "Slurm is not installed: sudo tests/slurm/cluster.sh install"
+    assert shutil.which("slurmctld"), "Slurm is not installed: tests/slurm/cluster.sh install"
     assert os.getuid() == 0, "Slurm's daemons need root"
     # A short path: that of munge's socket may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="dermsynth-slurm-") as folder, LOCK.open("w") as lock:
