@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dermsynth.config_errors import explain
@@ -122,7 +124,9 @@ class TrainingCLI(LightningCLI):
         callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
         if self._is_kept():
             callbacks.append(LastCheckpoint())
-        return super().instantiate_trainer(default_root_dir=config.run, logger=logger, callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(default_root_dir=config.run, logger=logger, callbacks=callbacks, **kwargs)
+        _check_torchrun(trainer)
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the stage; name the file where a checkpoint does not fit the model."""
@@ -192,6 +196,15 @@ def _check_steps(config: Namespace) -> None:
         raise InputError(
             f"trainer.val_check_interval: {every} is more than trainer.max_steps, {trainer.max_steps}, so that nothing "
             "would be validated and no best checkpoint kept. Make it smaller."
+        )
+
+
+def _check_torchrun(trainer: Trainer) -> None:
+    """Refuse one device for several processes: each would train by itself, and all write into one folder."""
+    started, used = int(os.environ.get("WORLD_SIZE", 1)), trainer.num_devices * trainer.num_nodes
+    if TorchElasticEnvironment.detect() and started != used:
+        raise InputError(
+            f"torchrun started {started} processes, but trainer.devices × trainer.num_nodes is {used}. Give as many."
         )
 
 

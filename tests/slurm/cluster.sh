@@ -100,7 +100,8 @@ up() { # DIR [NODES]
   command -v slurmctld munged > /dev/null || die "Slurm is not installed: $0 install"
   mkdir -p "$1/state"
   dir=$(cd "$1" && pwd)
-  [ ! -e "$dir/slurmctld.pid" ] || die "$dir already holds a running cluster"
+  # A killed test may have left it.
+  ! (: < "/dev/tcp/127.0.0.1/$port") 2> /dev/null || die "port $port is taken: a cluster runs already. Take it down first"
   chmod 755 "$dir"
   for name in $(names "$nodes"); do mkdir -p "$dir/spool.$name"; done
   write_conf "$dir" "$nodes"
