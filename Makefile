@@ -25,7 +25,7 @@ test: $(INSTALLED)
 
 test-slurm: $(INSTALLED)
 	command -v slurmctld > /dev/null || tests/slurm/cluster.sh install
-	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m slurm -p no:cacheprovider
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m slurm tests/slurm -p no:cacheprovider
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -27,6 +27,8 @@ per_node=$((tasks / nodes))
 gpus=${SLURM_GPUS_ON_NODE:-0}
 ((per_node * nodes == tasks && ${SLURM_NTASKS_PER_NODE:-$per_node} == per_node)) ||
   die "$tasks tasks on $nodes nodes with --ntasks-per-node=${SLURM_NTASKS_PER_NODE:-unset}. Give --nodes and --ntasks-per-node, not --ntasks."
+[ -z "${SLURM_GPUS_PER_TASK:-}" ] ||
+  die "give --gpus-per-node in place of --gpus-per-task: a process chooses among all the GPUs of its node."
 ((gpus == 0 || gpus == per_node)) ||
   die "$gpus GPUs but $per_node tasks a node. Give --gpus-per-node and --ntasks-per-node the same number."
 

@@ -109,6 +109,7 @@ FIT = ["configs/dreambooth_sd15.yaml", "--run", "runs/x"]
         ("fit.sbatch", FIT, {"SLURM_NTASKS": "7", "SLURM_NTASKS_PER_NODE": None}, "7 tasks on 2 nodes with"),
         ("fit.sbatch", FIT, {"SLURM_NTASKS": "2"}, "2 tasks on 2 nodes with --ntasks-per-node=4"),
         ("fit.sbatch", FIT, {"SLURM_GPUS_ON_NODE": "2"}, "2 GPUs but 4 tasks a node"),
+        ("fit.sbatch", FIT, {"SLURM_GPUS_PER_TASK": "1"}, "--gpus-per-node in place of --gpus-per-task"),
         ("fit.sbatch", FIT[:1], {}, "--run FOLDER must be given"),
         ("fit.sbatch", [FIT[0], "--run"], {}, "--run FOLDER must be given"),
         ("fit.sbatch", ["configs/dreambooth.yaml", *FIT[1:]], {}, "no configuration configs/dreambooth.yaml in "),

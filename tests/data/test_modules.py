@@ -65,6 +65,20 @@ def test_class_counts_are_those_of_the_mix_and_the_batches_hold_them(
     assert data.class_counts == [sum(pair) for pair in zip(real_counts, generated_counts, strict=True)]
 
 
+def test_an_arm_of_real_images_is_the_same_whether_generated_sets_are_named_or_not(real, synthetic):
+    def shown(sets):
+        data = ClassificationData(real=real, synthetic=sets, classes=CLASSES, size=16, batch_size=4)
+        data.setup("fit")
+        batches = list(data.train_dataloader())
+        pixels = torch.cat([batch["pixel_values"] for batch in batches])
+        return [name for batch in batches for name in batch["image_id"]], pixels, data.class_counts
+
+    (names, pixels, counts), (others, other_pixels, other_counts) = shown([]), shown([synthetic])
+    assert names == others
+    assert pixels.equal(other_pixels)
+    assert counts == other_counts
+
+
 def test_class_counts_of_a_schedule_are_those_it_ends_on(tmp_path, synthetic):
     skewed = make_set(tmp_path / "skewed", {"NV": 12, "MEL": 4})
     data = ClassificationData(

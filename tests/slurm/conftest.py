@@ -73,11 +73,6 @@ class Slurm:
             time.sleep(0.2)
         return found
 
-    def field(self, job, name):
-        """One field of `scontrol show job`."""
-        words = self.run("scontrol", "show", "job", "--oneliner", job).split()
-        return next(word.partition("=")[2] for word in words if word.startswith(f"{name}="))
-
     def rush(self, job):
         """Let a requeued job start now; Slurm would wait for two minutes."""
         self.run(CLUSTER, "rush", self.state, job)
@@ -143,7 +138,8 @@ def recipes(base):
             "num_sanity_val_steps": 0,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "callbacks": [*callbacks, part("seen.Seen")],
+            "callbacks": [*callbacks, part("seen.Seen"), part("callbacks.preemption.Preemption")],
+            "plugins": [part("lightning.pytorch.plugins.environments.SLURMEnvironment", auto_requeue=False)],
         }
 
     optimizer = part("torch.optim.AdamW", lr=1e-3)

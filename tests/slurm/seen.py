@@ -1,6 +1,7 @@
-"""What a process of a job sees, printed; and a training that can be made slow."""
+"""What a process of a job sees, printed; and a training that can be made slow, or lose a rank."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -19,3 +20,5 @@ class Seen(Callback):
         # While the file is there, so that a signal finds the training at work on a machine of any speed.
         if Path(trainer.default_root_dir, "slow").exists():
             time.sleep(0.5)
+        if Path(trainer.default_root_dir, "kill").exists() and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -87,6 +87,14 @@ def test_a_task_of_an_array_that_is_preempted_saves_is_queued_again_and_goes_on(
     assert predictions[0] == predictions[1]
 
 
+def test_a_job_ends_when_one_of_its_processes_is_killed(slurm):
+    run = "runs/killed"
+    job = begin(slurm, run, *PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG)
+    (slurm.project / run / "kill").touch()
+    assert slurm.wait(job, 60) == {"FAILED"}
+    assert "task 1: Killed" in slurm.log(job)
+
+
 def test_a_cancelled_training_stays_so_and_leaves_a_checkpoint(slurm, whole):
     run = "runs/cancelled"
     fit = [*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG]
