@@ -15,11 +15,7 @@ trainer:
 model: {class_path: toy.Line}
 data: {class_path: toy.Data}
 """
-SAID = {
-    "exception": "RuntimeError: the cause",
-    "memory": "DefaultCPUAllocator: can't allocate memory",
-    "killed": "onnection",
-}
+SAID = {"exception": "RuntimeError: the cause", "memory": "DefaultCPUAllocator: can't allocate memory", "killed": "onnection"}
 
 
 @pytest.mark.slow

@@ -62,20 +62,14 @@ DREAMBOOTH = {
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("ranks")
     make_set(root / "real", per_class={"NV": 26, "MEL": 18, "SK": 14})  # 7, 5 and 4 to validate and to test: odd
-    make_set(
-        root / "made", per_class=dict.fromkeys(CLASSES, 8), split="train", origin="synthetic", train_split_sha256=""
-    )
+    make_set(root / "made", per_class=dict.fromkeys(CLASSES, 8), split="train", origin="synthetic", train_split_sha256="")
     make_pipeline(root / "base")
     return root
 
 
 def recipe(count, model, data, callbacks):
     data = {**data, "init_args": {**data["init_args"], "classes": CLASSES, "batch_size": IMAGES // count}}
-    trainer = {
-        **TRAINER,
-        "devices": count,
-        "callbacks": [{"class_path": c} if isinstance(c, str) else c for c in callbacks],
-    }
+    trainer = {**TRAINER, "devices": count, "callbacks": [{"class_path": c} if isinstance(c, str) else c for c in callbacks]}
     return {"trainer": trainer, "model": model, "data": data}
 
 
@@ -131,15 +125,7 @@ def dreambooth(folder):
         name = f"runs/dreambooth-{count}"
         run(folder, count, "fit", recipe(count, DREAMBOOTH, data, [BEST, grid]), "--run", name)
         best = ["--ckpt_path", f"runs/dreambooth-{COUNTS[0]}/checkpoints/best.ckpt"]
-        run(
-            folder,
-            count,
-            "validate",
-            recipe(count, DREAMBOOTH, data, []),
-            *best,
-            "--run",
-            f"runs/dreambooth-validate-{count}",
-        )
+        run(folder, count, "validate", recipe(count, DREAMBOOTH, data, []), *best, "--run", f"runs/dreambooth-validate-{count}")
         config = recipe(count, DREAMBOOTH, made, ["callbacks.image_set_writer.ImageSetWriter"])
         run(folder, count, "predict", config, *best, "--run", f"runs/made-{count}")
     return {count: folder / "runs" / f"dreambooth-{count}" for count in COUNTS}
