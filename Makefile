@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install test lint types quickstart clean
+.PHONY: help install test test-slurm lint types quickstart clean
 
 help:
 	@echo "make quickstart   the whole way on drawn lesions, about 5 minutes on 2 cores"
 	@echo "make test         the tests"
+	@echo "make test-slurm   those on a real Slurm, which they start; as root on Debian or Ubuntu"
 	@echo "make lint types   ruff and mypy"
 	@echo "make clean        remove .venv and the quickstart's folder"
 
@@ -21,6 +22,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not real_data"
+
+test-slurm: $(INSTALLED)
+	command -v slurmctld > /dev/null || tests/slurm/cluster.sh install
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m slurm tests/slurm -p no:cacheprovider
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

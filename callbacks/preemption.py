@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.distributed import ReduceOp
 
 from dermsynth.errors import InputError
-from dermsynth.run_folder import last_checkpoint
+from dermsynth.run_folder import last_checkpoint, validation_follows
 
 # What is asked for; of several the largest is done.
 _NOTHING, _STOP, _REQUEUE = range(3)
@@ -41,6 +41,7 @@ class Preemption(Checkpoint):
     def __init__(self) -> None:
         self._asked = _NOTHING
         self._step = -1
+        self._stepped = False
         self._handlers: dict[int, Any] = {}
         self._group: Any = None
 
@@ -72,19 +73,20 @@ class Preemption(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After an optimizer step: save and leave, or, where the model is validated next, leave that to its end."""
-        if trainer.global_step == self._step or trainer.global_step == trainer.max_steps:
+        self._stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        if not self._stepped or trainer.global_step == trainer.max_steps:
             return  # gradients are being accumulated, or training is over
-        self._step = trainer.global_step
         if asked := self._agreed():
             self._save(trainer)
             # A checkpoint of this moment is taken for one after the validation. It is the better one only if the
             # validation takes so long that the job is killed.
-            if not _validates_next(trainer):
+            if not validation_follows(trainer):
                 self._leave(trainer, asked, f"after step {trainer.global_step}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save and leave; every other callback has seen the result."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.global_step == trainer.max_steps:
+        ours = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if not ours or not self._stepped or trainer.global_step == trainer.max_steps:
             return
         if asked := self._agreed():
             self._save(trainer)
@@ -141,7 +143,11 @@ def requeue() -> str:
         # One task's job id may be that of the array, which would requeue all of it.
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
-        result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
+        # Of a job that scancel ends, or that is past its time, Slurm says COMPLETING, and would take it back as well.
+        state = _ask("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.strip()
+        if state != "RUNNING":
+            return f"Slurm itself ends job {job} ({state or 'unknown'}), so it is not put back into the queue. "
+        result = _ask("scontrol", "requeue", job)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"Job {job} could not be put back into the queue ({error}); submit it again. "
     if result.returncode:
@@ -149,6 +155,5 @@ def requeue() -> str:
     return f"Job {job} is back in the queue. "
 
 
-def _validates_next(trainer: Trainer) -> bool:
-    loop = trainer.fit_loop.epoch_loop
-    return trainer.enable_validation and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+def _ask(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -204,7 +204,7 @@ class LastCheckpoint(Checkpoint):
             return
         counted = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
         # The end is not saved later: `EMA` then puts its average in the place of the weights.
-        if (self._due or counted or step == trainer.max_steps) and not _validation_follows(trainer):
+        if (self._due or counted or step == trainer.max_steps) and not validation_follows(trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -229,7 +229,7 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(last_checkpoint(Path(trainer.default_root_dir)), weights_only=False)
 
 
-def _validation_follows(trainer: Trainer) -> bool:
+def validation_follows(trainer: Trainer) -> bool:
     """Whether this batch is validated on; a run that goes on from its end would leave that validation out."""
     loop = trainer.fit_loop
     assert loop._data_fetcher is not None

@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
+import os
 import re
 import signal
 import sys
@@ -13,6 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -147,8 +149,14 @@ class TrainingCLI(LightningCLI):
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
+        if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            # Lightning's own requeue saves within the signal's handler, and ranks then wait for one another for ever;
+            # callbacks.preemption.Preemption does it.
+            plugins.append(SLURMEnvironment(auto_requeue=False))
         given = {"default_root_dir": config.run, "logger": logger, "callbacks": callbacks, "plugins": plugins}
-        return super().instantiate_trainer(**given, **kwargs)
+        trainer = super().instantiate_trainer(**given, **kwargs)
+        _check_torchrun(trainer)
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the stage; name the file where a checkpoint does not fit the model."""
@@ -221,6 +229,15 @@ def _check_steps(config: Namespace) -> None:
         raise InputError(
             f"trainer.val_check_interval: {every} is more than trainer.max_steps, {trainer.max_steps}, so that nothing "
             "would be validated and no best checkpoint kept. Make it smaller."
+        )
+
+
+def _check_torchrun(trainer: Trainer) -> None:
+    """Refuse one device for several processes: each would train by itself, and all write into one folder."""
+    started, used = int(os.environ.get("WORLD_SIZE", 1)), trainer.num_devices * trainer.num_nodes
+    if TorchElasticEnvironment.detect() and started != used:
+        raise InputError(
+            f"torchrun started {started} processes, but trainer.devices × trainer.num_nodes is {used}. Give as many."
         )
 
 

@@ -34,7 +34,7 @@ trainer:
   strategy: ddp
   max_epochs: -1
   max_steps: 24
-  val_check_interval: 10
+  val_check_interval: 7
   check_val_every_n_epoch: null
   accumulate_grad_batches: 2
   enable_progress_bar: false

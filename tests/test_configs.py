@@ -64,6 +64,8 @@ def test_recipes_parse(file, stage):
         assert config.trainer.max_steps > 0
         schedule = config.model.init_args.lr_scheduler
         assert schedule is None or schedule.init_args.total_steps == config.trainer.max_steps
+        kinds = [callback.class_path.rpartition(".")[2] for callback in config.trainer.callbacks]
+        assert kinds.index("Preemption") > kinds.index("ModelCheckpoint")
 
 
 def fits(overlay: Path, recipe: Path) -> bool:

@@ -326,6 +326,8 @@ class GenerationData(LightningDataModule):
         prompt: `{token}` and `{lesion}` are filled in. One for all classes, or some classes' own.
         token: the rare word that the model was taught; unused if the prompt does not ask for it.
         seed: of the run; with an image's global index it decides that image's noise.
+        shard: which part to make, from 0: the images `shard`, `shard + shards`, … of all classes.
+        shards: parts that the images are made in, each an image set of its own; `data.synthetic` takes them all.
     """
 
     def __init__(
@@ -336,6 +338,8 @@ class GenerationData(LightningDataModule):
         prompt: str | dict[str, str] = INSTANCE_PROMPT,
         token: str = "sks",
         seed: int = 0,
+        shard: int = 0,
+        shards: int = 1,
     ) -> None:
         super().__init__()
         lesions.label_by(classes)
@@ -346,6 +350,11 @@ class GenerationData(LightningDataModule):
             )
         if batch_size < 1:
             raise InputError(f"data.batch_size: {batch_size} must be at least 1.")
+        if not 0 <= shard < shards <= sum(counts.values()):
+            raise InputError(
+                f"data.shard: {shard} of {shards} shards and {sum(counts.values())} images. Shards are counted from 0, "
+                "and each needs an image."
+            )
         self.classes, self.batch_size = classes, batch_size
         #: What the model must have been taught for the prompts to mean anything.
         prompts = prompts_of(prompt, INSTANCE_PROMPT, classes, token, "prompt")
@@ -359,10 +368,10 @@ class GenerationData(LightningDataModule):
                 "prompt": prompts[name],
             }
             for index, name in enumerate(names)
-        ]
+        ][shard::shards]
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The images of this rank: every `world_size`-th."""
+        """The images of this rank: every `world_size`-th of the shard."""
         rank, ranks = rank_and_ranks(self.trainer)
         if len(self.items) < ranks:  # a process without an image would let the others wait for it
             raise InputError(f"data.count: {len(self.items)} images are fewer than the {ranks} processes. Use fewer.")

@@ -65,6 +65,20 @@ def test_class_counts_are_those_of_the_mix_and_the_batches_hold_them(
     assert data.class_counts == [sum(pair) for pair in zip(real_counts, generated_counts, strict=True)]
 
 
+def test_an_arm_of_real_images_is_the_same_whether_generated_sets_are_named_or_not(real, synthetic):
+    def shown(sets):
+        data = ClassificationData(real=real, synthetic=sets, classes=CLASSES, size=16, batch_size=4)
+        data.setup("fit")
+        batches = list(data.train_dataloader())
+        pixels = torch.cat([batch["pixel_values"] for batch in batches])
+        return [name for batch in batches for name in batch["image_id"]], pixels, data.class_counts
+
+    (names, pixels, counts), (others, other_pixels, other_counts) = shown([]), shown([synthetic])
+    assert names == others
+    assert pixels.equal(other_pixels)
+    assert counts == other_counts
+
+
 def test_class_counts_of_a_schedule_are_those_it_ends_on(tmp_path, synthetic):
     skewed = make_set(tmp_path / "skewed", {"NV": 12, "MEL": 4})
     data = ClassificationData(
@@ -187,6 +201,33 @@ def test_generation_gives_each_image_a_seed_of_its_index_alone():
     assert [n for b in batches for n in b["class_name"]] == ["NV", "NV", "MEL", "MEL", "MEL"]
     assert [int(s) for b in batches for s in b["seed"]] == [image_seed(7, i) for i in range(5)]
     assert len({image_seed(7, i) for i in range(1000)} | {image_seed(8, i) for i in range(1000)}) == 2000
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 7])
+def test_shards_hold_the_same_images_whatever_their_number(shards):
+    def made(**which):
+        data = GenerationData(classes=["NV", "MEL"], count={"NV": 4, "MEL": 3}, batch_size=2, seed=7, **which)
+        return data.items
+
+    parts = [made(shard=shard, shards=shards) for shard in range(shards)]
+    for shard, part in enumerate(parts):
+        assert [item["index"] for item in part] == list(range(shard, 7, shards))
+    assert sorted((item for part in parts for item in part), key=lambda item: item["index"]) == made()
+
+
+def test_processes_share_a_shard_and_no_image_is_made_twice():
+    def indices(rank):
+        data = GenerationData(classes=["NV"], count=10, batch_size=2, shard=1, shards=2)
+        data.trainer = rank
+        return [int(index) for batch in data.predict_dataloader() for index in batch["index"]]
+
+    assert sorted(index for part in at_once(indices) for index in part) == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.parametrize(("shard", "shards"), [(-1, 2), (2, 2), (0, 0), (0, 4)])
+def test_a_shard_that_does_not_exist_or_would_be_empty_is_refused(shard, shards):
+    with pytest.raises(InputError, match=rf"data\.shard: {shard} of {shards} shards and 3 images"):
+        GenerationData(classes=["NV"], count=3, batch_size=1, shard=shard, shards=shards)
 
 
 @pytest.mark.parametrize("count", [{"NV": 2}, {"NV": 0, "MEL": 0}, {"NV": -1, "MEL": 3}])

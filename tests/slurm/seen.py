@@ -1,0 +1,26 @@
+"""What a process of a job sees, printed; and a training that can be made slow, or lose a rank."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from lightning import Callback
+
+
+class Seen(Callback):
+    """Copied into the project's folder by the tests, as a user's own callback would lie there."""
+
+    def on_train_start(self, trainer, pl_module):
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        text = f"rank {trainer.global_rank} of {trainer.world_size} on {os.environ.get('SLURMD_NODENAME')}: GPUs {gpus}"
+        print(f"{text}, from step {trainer.global_step}", flush=True)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        # While the file is there, so that a signal finds the training at work on a machine of any speed.
+        if Path(trainer.default_root_dir, "slow").exists():
+            time.sleep(0.5)
+        if Path(trainer.default_root_dir, "kill").exists():
+            if trainer.global_rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(600)  # as one that waits for the other without end

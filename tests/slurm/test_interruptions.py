@@ -1,0 +1,111 @@
+"""A training that Slurm interrupts ends where an uninterrupted one does, weight for weight."""
+
+import re
+import time
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+STEPS = 150
+LONG = ["--trainer.max_steps", STEPS, "--trainer.val_check_interval", 50]
+PAIR = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"]
+
+
+@pytest.fixture(scope="module")
+def whole(slurm):
+    """Trainings that nothing interrupts: of two ranks, and of a task of an array. Queued before all else."""
+    recipe = ["configs/baseline.yaml", *LONG]
+    pair = slurm.sbatch(*PAIR, "slurm/fit.sbatch", *recipe, "--run", "runs/whole")
+    task = slurm.sbatch("--array=1", "slurm/classify.sbatch", *recipe, "--run", "runs/whole-array")
+    for job in (pair, task):
+        assert slurm.wait(job) == {"COMPLETED"}, slurm.log(job)
+    return slurm.project / "runs/whole", slurm.project / "runs/whole-array/baseline-seed1"
+
+
+def begin(slurm, run, *arguments):
+    """Submit a training that takes its time, and wait until it is at its steps."""
+    (slurm.project / run).mkdir(parents=True)
+    (slurm.project / run / "slow").touch()
+    job = slurm.sbatch(*arguments)
+    slurm.until(lambda: "from step 0" in slurm.log(job) + slurm.log(f"{job}_1"), f"step of job {job}")
+    time.sleep(2)
+    return job
+
+
+def go_on(slurm, job, run):
+    """Wait until the job was put back into the queue, and let it run to its end at once."""
+    slurm.until(lambda: set(slurm.states(job).values()) == {"PENDING"}, f"requeue of job {job}")
+    (slurm.project / run / "slow").unlink()
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    slurm.rush(job)
+    assert slurm.wait(job) == {"COMPLETED"}
+
+
+def steps(log):
+    """Where it stopped and where it went on, by the log, which holds both."""
+    (stopped,) = re.findall(r"stopped by a signal after step (\d+)", log)
+    return int(stopped), {int(step) for step in re.findall(r"from step (\d+)", log)}
+
+
+def assert_same_training(run, whole):
+    one, other = (torch.load(folder / "checkpoints/last.ckpt", weights_only=True) for folder in (run, whole))
+    assert one["global_step"] == other["global_step"] == STEPS
+    assert all(value.equal(other["state_dict"][name]) for name, value in one["state_dict"].items())
+    moments, others = (c["optimizer_states"][0]["state"] for c in (one, other))
+    assert all(moments[n][key].equal(others[n][key]) for n in others for key in ("exp_avg", "exp_avg_sq"))
+    assert len(list(run.glob("events.*"))) == len(list(whole.glob("events.*"))) + 1
+    assert not list(run.rglob("hpc_ckpt*"))
+
+
+def test_before_the_time_is_up_it_saves_is_queued_again_and_goes_on(slurm, whole):
+    run = "runs/limited"
+    fit = ["slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG]
+    job = begin(slurm, run, *PAIR, "--signal=USR1@60", *fit)
+    # Slurm itself now finds that less than a minute is left; it looks every half minute.
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=2")
+    go_on(slurm, job, run)
+    stopped, began = steps(slurm.log(job))
+    assert 0 < stopped < STEPS
+    assert began == {0, stopped}
+    assert_same_training(slurm.project / run, whole[0])
+
+
+def test_a_task_of_an_array_that_is_preempted_saves_is_queued_again_and_goes_on(slurm, whole):
+    run = "runs/preempted/baseline-seed1"
+    arms = ["slurm/classify.sbatch", "configs/baseline.yaml", "--run", "runs/preempted", *LONG]
+    job = begin(slurm, run, "--array=1", *arms)
+    urgent = slurm.sbatch("--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "true")
+    go_on(slurm, f"{job}_1", run)
+    assert slurm.wait(urgent) == {"COMPLETED"}
+    stopped, began = steps(slurm.log(f"{job}_1"))
+    assert 0 < stopped < STEPS
+    assert began == {0, stopped}
+    assert_same_training(slurm.project / run, whole[1])
+    predictions = [(folder / "predictions.csv").read_text() for folder in (slurm.project / run, whole[1])]
+    assert predictions[0] == predictions[1]
+
+
+def test_a_job_ends_when_one_of_its_processes_is_killed(slurm):
+    run = "runs/killed"
+    job = begin(slurm, run, *PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG)
+    (slurm.project / run / "kill").touch()
+    assert slurm.wait(job, 60) == {"FAILED"}
+    assert "task 1: Killed" in slurm.log(job)
+
+
+def test_a_cancelled_training_stays_so_and_leaves_a_checkpoint(slurm, whole):
+    run = "runs/cancelled"
+    fit = [*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG]
+    job = begin(slurm, run, *fit)
+    slurm.run("scancel", job)
+    assert slurm.wait(job) == {"CANCELLED"}
+    time.sleep(3)
+    assert set(slurm.states(job).values()) == {"CANCELLED"}
+    (slurm.project / run / "slow").unlink()
+    again = slurm.sbatch(*fit)
+    assert slurm.wait(again) == {"COMPLETED"}
+    stopped, _ = steps(slurm.log(job))
+    assert f"going on from {run}/checkpoints/last.ckpt, step {stopped}" in slurm.log(again)
+    assert_same_training(slurm.project / run, whole[0])
