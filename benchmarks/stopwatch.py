@@ -1,6 +1,7 @@
 """Times the steps of a training in a process of its own: ours through Lightning, another by telling it of each step."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ class Stopwatch(Callback):
         self.started, self.warmup, self.steps, self.out = started, warmup, steps, out
         self.flops_per_image: float | None = None
         self._count, self._images = 0, 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Of several processes the first one's times are kept."""
+        if trainer.global_rank:
+            self.out = Path(os.devnull)
 
     def step(self, images: int, device: torch.device) -> bool:
         """A batch of so many images is done; returns whether it was the last."""

@@ -20,12 +20,18 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float = 0.999) -> None:
         def average(averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
-            count = float(updates)
-            # Interpolating, unlike a weighted sum, leaves weights that do not change exactly as they are, and the
-            # frozen parts are known by their hash.
+            assert self._average_model is not None
+            count = int(self._average_model.n_averaged)  # `updates` is a copy on the device
+            # Interpolating, unlike a weighted sum, leaves frozen weights exactly as they are.
             torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + count) / (10 + count)))
 
         super().__init__(use_buffers=False, multi_avg_fn=average)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the average, its count of updates on the host: read from a GPU, it would hold up every step."""
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Fill the frozen parts in from the live model, which has them already, and go on as Lightning does."""
