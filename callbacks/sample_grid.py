@@ -10,6 +10,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from dermsynth.grids import grid
 
+_AT_ONCE = 4  # images, beside what training holds in memory
+
 
 class SampleGrid(Callback):
     """Draws a grid, one row a prompt, before the first step, which shows the base, and at each start of validation.
@@ -57,7 +59,8 @@ class SampleGrid(Callback):
         wanted = [(prompt, self.seed + column) for prompt in self.prompts for column in range(self.columns)]
         mine = wanted[trainer.global_rank :: trainer.world_size]
         with _evaluating(module), trainer.precision_plugin.forward_context():
-            images = list(module.sample([p for p, _ in mine], [s for _, s in mine])) if mine else []
+            parts = [mine[start : start + _AT_ONCE] for start in range(0, len(mine), _AT_ONCE)]
+            images = [image for some in parts for image in module.sample(*map(list, zip(*some, strict=True)))]
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(shares, images)

@@ -70,7 +70,7 @@ def test_a_resumed_run_draws_at_the_validations_that_an_uninterrupted_one_does(b
         trainer.save_checkpoint(tmp_path / "c.ckpt")
         # Frozen parts are in evaluation mode all the time, what is trained is back in the other.
         assert model.unet.training
-        assert not model.vae.training
+        assert not model.parts.vae.training
 
     train(6)
     train(8, tmp_path / "c.ckpt")
