@@ -55,6 +55,7 @@ def measure(options: argparse.Namespace, flags: list[str], work: Path) -> dict[s
     if not options.config:
         quietly(lambda: initialise(work / "base"))
         overlay["model"]["init_args"]["base"] = str(work / "base")
+        overlay["data"]["init_args"]["latent_cache"] = str(work / "latents")
     if options.drawn or not options.config:
         config = parse([*arguments, *flags])["data"]["init_args"]
         images = (options.warmup + options.steps) * config["batch_size"] * max(counts)

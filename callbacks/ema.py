@@ -5,33 +5,67 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+
+from dermsynth.errors import InputError
 
 
 class EMA(WeightAveraging):
-    """Lightning's weight averaging for checkpoints that leave the frozen parts out, with a warm-up.
+    """Lightning's weight averaging with a warm-up, of what is trained alone.
 
     The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, as in TensorFlow's ExponentialMovingAverage,
-    so that a short run does not remember its random beginning.
+    so that a short run does not remember its random beginning; the first takes the weights as they are. Frozen weights
+    are shared with the model and not copied.
 
     Args:
         decay: of the average per optimizer step, after the warm-up.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        def average(averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
-            assert self._average_model is not None
-            count = int(self._average_model.n_averaged)  # `updates` is a copy on the device
-            # Interpolating, unlike a weighted sum, leaves frozen weights exactly as they are.
-            torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + count) / (10 + count)))
-
-        super().__init__(use_buffers=False, multi_avg_fn=average)
+        super().__init__(use_buffers=False)
+        self.decay = decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average, its count of updates on the host: read from a GPU, it would hold up every step."""
+        """Make the average.
+
+        Raises:
+            InputError: the weights are kept in half precision or spread over devices.
+        """
+        if stage == "fit" and str(trainer.precision).endswith("-true") and trainer.precision != "32-true":
+            raise InputError(
+                f"trainer.precision: {trainer.precision} would round most of the average's changes away. Give "
+                "bf16-mixed, or leave callbacks.ema.EMA out."
+            )
+        if getattr(pl_module, "device_mesh", None) is not None:
+            raise InputError(
+                "trainer.callbacks: callbacks.ema.EMA cannot average weights that are spread over devices."
+            )
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
+            # On the host: read from a GPU, it would hold up every step.
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follow the model to its device, where Lightning has moved it since; share what is frozen."""
+        average = self._average.module
+        for kept, live in zip(average.parameters(), pl_module.parameters(), strict=True):
+            if not live.requires_grad:
+                kept.data = live.data
+        average.to(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average after an optimizer step."""
+        if trainer.global_step <= self._latest_update_step:
+            return
+        self._latest_update_step = trainer.global_step
+        pairs = zip(self._average.module.parameters(), pl_module.parameters(), strict=True)
+        averages, current = zip(*[(kept, live) for kept, live in pairs if live.requires_grad], strict=True)
+        count = int(self._average.n_averaged)
+        kept = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, current, 1 - kept)
+        self._average.n_averaged += 1
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Fill the frozen parts in from the live model, which has them already, and go on as Lightning does."""
@@ -40,3 +74,8 @@ class EMA(WeightAveraging):
             if name in checkpoint:
                 checkpoint[name] = {**live, **checkpoint[name]}
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    @property
+    def _average(self) -> Any:
+        assert self._average_model is not None
+        return self._average_model

@@ -25,6 +25,8 @@ def quieten() -> None:
         r"Found .* module\(s\) in eval mode",
         # On a machine of a cluster, of every command that is not a job.
         r"The `srun` command is available on your system but is not used",
+        # DreamBooth has the hook that this is about, but uses it under FSDP alone, where averaging is refused.
+        r"You're using the WeightAveraging callback with a model that overrides the configure_model",
         # The summary's megabytes are those of 32-bit weights, which mixed precision keeps.
         r"Precision bf16-mixed is not supported by the model summary",
     ):

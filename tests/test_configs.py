@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from dermsynth.errors import InputError
 from dermsynth.training import TrainingCLI
@@ -125,3 +128,13 @@ def test_the_arms_differ_in_their_mix_alone():
         for arm in arms:
             del arm["data"]["init_args"]["synthetic"], arm["data"]["init_args"]["mix"]
         assert arms[0] == arms[1] == arms[2]
+
+
+def test_gradients_between_gpus_are_bf16():
+    strategy = parse("fit", ROOT / "vit_b16_baseline.yaml", ROOT / "overlays" / "ddp.yaml").trainer.strategy
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(DDPStrategy, "strategy")
+    made = parser.instantiate_classes(parser.parse_object({"strategy": strategy.as_dict()})).strategy
+    assert made._ddp_comm_hook is bf16_compress_hook
+    assert made._ddp_kwargs["static_graph"]
+    assert made._ddp_kwargs["gradient_as_bucket_view"]

@@ -13,6 +13,7 @@ from tests.builders import CLASSES, make_pipeline, make_set
 from tests.processes import Ranks
 
 COUNTS = [1, 2, 4]
+OVERLAY = Path(__file__).parents[1] / "configs" / "overlays" / "ddp.yaml"
 IMAGES = 8  # of a batch over all ranks
 # Sums of the same numbers in another order; measured 2e-7 of a weight, 1e-6 of a loss.
 TOLERANCE = 1e-5
@@ -172,6 +173,22 @@ class TestBothModels:
         assert alone.keys() == shared.keys() >= {"val/loss"}
         for tag, ((_, value),) in alone.items():
             assert shared[tag][0][1] == pytest.approx(value, rel=TOLERANCE), tag
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["vit", "dreambooth"])
+def test_the_overlay_for_several_gpus_trains_alike(folder, model, request):
+    """Here on CPUs, where Lightning leaves the hook for bf16 gradients out."""
+    whole = request.getfixturevalue(model)[2]
+    name = f"runs/{model}-overlay"
+    flags = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--run", name]
+    words = ["fit", "--config", f"{model}-2-fit.json", "--config", str(OVERLAY), *flags]
+    ranks = Ranks(words, 2, folder, f"{model}-overlay")
+    assert ranks.statuses(180) == [0, 0], ranks.log(0)
+    before = torch.load(last_checkpoint(whole), weights_only=True)["state_dict"]
+    after = torch.load(last_checkpoint(folder / name), weights_only=True)["state_dict"]
+    for key, weight in before.items():
+        torch.testing.assert_close(after[key], weight, atol=TOLERANCE, rtol=TOLERANCE, msg=key)
 
 
 def rows(file: Path) -> list[dict[str, str]]:

@@ -27,7 +27,7 @@ from dermsynth.diffusion.parts import (
     save_pipeline,
 )
 from dermsynth.diffusion.sampling import Sampling, draw, sampler
-from dermsynth.diffusion.speed import compile_blocks, mean_over_ranks, to_device
+from dermsynth.diffusion.speed import compile_blocks, mean_over_ranks, shard, to_device
 from dermsynth.errors import InputError
 
 KIND = "dreambooth"
@@ -102,6 +102,20 @@ class DreamBooth(LightningModule):
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
         self.provenance: dict[str, Any] = self.parts.provenance
+
+    def configure_model(self) -> None:
+        """Spread the UNet over GPUs, where the strategy is to (configs/overlays/fsdp.yaml).
+
+        Raises:
+            InputError: the strategy would split the layers themselves.
+        """
+        if self.device_mesh is None:
+            return
+        if self.device_mesh["tensor_parallel"].size() != 1:  # Lightning's default, and each would train by itself
+            raise InputError(
+                "trainer.strategy: give data_parallel_size the number of all devices, and tensor_parallel_size 1."
+            )
+        shard(self.unet, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         """Refuse a base or checkpoint that saw other patients; set what is trained, and only that, to training mode."""
@@ -199,7 +213,8 @@ class DreamBooth(LightningModule):
         # `current_model_state` is where weight averaging keeps the weights that are being trained.
         for key in ("state_dict", "current_model_state"):
             if key in checkpoint:
-                checkpoint[key] = {name: checkpoint[key][name] for name in self.trained}
+                # Where weights are spread over ranks, the first one alone has them whole.
+                checkpoint[key] = {name: checkpoint[key][name] for name in self.trained if checkpoint[key]}
         checkpoint["dermsynth"] = {
             "kind": KIND,
             **self._facts(),
@@ -218,7 +233,8 @@ class DreamBooth(LightningModule):
                 f"the checkpoint was made on another base, {made_on['base']} ({made_on['base_sha256'][:12]}), than "
                 f"model.base {base} ({weights[:12]}): its weights differ."
             )
-        if set(checkpoint["state_dict"]) != set(self.trained):
+        # A strategy that spreads the weights loads them by itself, and shows the rest alone.
+        if "state_dict" in checkpoint and set(checkpoint["state_dict"]) != set(self.trained):
             raise InputError("the checkpoint holds other weights than the configuration trains.")
         self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 
 # diffusers' own list for regional compilation holds the transformer blocks alone; the residual blocks are as many again
 # and have the group norms, which gain most from being fused with their neighbours.
@@ -34,6 +36,19 @@ def _compiled_where_trained(forward: Callable[..., Any]) -> Callable[..., Any]:
         return (compiled if torch.is_grad_enabled() else forward)(*args, **kwargs)
 
     return either
+
+
+def shard(unet: nn.Module, mesh: DeviceMesh) -> None:
+    """Spread weights, gradients and optimizer state over GPUs (FSDP2), each block of its own and then the rest.
+
+    Args:
+        unet: of diffusers.
+        mesh: the GPUs, of one dimension.
+    """
+    for block in unet.modules():
+        if type(block).__name__ in _REPEATED:
+            fully_shard(block, mesh=mesh)
+    fully_shard(unet, mesh=mesh)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

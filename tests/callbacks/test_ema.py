@@ -4,6 +4,7 @@ from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from callbacks.ema import EMA
+from dermsynth.errors import InputError
 
 
 class Drift(LightningModule):
@@ -44,3 +45,12 @@ def test_the_average_is_that_of_the_formula_and_replaces_the_weights_at_the_end(
         expected = keep * expected + (1 - keep) * weight
     assert float(model.weight) == pytest.approx(expected, rel=1e-6)
     assert float(model.frozen) == float(torch.tensor(0.1))
+    average = trainer.callbacks[0]._average_model.module
+    assert average.frozen.data_ptr() == model.frozen.data_ptr()
+    assert average.weight.data_ptr() != model.weight.data_ptr()
+
+
+def test_weights_in_half_precision_are_refused():
+    trainer = Trainer(accelerator="cpu", precision="bf16-true", logger=False, callbacks=[EMA()], max_steps=1)
+    with pytest.raises(InputError, match=r"trainer\.precision: bf16-true would round"):
+        trainer.fit(Drift(), DataLoader(range(6), batch_size=1))
