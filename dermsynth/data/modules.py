@@ -1,8 +1,10 @@
 """The LightningDataModules: one base that owns sets, leak checks, the mix and the loaders; thin leaves on it."""
 
 import functools
+import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -398,8 +400,17 @@ def _collate(empty: Tensor, items: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
     # Slurm and Ctrl-C send them to every process; a worker that died of one would end the training on the spot.
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    # SIGTERM is also how the trainer ends a worker. Only a thread that waits for it learns who sent it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
 
 
 def _labels(samples: Sequence[Sample]) -> np.ndarray:

@@ -1,3 +1,5 @@
+import multiprocessing
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -291,3 +293,19 @@ def test_folds_that_tear_a_group_apart_are_refused(real):
     manifest.write(real, records, {})
     with pytest.raises(InputError, match="belongs to a patient, lesion or group"):
         ClassificationData(real=real, classes=CLASSES, size=16, batch_size=4, fold=0).setup("fit")
+
+
+def test_a_loader_process_dies_of_the_trainers_signal_alone(real):
+    data = ClassificationData(real=real, classes=CLASSES, size=16, batch_size=2, num_workers=1)
+    data.setup("fit")
+    batches = iter(data.val_dataloader())
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    for number in ("TERM", "USR1", "INT"):
+        subprocess.run(["kill", f"-{number}", str(worker.pid)], check=True)
+    next(batches)
+    worker.join(0.2)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
