@@ -80,14 +80,15 @@ class DreamBooth(LightningModule):
         self.lora, self.train_text_encoder = lora, train_text_encoder
         if train_text_encoder:
             self.text_encoder = self.parts.text_encoder.requires_grad_(True)
+        if channels_last:
+            # Before the adapters, whose weights DoRA takes views of.
+            self.unet.to(memory_format=torch.channels_last)
         if lora:
             add_lora(self.parts, lora, text_encoder=train_text_encoder)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             if train_text_encoder:
                 self.text_encoder.gradient_checkpointing_enable()
-        if channels_last:
-            self.unet.to(memory_format=torch.channels_last)
         self.compile_unet = compile
         self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         # The frozen weights are not in the checkpoint; names and state dict keys are the same for parameters.
