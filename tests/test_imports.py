@@ -31,7 +31,9 @@ COMMON = {
     "dermsynth.grids",
     "dermsynth.files",
     "dermsynth.hub",
+    "dermsynth.ranks",
     "dermsynth.run_config",
+    "dermsynth.seeds",
 }
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dermsynth.data.images import cores, read_rgb
 from dermsynth.data.manifest import Record, sha256_file
-from dermsynth.data.ranks import done_by, rank_and_ranks, told_by_first
+from dermsynth.ranks import done_by, rank_and_ranks, told_by_first
 from dermsynth.data.shelf import Shelf
 from dermsynth.data.transforms import centre_views
 from dermsynth.data.views import VIEWS, drawn_view
@@ -114,7 +114,7 @@ class LatentCache:
         """The embedding of each prompt, float32 `[L, D]`; none if the text encoder is trained."""
         if self._embeddings is None:
             return {}
-        places = self._embeddings.find(prompts)
+        places = self._embeddings.places(prompts)
         # Lightning makes validation's loader in inference mode, whose tensors training could not use.
         with torch.inference_mode(False):
             return {prompt: self._embeddings[place] for prompt, place in zip(prompts, places, strict=True)}
@@ -178,7 +178,7 @@ class CachedMoments:
     def __init__(self, shelf: Shelf, records: Sequence[Record], views: Sequence[int]) -> None:
         self._shelf = shelf
         names = [_name(record, view) for record in records for view in views]
-        self._places = shelf.find(names).reshape(len(records), len(views), 2)
+        self._places = shelf.places(names).reshape(len(records), len(views), 2)
 
     def __call__(self, number: int, seed: int) -> dict[str, Tensor]:
         """`moments` of an image, float16 `[2C, h, w]`, in the view that the seed draws."""

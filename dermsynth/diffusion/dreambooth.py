@@ -29,6 +29,8 @@ from dermsynth.diffusion.parts import (
 from dermsynth.diffusion.sampling import Sampling, draw, sampler
 from dermsynth.diffusion.speed import compile_blocks, mean_over_ranks, to_device
 from dermsynth.errors import InputError
+from dermsynth.ranks import told_by_first
+from dermsynth.seeds import Purpose, stream_seed
 
 KIND = "dreambooth"
 
@@ -99,6 +101,7 @@ class DreamBooth(LightningModule):
         self.sampling, self.seed = sampling, seed
         #: Made when something is first sampled, and kept: it shares the weights.
         self._pipeline: StableDiffusionPipeline | None = None
+        self._base_hash: str | None = None
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
@@ -116,6 +119,8 @@ class DreamBooth(LightningModule):
             self.text_encoder.train()
         if self.compile_unet:
             compile_blocks(self.unet)
+        if self.trainer.checkpoint_callbacks:
+            self._base_sha256()  # now, and not in the middle of training
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Denoising loss of one batch at random noise and timesteps."""
@@ -240,16 +245,20 @@ class DreamBooth(LightningModule):
             default_sampler(self.parts).save_pretrained(out / "scheduler")
 
     def _facts(self) -> dict[str, Any]:
-        if not hasattr(self, "_base_sha256"):
-            self._base_sha256 = base_sha256(self.parts.base)
         return {
             "base": self.parts.base,
-            "base_sha256": self._base_sha256,
+            "base_sha256": self._base_sha256(),
             "train_text_encoder": self.train_text_encoder,
             "prediction_type": self.parts.scheduler.config.prediction_type,
             "zero_terminal_snr": self.parts.scheduler.config.rescale_betas_zero_snr,
             "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
         }
+
+    def _base_sha256(self) -> str:
+        """The base's hash, which the first process reads gigabytes for: once, and all processes must ask for it."""
+        if self._base_hash is None:
+            self._base_hash = told_by_first(lambda: base_sha256(self.parts.base), self._trainer)
+        return self._base_hash
 
     def _denoise(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
@@ -296,5 +305,5 @@ class DreamBooth(LightningModule):
         """
         # Own generators: after seed_everything the global one draws the same numbers on every rank.
         places = range(self.global_rank * count, (self.global_rank + 1) * count)
-        seeds = (np.random.SeedSequence((self.seed, epoch, batch, place)) for place in places)
-        return [torch.Generator().manual_seed(int(s.generate_state(1, np.uint64)[0] >> 1)) for s in seeds]
+        seeds = (stream_seed(self.seed, Purpose.NOISE, place, batch, epoch) for place in places)
+        return [torch.Generator().manual_seed(seed) for seed in seeds]

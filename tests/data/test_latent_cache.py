@@ -246,6 +246,14 @@ def test_processes_that_do_not_see_one_folder_are_told(data, tmp_path):
     assert all("Give a folder on a disk that all machines share" in str(error) for error in errors)
 
 
+def test_a_cache_that_was_deleted_meanwhile_is_said(data, tmp_path):
+    module = data(Encoders())
+    module.train_dataloader()
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(InputError, match=r"data\.latent_cache: .* lost 6 of 6 entries"):
+        module.val_dataloader()
+
+
 def test_a_small_disk_is_said(data, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1000))
     with pytest.raises(InputError, match=r"data\.latent_cache: .*has 0\.0 GB left"):
