@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from dermsynth.data.images import cores, read_rgb
 from dermsynth.data.manifest import Record, sha256_file
-from dermsynth.ranks import done_by, rank_and_ranks, told_by_first
 from dermsynth.data.shelf import Shelf
 from dermsynth.data.transforms import centre_views
 from dermsynth.data.views import VIEWS, drawn_view
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder
+from dermsynth.ranks import done_by, rank_and_ranks, told_by_first
 
 #: The eight, or the image as it is.
 ALL_VIEWS, UPRIGHT = tuple(range(VIEWS)), (0,)

@@ -20,11 +20,11 @@ from dermsynth.data.lesion_images import LesionImages, Sample, Show, ShowPixels
 from dermsynth.data.manifest import Record
 from dermsynth.data.mixing import Policy, RealOnly
 from dermsynth.data.pixel_cache import PixelCache
-from dermsynth.ranks import done_by, rank_and_ranks
 from dermsynth.data.sampler import ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.splits import choose_fold
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
+from dermsynth.ranks import done_by, rank_and_ranks
 from dermsynth.seeds import Purpose, stream_seed
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from dermsynth.diffusion.parts import (
     refuse_foreign_weights,
     save_pipeline,
 )
-from dermsynth.diffusion.sampling import Sampling, draw, sampler
+from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.diffusion.speed import compile_blocks, mean_over_ranks, to_device
 from dermsynth.errors import InputError
 from dermsynth.ranks import told_by_first
@@ -99,8 +98,6 @@ class DreamBooth(LightningModule):
         # One a class is known when the data has named its classes, at the start of training.
         self.prior_weights: float | Tensor = 1.0
         self.sampling, self.seed = sampling, seed
-        #: Made when something is first sampled, and kept: it shares the weights.
-        self._pipeline: StableDiffusionPipeline | None = None
         self._base_hash: str | None = None
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # No buffer: half-precision training would round it to 192 noise levels.
@@ -173,12 +170,10 @@ class DreamBooth(LightningModule):
         """Generate one image for each prompt and seed of the batch; adds `images`, uint8 `[B, H, W, 3]`."""
         return {**batch, "images": self.sample(batch["prompt"], batch["seed"].tolist())}
 
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Images of the current weights, uint8 `[B, H, W, 3]`."""
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], black_if_nan: bool = False) -> NDArray[np.uint8]:
+        """Images of the current weights, uint8 `[B, H, W, 3]`; see `sampling.sample`."""
         self.encoders.make_ready(self.device, self.unet.dtype)
-        if self._pipeline is None:
-            self._pipeline = sampler(self.parts, self.sampling)
-        return draw(self._pipeline, prompts, seeds, self.sampling)
+        return sample(self.parts, prompts, seeds, self.sampling, black_if_nan)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over everything trained, its schedule stepped per optimizer step."""

@@ -112,25 +112,28 @@ def load_parts(base: str) -> Parts:
     """
     folder = check_base(base)
     safe = {"use_safetensors": True}  # a pickle could run code
-    where = {} if folder else {"revision": commit_of(base)}
+    name, which = str(folder or base), {} if folder else {"revision": commit_of(base)}
 
-    def read(part: str, load: Callable[..., Any], **options: Any) -> Any:
+    def read(source: str, part: str, load: Callable[..., Any], **options: Any) -> Any:
         with _broken_files_said(f"model.base: the {part} of {base}"):
-            return load(str(folder or base), subfolder=part, **where, **options)
+            return load(source, subfolder=part, **options)
 
     def later(part: str, load: Callable[..., Any], **options: Any) -> Callable[[], Any]:
         part_config(base, part)  # what is broken is said now
-        with _broken_files_said(f"model.base: the {part} of {base}"), safe_open(_weights_file(base, part), "pt"):
-            return functools.partial(read, part, load, **options)
+        with _broken_files_said(f"model.base: the {part} of {base}"):
+            weights = _weights_file(base, part)
+            with safe_open(weights, "pt"):
+                # From where they lie: of a hub id, diffusers would ask the hub whether there are others.
+                return functools.partial(read, str(weights.parents[1]), part, load, **options)
 
     return Parts(
         base=base,
-        tokenizer=read("tokenizer", CLIPTokenizer.from_pretrained),
+        tokenizer=read(name, "tokenizer", CLIPTokenizer.from_pretrained, **which),
         load_text_encoder=later("text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32, **safe),
         load_vae=later("vae", AutoencoderKL.from_pretrained, torch_dtype=torch.float32, **safe),
         vae_config=part_config(base, "vae"),
-        unet=read("unet", UNet2DConditionModel.from_pretrained, torch_dtype=torch.float32, **safe),
-        scheduler=read("scheduler", _training_scheduler),
+        unet=read(name, "unet", UNet2DConditionModel.from_pretrained, torch_dtype=torch.float32, **safe, **which),
+        scheduler=read(name, "scheduler", _training_scheduler, **which),
         provenance=_read_provenance(folder) if folder else {},
     )
 

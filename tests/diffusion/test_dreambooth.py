@@ -4,12 +4,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.ema import EMA
 from dermsynth.data.mixing import PriorPreservation
 from dermsynth.data.modules import DreamBoothData, GenerationData
+from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
@@ -88,6 +89,25 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(base, sets,
     resumed = run(tmp_path / "two", tmp_path / "one/step.ckpt")
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_the_base_is_hashed_once_before_the_first_step_and_only_for_checkpoints(base, sets, tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(dreambooth, "base_sha256", lambda name: hashed.append(name) or "hash")
+
+    class Watch(Callback):
+        def on_train_start(self, trainer, pl_module):
+            assert hashed == [base]
+
+    checkpoints = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    trainer = trainer_of(tmp_path, 3, [Watch(), checkpoints], limit_val_batches=0)
+    trainer.fit(DreamBooth(base, optimizer=optimizer), data_of(sets))
+    assert len(list(tmp_path.glob("*.ckpt"))) == 3
+    assert hashed == [base]
+    trainer_of(tmp_path, 1).validate(DreamBooth(base), data_of(sets), verbose=False)
+    assert hashed == [base]
+    trainer_of(tmp_path, 1).validate(DreamBooth(base), data_of(sets), tmp_path / "step=1.ckpt", verbose=False)
+    assert hashed == [base, base]
 
 
 def test_checkpoints_of_another_base_or_kind_are_refused(base, sets, tmp_path):
