@@ -123,7 +123,7 @@ class DreamBooth(LightningModule):
         """Denoising loss of one batch at random noise and timesteps."""
         draws = self._draws(self.current_epoch, batch_idx, len(batch["prompt"]))
         if self.objective.caption_dropout:
-            numbers = torch.stack([torch.rand((), generator=one) for one in draws])
+            numbers = torch.stack([torch.rand((), generator=one, dtype=torch.float32) for one in draws])
             batch = drop_prompts(batch, numbers >= self.objective.caption_dropout)
         prediction, wanted, timesteps = self._denoise(batch, draws)
         errors = sample_errors(prediction, wanted, self.objective.huber_delta)
@@ -268,7 +268,11 @@ class DreamBooth(LightningModule):
         return *self._predict(latents, noise, timesteps, self._embeddings(batch)), timesteps
 
     def _latents(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> Tensor:
-        """Scaled latents, sampled from the VAE's distribution; float32 `[B, C, h, w]`."""
+        """Scaled latents, sampled from the VAE's distribution; float32 `[B, C, h, w]`.
+
+        Under `bf16-true` Lightning rounds whatever a batch holds, cached moments too, to bfloat16, the type in which
+        the VAE computes them without a cache.
+        """
         moments = batch.get("moments")
         if moments is None:
             moments = self.encoders.moments(batch["pixel_values"], self.unet.dtype)
@@ -290,8 +294,9 @@ class DreamBooth(LightningModule):
         return prediction, target(kind, alphas_cumprod, latents, noise, timesteps)
 
     def _randn_like(self, like: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
-        """Noise of each sample from its own generator."""
-        return to_device(torch.stack([torch.randn(like.shape[1:], generator=one) for one in draws]), like.device)
+        """Noise of each sample from its own generator; float32, whatever type Lightning makes the default."""
+        noise = [torch.randn(like.shape[1:], generator=one, dtype=torch.float32) for one in draws]
+        return to_device(torch.stack(noise), like.device)
 
     def _draws(self, epoch: int, batch: int, count: int) -> list[torch.Generator]:
         """The random numbers of a training batch, those of each sample from a generator of its own.

@@ -1,4 +1,6 @@
+import gc
 import itertools
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -241,6 +243,36 @@ def test_half_precision_weights_train_with_float32_noise_levels(base, sets, tmp_
     assert model.unet.dtype == torch.bfloat16
     assert model.alphas_cumprod.dtype == torch.float32
     assert trainer.callback_metrics["train/loss"].isfinite()
+
+
+@pytest.mark.parametrize("stage", ["training", "validation"])
+def test_half_precision_weights_train_with_noise_that_was_drawn_in_float32(base, sets, tmp_path, monkeypatch, stage):
+    """Under bf16-true Lightning makes bfloat16 the default type; noise of it would have 256 steps between 1 and 2."""
+    seen = {"training": [], "validation": []}
+    add_noise = dreambooth.add_noise
+
+    def spied(alphas_cumprod, latents, noise, timesteps):
+        seen["training" if torch.is_grad_enabled() else "validation"].append(noise)
+        return add_noise(alphas_cumprod, latents, noise, timesteps)
+
+    monkeypatch.setattr(dreambooth, "add_noise", spied)
+    objective = Objective(noise_offset=0.1, caption_dropout=0.5)
+    model = DreamBooth(base, optimizer=optimizer, objective=objective)
+    trainer_of(tmp_path, 1, limit_val_batches=1, val_check_interval=1, precision="bf16-true").fit(model, data_of(sets))
+    assert seen[stage]
+    for noise in seen[stage]:
+        assert noise.dtype == torch.float32
+        assert not torch.equal(noise, noise.bfloat16().float())
+
+
+def test_what_is_let_go_after_sampling_is_not_held_by_the_sampler(base):
+    model = DreamBooth(base, sampling=Sampling(1, 1.0))
+    image = model.sample(["melanoma"], [1])
+    vae = weakref.ref(model.parts.vae)
+    model.encoders.release()
+    gc.collect()
+    assert vae() is None
+    assert (model.sample(["melanoma"], [1]) == image).all()
 
 
 def test_a_token_that_was_not_taught_is_refused(base, sets, tmp_path):
