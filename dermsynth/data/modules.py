@@ -235,8 +235,8 @@ class DreamBoothData(LesionData):
             out none.
         latent_cache: folder for what the frozen VAE and text encoder make of images and prompts, on a disk that all
             processes see. It is filled before the first step, shared by runs, and can be deleted between them.
-            Training from it loads neither of the two. It takes 64 KB a view of an image at 512 pixels; with
-            augmentation `dihedral` there are eight, of the image's centre.
+            Training from it loads neither of the two; sample grids do. It takes 64 KB a view of an image at 512
+            pixels; with augmentation `dihedral` there are eight, of the image's centre.
     """
 
     trains_a_generator = True

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from callbacks.ema import EMA
 from dermsynth.data.mixing import PriorPreservation
@@ -71,6 +71,51 @@ def test_only_what_is_trained_changes_and_only_that_is_saved(base, sets, tmp_pat
         # The second of the two low-rank factors starts at zero: a fresh adapter changes nothing.
         assert all(not before[name].any() for name in before if "lora_B" in name)
     assert saved["dermsynth"]["data"]["train_split_sha256"] == trainer.datamodule.train_split_sha256
+
+
+def test_a_checkpoint_of_adapters_is_a_small_file(base, sets, tmp_path):
+    sizes = {}
+    for name, lora in (("full", None), ("lora", LoRA(rank=1, targets=["to_q"]))):
+        model = DreamBooth(base, lora=lora, optimizer=optimizer)
+        trainer = trainer_of(tmp_path, 1, limit_val_batches=0)
+        trainer.fit(model, data_of(sets))
+        trainer.save_checkpoint(tmp_path / f"{name}.ckpt")
+        sizes[name] = (tmp_path / f"{name}.ckpt").stat().st_size
+        weights = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+        # AdamW keeps two averages of each weight. 1.5 KB a tensor, of which there are three a weight, and 10 KB beside.
+        assert 3 * weights < sizes[name] < 3 * weights + 4_500 * len(model.trained) + 10_000
+    assert sizes["lora"] < sizes["full"] / 10
+
+
+def test_training_stops_early_when_the_held_out_loss_gets_no_better(base, sets, tmp_path):
+    # So high a rate makes the model worse at once.
+    model = DreamBooth(base, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=10.0))
+    stop = EarlyStopping("val/loss", patience=2, check_finite=False)
+    trainer = trainer_of(tmp_path, 50, [stop], val_check_interval=1)
+    trainer.fit(model, data_of(sets))
+    assert 3 <= trainer.global_step < 50
+    assert stop.wait_count == 2
+
+
+def test_the_held_out_loss_is_that_of_the_averaged_weights(base, sets, tmp_path):
+    model = DreamBooth(base, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+    live, average = {}, EMA(decay=0.9)
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            live.update({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+    trainer = trainer_of(tmp_path, 5, [average, Watch()], val_check_interval=5)
+    trainer.fit(model, data_of(sets))
+    logged = float(trainer.callback_metrics["val/loss"])
+
+    def loss():
+        (found,) = trainer_of(tmp_path, 1).validate(model, data_of(sets), verbose=False)
+        return found["val/loss"]
+
+    assert loss() == pytest.approx(logged, rel=1e-6)  # after training the module holds the average
+    model.load_state_dict(live)
+    assert abs(loss() - logged) > 1e-4 * logged
 
 
 # 12 instance images, so an epoch of 24 in batches of 4 is 6 steps: stopped inside the second, at its end, and with
