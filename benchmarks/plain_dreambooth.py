@@ -119,11 +119,13 @@ def train(config: dict[str, Any], batch_size: int, stopwatch: Stopwatch) -> None
             with autocast:
                 hidden = text_encoder(ids.to(device))[0]
                 prediction = unet(noisy, timesteps, hidden).sample
+            velocity = schedule.config.prediction_type == "v_prediction"
+            wanted = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
             if prior:
-                (mine, theirs), (noise, other) = prediction.chunk(2), noise.chunk(2)
-                loss = F.mse_loss(mine.float(), noise.float()) + F.mse_loss(theirs.float(), other.float())
+                (mine, theirs), (wanted, other) = prediction.chunk(2), wanted.chunk(2)
+                loss = F.mse_loss(mine.float(), wanted.float()) + F.mse_loss(theirs.float(), other.float())
             else:
-                loss = F.mse_loss(prediction.float(), noise.float())
+                loss = F.mse_loss(prediction.float(), wanted.float())
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)

@@ -60,7 +60,12 @@ class SampleGrid(Callback):
         mine = wanted[trainer.global_rank :: trainer.world_size]
         with _evaluating(module), trainer.precision_plugin.forward_context():
             parts = [mine[start : start + _AT_ONCE] for start in range(0, len(mine), _AT_ONCE)]
-            images = [image for some in parts for image in module.sample(*map(list, zip(*some, strict=True)))]
+            # An error on one rank would let the others wait; what has diverged is to be seen.
+            images = [
+                image
+                for some in parts
+                for image in module.sample(*map(list, zip(*some, strict=True)), black_if_nan=True)
+            ]
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(shares, images)

@@ -4,12 +4,19 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+    shape_wrapper,
+)
 
 # Dense TFLOP/s of 16-bit products summed in 32 bits, from NVIDIA's data sheets; where one gives them with sparsity,
 # half of that. Lightning's table mixes the two and does not know the name "NVIDIA H200".
@@ -40,7 +47,10 @@ def dense_peak(device_name: str) -> float | None:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts 2 × multiply-adds of matrix products, convolutions and attention, also of attention on a CPU."""
+    """Counts 2 × multiply-adds of matrix products, convolutions and attention, also of attention on a CPU.
+
+    What gradient checkpointing computes again in the backward pass is left out: the same model does the same work.
+    """
 
     def attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
         return sdpa_flop_count(query, key, value)
@@ -53,7 +63,19 @@ def flop_counter() -> FlopCounterMode:
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }
-    return FlopCounterMode(display=False, custom_mapping=on_cpu)
+    formulas = {**flop_registry, **{operation: shape_wrapper(formula) for operation, formula in on_cpu.items()}}
+    once = {operation: _unless_recomputed(formula) for operation, formula in formulas.items()}
+    return FlopCounterMode(display=False, custom_mapping=once)
+
+
+def _unless_recomputed(formula: Callable[..., int]) -> Callable[..., int]:
+    def count(*args: Any, **kwargs: Any) -> int:
+        # In a backward pass, gradients are wanted of nothing but what is computed again.
+        recomputed = torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled()
+        return 0 if recomputed else formula(*args, **kwargs)
+
+    count._get_raw = True  # type: ignore[attr-defined]  # as the registry's own, which take tensors
+    return count
 
 
 class Throughput(Callback):
@@ -63,8 +85,8 @@ class Throughput(Callback):
     16-bit peak where that is known, and `throughput/peak_memory_gb`. Validation is not counted. The first interval, in
     which things are compiled and warmed up, is not logged.
 
-    The work of an image is what the second batch took: forward and backward, the frozen parts and, with gradient
-    checkpointing, what is computed twice. For that batch alone compiled code is left aside.
+    The work of an image is what the second batch took: forward and backward, and the frozen parts. What gradient
+    checkpointing computes a second time does not count. For that batch alone compiled code is left aside.
     """
 
     def __init__(self) -> None:

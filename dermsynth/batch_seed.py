@@ -2,9 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
+
+from dermsynth.seeds import Purpose, stream_seed
 
 
 class BatchSeed(Callback):
@@ -21,5 +22,4 @@ class BatchSeed(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the generators of the CPU and of all devices."""
-        place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+        torch.manual_seed(stream_seed(self.seed, Purpose.LAYERS, trainer.global_rank, batch_idx, trainer.current_epoch))

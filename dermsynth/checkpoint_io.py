@@ -42,6 +42,24 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 "run's last.ckpt."
             ) from error
 
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint, its tensors left on disk until they are copied: no process holds all of it in memory.
+
+        Args:
+            path: of the file.
+            map_location: must not be given; tensors stay where the file is.
+            weights_only: refuse whatever is not a tensor or a plain value.
+        """
+        if map_location is not None:
+            raise TypeError("map_location: tensors are mapped from the file, on the CPU.")
+        # A file that is replaced meanwhile stays readable: the new one takes its name and not its place.
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes had begun to write; a checkpoint may be gigabytes."""

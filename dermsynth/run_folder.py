@@ -22,7 +22,9 @@ from dermsynth.run_config import RUN_FILE, leaves
 # Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
 FINISHED = "finished"
 # Where a run and its caches lie and what it was started from do not make it another run.
-NOT_COMPARED = ("run", "ckpt_path", "pixel_cache", "latent_cache")
+NOT_COMPARED = ("run", "ckpt_path", "pixel_cache")
+# What may lie elsewhere, too, but not be left out: latents from a cache are float16, of an image's centre.
+_WHETHER = ("latent_cache",)
 # What may differ as well where a new run goes on from another's checkpoint: what is compared by its hash wherever it
 # lies, what only says how fast, and how long the schedule is, as a run may be made longer.
 MAY_DIFFER = ("real", "base", "num_workers", "total_steps")
@@ -77,10 +79,17 @@ def differences(there: dict[str, Any], here: dict[str, Any], ignored: Sequence[s
         here: the one that is given.
         ignored: names of keys that are not compared.
     """
-    old, new = leaves(there, ignored), leaves(here, ignored)
+    old, new = (_without_places(leaves(config, ignored)) for config in (there, here))
     changed = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
     lines = [f"{key}: {old.get(key, _ABSENT)} there, {new.get(key, _ABSENT)} here" for key in changed]
     return lines if len(lines) <= 12 else [*lines[:12], f"… and {len(lines) - 12} more"]
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: "a folder" if value is not None and key.rpartition(".")[2] in _WHETHER else value
+        for key, value in config.items()
+    }
 
 
 def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, Any]:

@@ -3,6 +3,7 @@ import os
 import resource
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +44,17 @@ def test_what_is_saved_is_loaded_and_removed(path):
     plugin = WholeCheckpointIO()
     assert torch.equal(plugin.load_checkpoint(path, weights_only=True)["weight"], WEIGHTS["weight"])
     plugin.remove_checkpoint(path)
+    assert not list(path.parent.iterdir())
+
+
+def test_what_is_loaded_stays_on_disk_and_as_it_was_when_the_file_is_replaced_or_removed(path):
+    plugin = WholeCheckpointIO()
+    weight = plugin.load_checkpoint(path, weights_only=True)["weight"]
+    assert str(path) in Path("/proc/self/maps").read_text()
+    plugin.save_checkpoint({"weight": -WEIGHTS["weight"]}, path)
+    plugin.remove_checkpoint(path)
+    assert torch.equal(weight, WEIGHTS["weight"])
+    weight += 1  # of this process's own
     assert not list(path.parent.iterdir())
 
 

@@ -1,11 +1,19 @@
 """What the benchmark's numbers rest on: the small model costs as the large one does, and the summary is right."""
 
+import json
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
+from benchmarks import plain_dreambooth
 from benchmarks.dreambooth import HERE, summary
 from callbacks.throughput import flop_counter
+from dermsynth.diffusion.objective import target
+from tests.builders import CLASSES, make_set
 
 
 def test_the_small_model_has_the_blocks_and_the_proportions_of_the_large_one():
@@ -21,6 +29,30 @@ def test_the_small_model_has_the_blocks_and_the_proportions_of_the_large_one():
     assert (kinds.count("ResnetBlock2D"), kinds.count("BasicTransformerBlock")) == (22, 16)  # as in 1.5
     share = encoding.get_total_flops() / training.get_total_flops()
     assert 0.42 < share < 1.117 / 2.407, "no larger than in 1.5, or the cache would gain more than it does there"
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_plain_loop_learns_what_the_base_predicts(base, tmp_path, monkeypatch, kind):
+    folder = shutil.copytree(base, tmp_path / "base")
+    schedule = folder / "scheduler/scheduler_config.json"
+    schedule.write_text(json.dumps({**json.loads(schedule.read_text()), "prediction_type": kind}))
+    noises, wanted = [], []
+    add_noise, error = DDPMScheduler.add_noise, F.mse_loss
+
+    def noted(self, latents, noise, timesteps):
+        noises.append(target(kind, self.alphas_cumprod, latents, noise, timesteps))
+        return add_noise(self, latents, noise, timesteps)
+
+    monkeypatch.setattr(DDPMScheduler, "add_noise", noted)
+    monkeypatch.setattr(plain_dreambooth.F, "mse_loss", lambda x, y: (wanted.append(y), error(x, y))[1])
+    config = {
+        "model": {"base": str(folder), "train_text_encoder": False, "gradient_checkpointing": False, "lora": None},
+        "data": {"real": str(make_set(tmp_path / "real")), "classes": CLASSES, "size": 16, "synthetic": []},
+    }
+    config = {name: {"init_args": part} for name, part in config.items()}
+    config["trainer"] = {"accelerator": "cpu", "precision": "32-true"}
+    plain_dreambooth.train(config, 4, SimpleNamespace(step=lambda images, device: True))
+    torch.testing.assert_close(wanted, noises)
 
 
 def test_the_summary_compares_medians():

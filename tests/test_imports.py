@@ -26,13 +26,14 @@ COMMON = {
     "dermsynth.errors",
     "dermsynth.lesions",
     "dermsynth.data.manifest",
-    "dermsynth.across_ranks",
     "dermsynth.checkpoints",
     "dermsynth.schedules",
     "dermsynth.grids",
     "dermsynth.files",
     "dermsynth.hub",
+    "dermsynth.ranks",
     "dermsynth.run_config",
+    "dermsynth.seeds",
 }
 
 

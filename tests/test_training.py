@@ -293,6 +293,20 @@ def test_differences_name_leaves_and_absent_ones():
     assert differences(there, {**there, "run": "elsewhere"}) == []
 
 
+def test_a_latent_cache_may_lie_elsewhere_but_not_come_or_go():
+    def run(**data):
+        return {"data": {"init_args": {"pixel_cache": None, "latent_cache": None, **data}}}
+
+    assert differences(run(latent_cache="a"), run(latent_cache="b")) == []
+    assert differences(run(), run(pixel_cache="a")) == []
+    assert differences(run(), run(latent_cache="a")) == [
+        "data.init_args.latent_cache: None there, a folder here",
+    ]
+    assert differences(run(latent_cache="a"), run()) == [
+        "data.init_args.latent_cache: a folder there, None here",
+    ]
+
+
 @pytest.mark.parametrize("kind", ["BrokenImageError", "InputError"])
 def test_a_loader_process_names_the_broken_image_without_a_traceback(here, capsys, kind):
     assert fit("--data", "toy.Broken", "--data.kind", kind, "--trainer.num_sanity_val_steps", "0") == 2

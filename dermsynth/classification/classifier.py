@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torchmetrics import MeanMetric, MetricCollection
 
-from dermsynth.across_ranks import mean_over_ranks
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
 from dermsynth.classification import vit
 from dermsynth.classification.metrics import metrics
 from dermsynth.errors import InputError
+from dermsynth.ranks import mean_over_ranks
 
 KIND = "classifier"
 PREPROCESSOR = "preprocessor_config.json"

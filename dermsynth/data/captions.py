@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from dermsynth import lesions
-from dermsynth.data.dealing import Purpose, entropy
 from dermsynth.data.manifest import Record
 from dermsynth.errors import InputError
+from dermsynth.seeds import Purpose, entropy
 
 Field = Literal["site", "sex", "age"]
 INSTANCE_PROMPT = "a dermoscopic image of {token} {lesion}"

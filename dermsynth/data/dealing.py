@@ -5,10 +5,10 @@ shows on average; here that becomes whole numbers, those become records, and the
 depends on (seed, epoch) alone.
 """
 
-from enum import IntEnum
-
 import numpy as np
 from numpy.typing import NDArray
+
+from dermsynth.seeds import Purpose, entropy
 
 Indices = NDArray[np.int64]
 #: `[2, C]`: real images of each class, then generated ones.
@@ -16,23 +16,6 @@ Cells = NDArray[np.float64]
 
 # The fractional parts of its multiples fill [0, 1) more evenly than those of any other number.
 GOLDEN = (5**0.5 - 1) / 2
-
-
-class Purpose(IntEnum):
-    """What a stream of random numbers is for, so that no two streams coincide."""
-
-    REAL = 0
-    SYNTHETIC = 1
-    SHUFFLE = 2
-    DRAW = 3
-    AUGMENT = 4
-    VIEW = 5
-    CAPTION = 6
-
-
-def entropy(seed: int, purpose: Purpose, place: int = 0, number: int = 0) -> tuple[int, int, int, int]:
-    """The seed of one stream. Always four words: numpy fills up with zeros, so (1, 2) would be as (1, 2, 0)."""
-    return seed, purpose, place, number
 
 
 def count_cells(real_labels: Indices, synthetic_labels: Indices, classes: int = 0) -> Cells:

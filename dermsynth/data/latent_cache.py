@@ -5,9 +5,12 @@ training step draws a latent from them afresh. They are known by the image's con
 embeddings by the prompt, text encoder and tokenizer; runs share what they have in common.
 """
 
+import secrets
 import shutil
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,12 +20,12 @@ from tqdm import tqdm
 
 from dermsynth.data.images import cores, read_rgb
 from dermsynth.data.manifest import Record, sha256_file
-from dermsynth.data.ranks import done_by, rank_and_ranks, told_by_first
 from dermsynth.data.shelf import Shelf
 from dermsynth.data.transforms import centre_views
 from dermsynth.data.views import VIEWS, drawn_view
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder
+from dermsynth.ranks import done_by, rank_and_ranks, told_by_first
 
 #: The eight, or the image as it is.
 ALL_VIEWS, UPRIGHT = tuple(range(VIEWS)), (0,)
@@ -89,12 +92,15 @@ class LatentCache:
             return self._moments.missing(names), self._embeddings.missing(prompts) if self._embeddings else []
 
         rank, ranks = rank_and_ranks(trainer)
-        left = told_by_first(missing, trainer)
+        left, run = told_by_first(lambda: (missing(), secrets.token_hex(8)), trainer)
         if not any(left):
             return
+        # By it the others hear of a failure before they have encoded their whole share.
+        failure = self._moments.folder.parent / f".failed-{run}"
         try:
-            done_by(range(ranks), lambda: self._encode(*left, paths, trainer), trainer)
+            done_by(range(ranks), lambda: self._encode(*left, paths, trainer, failure), trainer)
         finally:
+            failure.unlink(missing_ok=True)
             self._encoders.release()
 
         def check() -> None:
@@ -114,24 +120,33 @@ class LatentCache:
         """The embedding of each prompt, float32 `[L, D]`; none if the text encoder is trained."""
         if self._embeddings is None:
             return {}
-        places = self._embeddings.find(prompts)
+        places = self._embeddings.places(prompts)
         # Lightning makes validation's loader in inference mode, whose tensors training could not use.
         with torch.inference_mode(False):
             return {prompt: self._embeddings[place] for prompt, place in zip(prompts, places, strict=True)}
 
-    def _encode(self, names: Sequence[str], prompts: Sequence[str], paths: dict[str, Path], trainer: Any) -> None:
+    def _encode(
+        self, names: Sequence[str], prompts: Sequence[str], paths: dict[str, Path], trainer: Any, failure: Path
+    ) -> None:
         rank, ranks = rank_and_ranks(trainer)
         make_folder(self._moments.folder)
         device = trainer.strategy.root_device
-        with torch.inference_mode():
-            if self._embeddings:
-                for some in _slices(prompts[rank::ranks], _IN_A_FILE):
-                    parts = [self._encoders.embeddings(few, device).cpu() for few in _slices(some, _AT_ONCE)]
-                    self._embeddings.add(some, torch.cat(parts))
-            self._encode_images(names, paths, device, rank, ranks)
+        try:
+            with torch.inference_mode():
+                if self._embeddings:
+                    for some in _slices(prompts[rank::ranks], _IN_A_FILE):
+                        parts = [self._encoders.embeddings(few, device).cpu() for few in _slices(some, _AT_ONCE)]
+                        self._embeddings.add(some, torch.cat(parts))
+                self._encode_images(names, paths, device, rank, ranks, failure)
+        except Exception as error:
+            if ranks > 1:
+                print(f"data.latent_cache: process {rank} failed: {error}", file=sys.stderr, flush=True)
+                with suppress(OSError):  # a full disk may be what failed
+                    failure.write_text(str(error), encoding="utf-8")
+            raise
 
     def _encode_images(
-        self, names: Sequence[str], paths: dict[str, Path], device: torch.device, rank: int, ranks: int
+        self, names: Sequence[str], paths: dict[str, Path], device: torch.device, rank: int, ranks: int, failure: Path
     ) -> None:
         views: dict[str, list[int]] = {}
         for name in names:
@@ -150,6 +165,8 @@ class LatentCache:
         bar = tqdm(total=total, desc=f"latents at {self.size}", unit="view", mininterval=1, disable=rank > 0)
         with bar, ThreadPoolExecutor(cores()) as pool:
             for file, some in enumerate(_slices(mine, _IN_A_FILE)):
+                if failure.exists():
+                    return  # why is said by the process that failed
                 parts = []
                 for few in _slices(some, _AT_ONCE):
                     for pixels in torch.cat(list(pool.map(read, few))).split(_AT_ONCE):
@@ -178,7 +195,7 @@ class CachedMoments:
     def __init__(self, shelf: Shelf, records: Sequence[Record], views: Sequence[int]) -> None:
         self._shelf = shelf
         names = [_name(record, view) for record in records for view in views]
-        self._places = shelf.find(names).reshape(len(records), len(views), 2)
+        self._places = shelf.places(names).reshape(len(records), len(views), 2)
 
     def __call__(self, number: int, seed: int) -> dict[str, Tensor]:
         """`moments` of an image, float16 `[2C, h, w]`, in the view that the seed draws."""

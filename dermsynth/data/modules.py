@@ -24,11 +24,12 @@ from dermsynth.data.lesion_images import LesionImages, Sample, Show, ShowPixels
 from dermsynth.data.manifest import Record
 from dermsynth.data.mixing import Policy, RealOnly
 from dermsynth.data.pixel_cache import PixelCache
-from dermsynth.data.ranks import done_by, rank_and_ranks
 from dermsynth.data.sampler import ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.splits import choose_fold
 from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.errors import InputError
+from dermsynth.ranks import done_by, rank_and_ranks
+from dermsynth.seeds import Purpose, stream_seed
 
 
 class LesionData(LightningDataModule):
@@ -139,11 +140,11 @@ class LesionData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The real validation images, each once over all ranks."""
-        return self._eval_loader(self.samples["val"])
+        return self._eval_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The real test images, each once over all ranks."""
-        return self._eval_loader(self.samples["test"])
+        return self._eval_loader("test")
 
     def describe(self, sample: Sample, seed: int | None) -> dict[str, Any]:
         """What the leaf adds to a batch item.
@@ -159,9 +160,15 @@ class LesionData(LightningDataModule):
         samples = [sample for part in parts for sample in part]
         return ShowPixels(samples, Transform(self.size, augmentation), self._cache(parts))
 
-    def _eval_loader(self, samples: Sequence[Sample]) -> DataLoader[Any]:
+    def _eval_loader(self, split: str) -> DataLoader[Any]:
+        samples, (rank, ranks) = self.samples[split], rank_and_ranks(self.trainer)
+        if len(samples) < ranks:  # a process without an image would let the others wait for it
+            raise InputError(
+                f"data.real: {self.real} has {len(samples)} images of the classes {', '.join(self.classes)} in its "
+                f"{split} split, fewer than the {ranks} processes. Use fewer."
+            )
         images = LesionImages(samples, self._show([samples], "none"), self.describe, held_out=True)
-        sampler = ShardSampler(len(images), *rank_and_ranks(self.trainer))
+        sampler = ShardSampler(len(images), rank, ranks)
         return DataLoader(images, batch_size=self.batch_size, sampler=sampler, **self._loading())
 
     def _cache(self, parts: Sequence[Sequence[Sample]]) -> PixelCache | None:
@@ -235,8 +242,8 @@ class DreamBoothData(LesionData):
             out none.
         latent_cache: folder for what the frozen VAE and text encoder make of images and prompts, on a disk that all
             processes see. It is filled before the first step, shared by runs, and can be deleted between them.
-            Training from it loads neither of the two. It takes 64 KB a view of an image at 512 pixels; with
-            augmentation `dihedral` there are eight, of the image's centre.
+            Training from it loads neither of the two; sample grids do. It takes 64 KB a view of an image at 512
+            pixels; with augmentation `dihedral` there are eight, of the image's centre.
     """
 
     trains_a_generator = True
@@ -387,7 +394,7 @@ class GenerationData(LightningDataModule):
 
 def image_seed(run_seed: int, index: int) -> int:
     """The seed of the generated image with this global index; a function of nothing else."""
-    return int(np.random.SeedSequence((run_seed, index)).generate_state(1, np.uint64)[0] >> 1)
+    return stream_seed(run_seed, Purpose.IMAGE, index)
 
 
 def _views(augmentation: Augmentation) -> tuple[int, ...]:

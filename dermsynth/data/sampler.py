@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from dermsynth.data.dealing import Indices, Purpose, entropy
+from dermsynth.data.dealing import Indices
 from dermsynth.errors import InputError
+from dermsynth.seeds import Purpose, entropy
 
 
 class Draw(NamedTuple):

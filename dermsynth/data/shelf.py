@@ -42,12 +42,27 @@ class Shelf:
         for file in sorted(self.folder.glob("[!.]*.safetensors")):
             try:
                 with safe_open(file, "pt") as content:
-                    held = json.loads(content.metadata()[_NAMES])
-            except (SafetensorError, OSError):
-                continue  # what a power failure left of it; its tensors are made again
+                    held = json.loads((content.metadata() or {})[_NAMES])
+            except (SafetensorError, OSError, KeyError, ValueError):
+                continue  # what a power failure left of it, or none of ours; its tensors are made again
             number = self._numbers.setdefault(file, len(self._numbers))  # those that were given stay
             places |= {name: (number, row) for row, name in enumerate(held)}
         return np.array([places.get(name, (-1, -1)) for name in names], np.int64).reshape(-1, 2)
+
+    def places(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """As `find`, for tensors that must be there.
+
+        Raises:
+            InputError: one is not.
+        """
+        places = self.find(names)
+        absent = [name for name, (file, _) in zip(names, places.tolist(), strict=True) if file < 0]
+        if absent:
+            raise InputError(
+                f"data.latent_cache: {self.folder} lost {len(absent)} of {len(names)} entries, such as {absent[0]!r}. "
+                "Was it deleted during the run? Give the same command again: what is missing is computed anew."
+            )
+        return places
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Those of the names, each once, that are not there."""

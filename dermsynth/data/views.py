@@ -5,7 +5,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dermsynth.data.dealing import Purpose, entropy
+from dermsynth.seeds import Purpose, entropy
 
 VIEWS = 8
 

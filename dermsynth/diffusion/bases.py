@@ -1,5 +1,6 @@
 """A base by its name: found, and of a kind that is supported, or refused before anything large is loaded."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def check_base(base: str) -> Path | None:
     return folder
 
 
+@functools.cache
+def commit_of(base: str) -> str:
+    """The commit of a hub id that this process uses; a file of it that was downloaded once is not asked for again."""
+    # The cache keeps a commit's files in a folder of its name.
+    return _file(base, None, INDEX).parent.name
+
+
 def _check_unet(base: str, config: dict[str, Any]) -> None:
     if config.get("addition_embed_type"):
         raise InputError(f"model.base: the UNet of {base} is one of Stable Diffusion XL. {SUPPORTED}")
@@ -84,7 +92,7 @@ def _file(base: str, folder: Path | None, name: str) -> Path:
             raise InputError(f"model.base: {base} has no {name}. {SUPPORTED}")
         return folder / name
     try:
-        return Path(hf_hub_download(base, name))
+        return Path(hf_hub_download(base, name, revision=None if name == INDEX else commit_of(base)))
     except GatedRepoError as error:
         raise InputError(
             f"model.base: {base} is gated. Accept its terms at https://huggingface.co/{base}, and log in with "

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dermsynth.across_ranks import mean_over_ranks
 from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, optimizer_config, provenance_of
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
@@ -27,9 +25,11 @@ from dermsynth.diffusion.parts import (
     refuse_foreign_weights,
     save_pipeline,
 )
-from dermsynth.diffusion.sampling import Sampling, draw, sampler
+from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.diffusion.speed import compile_blocks, shard, to_device
 from dermsynth.errors import InputError
+from dermsynth.ranks import mean_over_ranks, told_by_first
+from dermsynth.seeds import Purpose, stream_seed
 
 KIND = "dreambooth"
 
@@ -81,14 +81,15 @@ class DreamBooth(LightningModule):
         self.lora, self.train_text_encoder = lora, train_text_encoder
         if train_text_encoder:
             self.text_encoder = self.parts.text_encoder.requires_grad_(True)
+        if channels_last:
+            # Before the adapters, whose weights DoRA takes views of.
+            self.unet.to(memory_format=torch.channels_last)
         if lora:
             add_lora(self.parts, lora, text_encoder=train_text_encoder)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             if train_text_encoder:
                 self.text_encoder.gradient_checkpointing_enable()
-        if channels_last:
-            self.unet.to(memory_format=torch.channels_last)
         self.compile_unet = compile
         self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         # The frozen weights are not in the checkpoint; names and state dict keys are the same for parameters.
@@ -97,8 +98,7 @@ class DreamBooth(LightningModule):
         # One a class is known when the data has named its classes, at the start of training.
         self.prior_weights: float | Tensor = 1.0
         self.sampling, self.seed = sampling, seed
-        #: Made when something is first sampled, and kept: it shares the weights.
-        self._pipeline: StableDiffusionPipeline | None = None
+        self._base_hash: str | None = None
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
@@ -130,12 +130,14 @@ class DreamBooth(LightningModule):
             self.text_encoder.train()
         if self.compile_unet:
             compile_blocks(self.unet)
+        if self.trainer.checkpoint_callbacks:
+            self._base_sha256()  # now, and not in the middle of training
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Denoising loss of one batch at random noise and timesteps."""
         draws = self._draws(self.current_epoch, batch_idx, len(batch["prompt"]))
         if self.objective.caption_dropout:
-            numbers = torch.stack([torch.rand((), generator=one) for one in draws])
+            numbers = torch.stack([torch.rand((), generator=one, dtype=torch.float32) for one in draws])
             batch = drop_prompts(batch, numbers >= self.objective.caption_dropout)
         prediction, wanted, timesteps = self._denoise(batch, draws)
         errors = sample_errors(prediction, wanted, self.objective.huber_delta)
@@ -182,12 +184,10 @@ class DreamBooth(LightningModule):
         """Generate one image for each prompt and seed of the batch; adds `images`, uint8 `[B, H, W, 3]`."""
         return {**batch, "images": self.sample(batch["prompt"], batch["seed"].tolist())}
 
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Images of the current weights, uint8 `[B, H, W, 3]`."""
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], black_if_nan: bool = False) -> NDArray[np.uint8]:
+        """Images of the current weights, uint8 `[B, H, W, 3]`; see `sampling.sample`."""
         self.encoders.make_ready(self.device, self.unet.dtype)
-        if self._pipeline is None:
-            self._pipeline = sampler(self.parts, self.sampling)
-        return draw(self._pipeline, prompts, seeds, self.sampling)
+        return sample(self.parts, prompts, seeds, self.sampling, black_if_nan)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over everything trained, its schedule stepped per optimizer step."""
@@ -256,16 +256,20 @@ class DreamBooth(LightningModule):
             default_sampler(self.parts).save_pretrained(out / "scheduler")
 
     def _facts(self) -> dict[str, Any]:
-        if not hasattr(self, "_base_sha256"):
-            self._base_sha256 = base_sha256(self.parts.base)
         return {
             "base": self.parts.base,
-            "base_sha256": self._base_sha256,
+            "base_sha256": self._base_sha256(),
             "train_text_encoder": self.train_text_encoder,
             "prediction_type": self.parts.scheduler.config.prediction_type,
             "zero_terminal_snr": self.parts.scheduler.config.rescale_betas_zero_snr,
             "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
         }
+
+    def _base_sha256(self) -> str:
+        """The base's hash, which the first process reads gigabytes for: once, and all processes must ask for it."""
+        if self._base_hash is None:
+            self._base_hash = told_by_first(lambda: base_sha256(self.parts.base), self._trainer)
+        return self._base_hash
 
     def _denoise(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
@@ -280,7 +284,11 @@ class DreamBooth(LightningModule):
         return *self._predict(latents, noise, timesteps, self._embeddings(batch)), timesteps
 
     def _latents(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> Tensor:
-        """Scaled latents, sampled from the VAE's distribution; float32 `[B, C, h, w]`."""
+        """Scaled latents, sampled from the VAE's distribution; float32 `[B, C, h, w]`.
+
+        Under `bf16-true` Lightning rounds whatever a batch holds, cached moments too, to bfloat16, the type in which
+        the VAE computes them without a cache.
+        """
         moments = batch.get("moments")
         if moments is None:
             moments = self.encoders.moments(batch["pixel_values"], self.unet.dtype)
@@ -302,8 +310,9 @@ class DreamBooth(LightningModule):
         return prediction, target(kind, alphas_cumprod, latents, noise, timesteps)
 
     def _randn_like(self, like: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
-        """Noise of each sample from its own generator."""
-        return to_device(torch.stack([torch.randn(like.shape[1:], generator=one) for one in draws]), like.device)
+        """Noise of each sample from its own generator; float32, whatever type Lightning makes the default."""
+        noise = [torch.randn(like.shape[1:], generator=one, dtype=torch.float32) for one in draws]
+        return to_device(torch.stack(noise), like.device)
 
     def _draws(self, epoch: int, batch: int, count: int) -> list[torch.Generator]:
         """The random numbers of a training batch, those of each sample from a generator of its own.
@@ -312,5 +321,5 @@ class DreamBooth(LightningModule):
         """
         # Own generators: after seed_everything the global one draws the same numbers on every rank.
         places = range(self.global_rank * count, (self.global_rank + 1) * count)
-        seeds = (np.random.SeedSequence((self.seed, epoch, batch, place)) for place in places)
-        return [torch.Generator().manual_seed(int(s.generate_state(1, np.uint64)[0] >> 1)) for s in seeds]
+        seeds = (stream_seed(self.seed, Purpose.NOISE, place, batch, epoch) for place in places)
+        return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -44,7 +44,10 @@ class Encoders:
         if self._train_text_encoder:
             return None
         tokenizer = self._parts.tokenizer
-        words = [tokenizer.get_vocab(), tokenizer.special_tokens_map, tokenizer.model_max_length]
+        words = json.loads(tokenizer.backend_tokenizer.to_str())
+        for last_used in ("truncation", "padding"):
+            del words[last_used]
+        words |= {"special": tokenizer.special_tokens_map, "length": tokenizer.model_max_length}
         return _sha256(self._of_files("text_encoder"), words)
 
     def moments(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

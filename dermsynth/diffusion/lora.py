@@ -78,7 +78,7 @@ def save_lora(parts: Parts, out: Path) -> None:
             weights = get_peft_model_state_dict(model)
             if name == "text_encoder":
                 weights = {_as_published(key): value for key, value in weights.items()}
-            files[f"{name}_lora_layers"] = weights
+            files[f"{name}_lora_layers"] = {key: weight.contiguous() for key, weight in weights.items()}
             # Without it a reader would take alpha for equal to the rank.
             files[f"{name}_lora_adapter_metadata"] = model.peft_config["default"].to_dict()
     StableDiffusionPipeline.save_lora_weights(out, safe_serialization=True, **files)

@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dermsynth.diffusion.bases import ADVICE, INDEX, PARTS_WITH_WEIGHTS, SUPPORTED, check_base
+from dermsynth.diffusion.bases import ADVICE, INDEX, PARTS_WITH_WEIGHTS, SUPPORTED, check_base, commit_of
 from dermsynth.errors import InputError
 from dermsynth.files import read_json
 from dermsynth.hub import first_line, local_folder
@@ -112,24 +112,28 @@ def load_parts(base: str) -> Parts:
     """
     folder = check_base(base)
     safe = {"use_safetensors": True}  # a pickle could run code
+    name, which = str(folder or base), {} if folder else {"revision": commit_of(base)}
 
-    def read(part: str, load: Callable[..., Any], **options: Any) -> Any:
+    def read(source: str, part: str, load: Callable[..., Any], **options: Any) -> Any:
         with _broken_files_said(f"model.base: the {part} of {base}"):
-            return load(str(folder or base), subfolder=part, **options)
+            return load(source, subfolder=part, **options)
 
     def later(part: str, load: Callable[..., Any], **options: Any) -> Callable[[], Any]:
         part_config(base, part)  # what is broken is said now
-        with _broken_files_said(f"model.base: the {part} of {base}"), safe_open(_weights_file(base, part), "pt"):
-            return functools.partial(read, part, load, **options)
+        with _broken_files_said(f"model.base: the {part} of {base}"):
+            weights = _weights_file(base, part)
+            with safe_open(weights, "pt"):
+                # From where they lie: of a hub id, diffusers would ask the hub whether there are others.
+                return functools.partial(read, str(weights.parents[1]), part, load, **options)
 
     return Parts(
         base=base,
-        tokenizer=read("tokenizer", CLIPTokenizer.from_pretrained),
+        tokenizer=read(name, "tokenizer", CLIPTokenizer.from_pretrained, **which),
         load_text_encoder=later("text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32, **safe),
         load_vae=later("vae", AutoencoderKL.from_pretrained, torch_dtype=torch.float32, **safe),
         vae_config=part_config(base, "vae"),
-        unet=read("unet", UNet2DConditionModel.from_pretrained, torch_dtype=torch.float32, **safe),
-        scheduler=read("scheduler", _training_scheduler),
+        unet=read(name, "unet", UNet2DConditionModel.from_pretrained, torch_dtype=torch.float32, **safe, **which),
+        scheduler=read(name, "scheduler", _training_scheduler, **which),
         provenance=_read_provenance(folder) if folder else {},
     )
 
@@ -242,7 +246,13 @@ def base_sha256(base: str) -> str:
 
 def file_sha256(base: str, part: str) -> str:
     """The hash of the weights of a part (`tensors_sha256`), read from its file one by one."""
-    with safe_open(_weights_file(base, part), "pt") as weights:
+    file = _weights_file(base, part).resolve()
+    return _tensors_of_file_sha256(file, file.stat().st_mtime_ns)
+
+
+@functools.cache
+def _tensors_of_file_sha256(file: Path, changed: int) -> str:
+    with safe_open(file, "pt") as weights:
         return tensors_sha256(weights.get_tensor(name) for name in weights.keys())  # noqa: SIM118  (no mapping)
 
 
@@ -277,12 +287,14 @@ def _weights_file(base: str, part: str) -> Path:
 
 def _part_file(base: str, part: str, name: str) -> Path:
     folder = local_folder(base)
-    return folder / part / name if folder else Path(hf_hub_download(base, f"{part}/{name}"))
+    if folder:
+        return folder / part / name
+    return Path(hf_hub_download(base, f"{part}/{name}", revision=commit_of(base)))
 
 
-def _training_scheduler(base: str, subfolder: str) -> DDPMScheduler:
+def _training_scheduler(base: str, **where: str) -> DDPMScheduler:
     # clip_sample belongs to samplers in pixel space; the shipped configurations leave it to a deprecated default.
-    return DDPMScheduler.from_pretrained(base, subfolder=subfolder, clip_sample=False)
+    return DDPMScheduler.from_pretrained(base, clip_sample=False, **where)
 
 
 def _read_provenance(folder: Path) -> dict[str, Any]:

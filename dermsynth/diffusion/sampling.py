@@ -1,5 +1,6 @@
 """Prompts and seeds to images. Pure torch and diffusers."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
-    StableDiffusionPipeline,
+    SchedulerMixin,
 )
 from numpy.typing import NDArray
 
@@ -54,31 +55,29 @@ class Sampling:
             )
 
 
-def sampler(parts: Parts, how: Sampling) -> StableDiffusionPipeline:
-    """A pipeline on the parts' own weights, as they are at the time of each drawing."""
-    if how.scheduler == "pndm" and parts.scheduler.config.rescale_betas_zero_snr:
-        raise InputError("model.sampling.scheduler: pndm cannot start where the signal is zero. Choose another.")
-    scheduler_class, options = _SCHEDULERS[how.scheduler]
-    return parts.pipeline(scheduler_class.from_config(parts.scheduler.config, **options))
-
-
-def draw(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], how: Sampling
+def sample(
+    parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Sampling, black_if_nan: bool = False
 ) -> NDArray[np.uint8]:
-    """Draw one image a prompt.
+    """Draw one image a prompt, of the parts' weights as they are.
 
     Each image's noise comes from its own seed, drawn on the CPU, so neither the device nor the rest of the batch
     changes it.
 
     Args:
-        pipeline: what `sampler` gave for the same settings.
+        parts: the model.
         prompts: B texts.
         seeds: B numbers in `[0, 2⁶³)`.
         how: sampler settings.
+        black_if_nan: draw what cannot be drawn in black, with a warning.
 
     Returns:
         uint8 `[B, H, W, 3]`, as large as the UNet was made for.
+
+    Raises:
+        InputError: an image is NaN, unless it is to be black; or the sampler does not go with the noise schedule.
     """
+    # Made anew each time, which takes two milliseconds: one that was kept would hold on to parts that were let go.
+    pipeline = parts.pipeline(_sampler(parts, how))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     with torch.inference_mode():
         images = pipeline(
@@ -89,14 +88,25 @@ def draw(
             generator=generators,
             output_type="np",
         ).images
-    if not np.isfinite(images).all():  # they would become black without a word
-        raise InputError(
-            "model.base: its images are NaN. If its VAE is not made for half precision, give "
-            "--trainer.precision bf16-mixed or 32-true; else its weights are broken."
+    images = np.asarray(images, dtype=np.float32)
+    broken = ~np.isfinite(images).all(axis=(1, 2, 3))
+    if broken.any():  # they would become black without a word
+        if not black_if_nan:
+            raise InputError(
+                "model.base: its images are NaN. If its VAE is not made for half precision, give "
+                "--trainer.precision bf16-mixed or 32-true; else its weights are broken."
+            )
+        warnings.warn(
+            f"{broken.sum()} of {len(images)} sampled images are NaN and shown in black: training has diverged, or the "
+            "VAE is not made for half precision.",
+            stacklevel=2,
         )
-    return (np.asarray(images, dtype=np.float32) * 255).round().clip(0, 255).astype(np.uint8)
+        images[broken] = 0
+    return (images * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def sample(parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Sampling) -> NDArray[np.uint8]:
-    """The same with a pipeline for this one call."""
-    return draw(sampler(parts, how), prompts, seeds, how)
+def _sampler(parts: Parts, how: Sampling) -> SchedulerMixin:
+    if how.scheduler == "pndm" and parts.scheduler.config.rescale_betas_zero_snr:
+        raise InputError("model.sampling.scheduler: pndm cannot start where the signal is zero. Choose another.")
+    scheduler_class, options = _SCHEDULERS[how.scheduler]
+    return scheduler_class.from_config(parts.scheduler.config, **options)

@@ -47,6 +47,29 @@ def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(bas
     assert PROMPTS[1].encode() in events.Tensors("samples/prompts/text_summary")[0].tensor_proto.string_val[0]
 
 
+def test_a_model_that_has_diverged_is_shown_in_black_and_the_run_goes_on(base, tmp_path):
+    model = DreamBooth(base, sampling=Sampling(1, 1.0))
+    model.unet.conv_out.bias.data.fill_(torch.nan)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        limit_val_batches=0,
+        logger=TensorBoardLogger(tmp_path, name="", version=""),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[SampleGrid(PROMPTS, columns=1)],
+    )
+    data = DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4)
+    with pytest.warns(UserWarning, match="2 of 2 sampled images are NaN"):
+        trainer.fit(model, data)
+    assert trainer.global_step == 1
+    (event,) = EventAccumulator(str(tmp_path)).Reload().Images("samples")
+    pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
+    assert not pixels[:16, :16].any()
+
+
 def test_a_resumed_run_draws_at_the_validations_that_an_uninterrupted_one_does(base, tmp_path):
     """Every second validation, each after two steps: at 0, 4 and 8, though stopped after the third."""
     real = make_set(tmp_path / "real")

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import time
 from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
@@ -237,6 +238,32 @@ def test_where_one_process_fails_all_say_why_and_none_waits(data, tmp_path):
     assert again.encoded == (24 * 8 + 6) // 2  # the other process's share was kept
 
 
+def test_a_process_stops_when_another_failed_before_it_has_done_its_whole_share(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(latent_cache, "_IN_A_FILE", 2)
+    told = []
+
+    class Failing(Encoders):
+        def moments(self, pixels):
+            if rank_here() == 1:
+                raise InputError("the disk is full")
+            until = time.monotonic() + 10
+            while not told and time.monotonic() < until:
+                told.extend(tmp_path.glob("cache/.failed-*"))
+            return super().moments(pixels)
+
+    encoders = [Failing(), Failing()]
+
+    def work(trainer):
+        trainer.lightning_module = SimpleNamespace(encoders=encoders[rank_here()])
+        data(None, trainer=trainer, batch_size=2).train_dataloader()
+
+    errors = at_once(work)
+    assert [(type(error), str(error)) for error in errors] == [(InputError, "the disk is full")] * RANKS
+    assert encoders[0].encoded == 2 * 8  # of a share of 99
+    assert "process 1 failed: the disk is full" in capsys.readouterr().err
+    assert not list(tmp_path.glob("cache/.failed-*"))
+
+
 def test_processes_that_do_not_see_one_folder_are_told(data, tmp_path):
     def work(trainer):
         trainer.lightning_module = SimpleNamespace(encoders=Encoders())
@@ -244,6 +271,14 @@ def test_processes_that_do_not_see_one_folder_are_told(data, tmp_path):
 
     errors = at_once(work)
     assert all("Give a folder on a disk that all machines share" in str(error) for error in errors)
+
+
+def test_a_cache_that_was_deleted_meanwhile_is_said(data, tmp_path):
+    module = data(Encoders())
+    module.train_dataloader()
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(InputError, match=r"data\.latent_cache: .* lost 6 of 6 entries"):
+        module.val_dataloader()
 
 
 def test_a_small_disk_is_said(data, monkeypatch):

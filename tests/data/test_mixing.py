@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermsynth.data.dealing import Purpose, count_cells, drawn, entropy, rounded
+from dermsynth.data.dealing import count_cells, drawn, rounded
 from dermsynth.data.mixing import (
     CountPerClass,
     FillUp,
@@ -279,12 +279,6 @@ def test_earlier_epochs_stay_as_they_were_when_more_are_asked_for():
     expected = np.array([[3.3, 0.2], [1.5, 5.0]])
     assert np.array_equal(rounded(expected, 9)[:4], rounded(expected, 4))
     assert np.array_equal(drawn(expected, 9, seed=3)[:4], drawn(expected, 4, seed=3))
-
-
-def test_no_two_streams_coincide():
-    places = [(p, place, n) for p in Purpose for place in range(3) for n in range(3)]
-    states = {tuple(np.random.SeedSequence(entropy(0, *place)).generate_state(4)) for place in places}
-    assert len(states) == len(places)
 
 
 @pytest.mark.parametrize(

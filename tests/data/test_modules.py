@@ -197,6 +197,21 @@ class TestLeaksAreLookedForOnce:
         assert "process 0 failed: ZeroDivisionError" in str(second)
 
 
+@pytest.mark.parametrize(("stage", "split"), [("fit", "val"), ("validate", "val"), ("test", "test")])
+def test_fewer_held_out_images_than_processes_are_refused_by_all(tmp_path, stage, split):
+    few = make_set(tmp_path / "few", {"NV": 4})  # one to validate on and one to test on
+
+    def load(rank):
+        data = ClassificationData(real=few, classes=["NV"], size=16, batch_size=1)
+        data.trainer = rank
+        data.setup(stage)
+        return data.test_dataloader() if stage == "test" else data.val_dataloader()
+
+    errors = at_once(load)
+    assert all(isinstance(error, InputError) for error in errors)
+    assert all(f"has 1 images of the classes NV in its {split} split, fewer than the 2" in str(e) for e in errors)
+
+
 def test_generation_gives_each_image_a_seed_of_its_index_alone():
     data = GenerationData(classes=["NV", "MEL"], count={"NV": 2, "MEL": 3}, batch_size=2, seed=7)
     batches = list(data.predict_dataloader())

@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dermsynth.data.shelf import Shelf
 from dermsynth.errors import InputError
@@ -24,6 +25,23 @@ def test_tensors_are_found_by_name_in_whatever_file(tmp_path):
     assert other.missing(["z", "a", "y", "z"]) == ["z", "y"]
     assert other.find(["z"]).tolist() == [[-1, -1]]
     assert other.find([]).shape == (0, 2)
+    assert other.places(["b", "é"]).tolist() == other.find(["b", "é"]).tolist()
+
+
+def test_a_tensor_that_is_not_there_is_never_read_as_another(tmp_path):
+    shelf(tmp_path).add(["a", "b"], torch.randn(2, 3))
+    with pytest.raises(InputError, match=r"data\.latent_cache: .* lost 1 of 2 entries, such as 'z'\. .*same command"):
+        shelf(tmp_path).places(["a", "z"])
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"names": "a, b"}])
+def test_a_file_of_another_program_is_passed_over(tmp_path, metadata):
+    one = shelf(tmp_path)
+    one.add(["a"], torch.ones(1, 3))
+    save_file({"values": torch.zeros(2, 3)}, one.folder / "0.safetensors", metadata)
+    two = shelf(tmp_path)
+    assert two.missing(["a", "b"]) == ["b"]
+    assert torch.equal(two[two.find(["a"])[0]], torch.ones(3))
 
 
 def test_places_stay_when_more_is_added(tmp_path):

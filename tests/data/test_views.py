@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from dermsynth.data.dealing import Purpose
 from dermsynth.data.views import VIEWS, drawn_view, view
 
 
@@ -27,7 +26,3 @@ def test_each_view_is_drawn_as_often_as_the_others_and_by_the_seed_alone():
     # Binomial: 500 of 4,000 expected, standard deviation 21.
     assert len(counts) == VIEWS
     assert np.abs(counts - 500).max() < 5 * 21
-
-
-def test_streams_of_one_seed_do_not_coincide():
-    assert len(set(Purpose)) == len(Purpose.__members__)

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dermsynth.diffusion.dreambooth import DreamBooth
-from dermsynth.diffusion.parts import load_parts, tensors_sha256
+from dermsynth.diffusion.encoders import Encoders
+from dermsynth.diffusion.parts import base_sha256, load_parts, tensors_sha256
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
 from tests.diffusion.test_dreambooth import data_of, trainer_of
@@ -88,8 +89,16 @@ def test_a_hub_that_is_not_to_be_asked_is_not_asked(monkeypatch):
 
 
 def test_a_hub_id_gives_the_model_and_offline_it_comes_from_the_cache(base, hub, monkeypatch):
-    expected = tensors_sha256(load_parts(base).unet.parameters())
-    assert tensors_sha256(load_parts("someone/tiny").unet.parameters()) == expected
+    local, parts = load_parts(base), load_parts("someone/tiny")
+    expected = tensors_sha256(local.unet.parameters())
+    assert tensors_sha256(parts.unet.parameters()) == expected
+    with monkeypatch.context() as patch:  # what is loaded later, or hashed, is there by now
+        patch.setattr("socket.socket.connect", lambda *a: pytest.fail("network"))
+        assert base_sha256("someone/tiny") == base_sha256(base)
+        assert Encoders(parts, False).text_sha256 == Encoders(local, False).text_sha256
+        for part in ("vae", "text_encoder"):
+            one, other = (tensors_sha256(getattr(p, part).parameters()) for p in (local, parts))
+            assert one == other
     hub.shutdown()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert tensors_sha256(load_parts("someone/tiny").unet.parameters()) == expected

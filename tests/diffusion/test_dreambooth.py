@@ -1,15 +1,18 @@
+import gc
 import itertools
+import weakref
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from callbacks.ema import EMA
 from dermsynth.data.mixing import PriorPreservation
 from dermsynth.data.modules import DreamBoothData, GenerationData
+from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
@@ -70,6 +73,51 @@ def test_only_what_is_trained_changes_and_only_that_is_saved(base, sets, tmp_pat
     assert saved["dermsynth"]["data"]["train_split_sha256"] == trainer.datamodule.train_split_sha256
 
 
+def test_a_checkpoint_of_adapters_is_a_small_file(base, sets, tmp_path):
+    sizes = {}
+    for name, lora in (("full", None), ("lora", LoRA(rank=1, targets=["to_q"]))):
+        model = DreamBooth(base, lora=lora, optimizer=optimizer)
+        trainer = trainer_of(tmp_path, 1, limit_val_batches=0)
+        trainer.fit(model, data_of(sets))
+        trainer.save_checkpoint(tmp_path / f"{name}.ckpt")
+        sizes[name] = (tmp_path / f"{name}.ckpt").stat().st_size
+        weights = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+        # AdamW keeps two averages of each weight. 1.5 KB a tensor, of which there are three a weight, and 10 KB beside.
+        assert 3 * weights < sizes[name] < 3 * weights + 4_500 * len(model.trained) + 10_000
+    assert sizes["lora"] < sizes["full"] / 10
+
+
+def test_training_stops_early_when_the_held_out_loss_gets_no_better(base, sets, tmp_path):
+    # So high a rate makes the model worse at once.
+    model = DreamBooth(base, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=10.0))
+    stop = EarlyStopping("val/loss", patience=2, check_finite=False)
+    trainer = trainer_of(tmp_path, 50, [stop], val_check_interval=1)
+    trainer.fit(model, data_of(sets))
+    assert 3 <= trainer.global_step < 50
+    assert stop.wait_count == 2
+
+
+def test_the_held_out_loss_is_that_of_the_averaged_weights(base, sets, tmp_path):
+    model = DreamBooth(base, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+    live, average = {}, EMA(decay=0.9)
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            live.update({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+    trainer = trainer_of(tmp_path, 5, [average, Watch()], val_check_interval=5)
+    trainer.fit(model, data_of(sets))
+    logged = float(trainer.callback_metrics["val/loss"])
+
+    def loss():
+        (found,) = trainer_of(tmp_path, 1).validate(model, data_of(sets), verbose=False)
+        return found["val/loss"]
+
+    assert loss() == pytest.approx(logged, rel=1e-6)  # after training the module holds the average
+    model.load_state_dict(live)
+    assert abs(loss() - logged) > 1e-4 * logged
+
+
 # 12 instance images, so an epoch of 24 in batches of 4 is 6 steps: stopped inside the second, at its end, and with
 # epochs cut to 4 steps.
 @pytest.mark.parametrize(
@@ -88,6 +136,25 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(base, sets,
     resumed = run(tmp_path / "two", tmp_path / "one/step.ckpt")
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_the_base_is_hashed_once_before_the_first_step_and_only_for_checkpoints(base, sets, tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(dreambooth, "base_sha256", lambda name: hashed.append(name) or "hash")
+
+    class Watch(Callback):
+        def on_train_start(self, trainer, pl_module):
+            assert hashed == [base]
+
+    checkpoints = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    trainer = trainer_of(tmp_path, 3, [Watch(), checkpoints], limit_val_batches=0)
+    trainer.fit(DreamBooth(base, optimizer=optimizer), data_of(sets))
+    assert len(list(tmp_path.glob("*.ckpt"))) == 3
+    assert hashed == [base]
+    trainer_of(tmp_path, 1).validate(DreamBooth(base), data_of(sets), verbose=False)
+    assert hashed == [base]
+    trainer_of(tmp_path, 1).validate(DreamBooth(base), data_of(sets), tmp_path / "step=1.ckpt", verbose=False)
+    assert hashed == [base, base]
 
 
 def test_checkpoints_of_another_base_or_kind_are_refused(base, sets, tmp_path):
@@ -221,6 +288,36 @@ def test_half_precision_weights_train_with_float32_noise_levels(base, sets, tmp_
     assert model.unet.dtype == torch.bfloat16
     assert model.alphas_cumprod.dtype == torch.float32
     assert trainer.callback_metrics["train/loss"].isfinite()
+
+
+@pytest.mark.parametrize("stage", ["training", "validation"])
+def test_half_precision_weights_train_with_noise_that_was_drawn_in_float32(base, sets, tmp_path, monkeypatch, stage):
+    """Under bf16-true Lightning makes bfloat16 the default type; noise of it would have 256 steps between 1 and 2."""
+    seen = {"training": [], "validation": []}
+    add_noise = dreambooth.add_noise
+
+    def spied(alphas_cumprod, latents, noise, timesteps):
+        seen["training" if torch.is_grad_enabled() else "validation"].append(noise)
+        return add_noise(alphas_cumprod, latents, noise, timesteps)
+
+    monkeypatch.setattr(dreambooth, "add_noise", spied)
+    objective = Objective(noise_offset=0.1, caption_dropout=0.5)
+    model = DreamBooth(base, optimizer=optimizer, objective=objective)
+    trainer_of(tmp_path, 1, limit_val_batches=1, val_check_interval=1, precision="bf16-true").fit(model, data_of(sets))
+    assert seen[stage]
+    for noise in seen[stage]:
+        assert noise.dtype == torch.float32
+        assert not torch.equal(noise, noise.bfloat16().float())
+
+
+def test_what_is_let_go_after_sampling_is_not_held_by_the_sampler(base):
+    model = DreamBooth(base, sampling=Sampling(1, 1.0))
+    image = model.sample(["melanoma"], [1])
+    vae = weakref.ref(model.parts.vae)
+    model.encoders.release()
+    gc.collect()
+    assert vae() is None
+    assert (model.sample(["melanoma"], [1]) == image).all()
 
 
 def test_a_token_that_was_not_taught_is_refused(base, sets, tmp_path):

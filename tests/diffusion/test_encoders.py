@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+from dermsynth.diffusion import parts as parts_room
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.parts import base_sha256, file_sha256, load_parts, tensors_sha256
 
@@ -110,11 +111,38 @@ def test_files_with_old_names_have_the_same_hash(base, tmp_path):
     assert file_sha256(str(folder), "text_encoder") == file_sha256(base, "text_encoder")
 
 
+def test_a_file_is_read_once_and_again_when_it_has_changed(base, tmp_path, monkeypatch):
+    folder = shutil.copytree(base, tmp_path / "copy")
+    before = file_sha256(str(folder), "vae")
+    with monkeypatch.context() as patch:
+        patch.setattr(parts_room, "safe_open", lambda *a: pytest.fail("read again"))
+        assert file_sha256(str(folder), "vae") == before
+    file = folder / "vae/diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    nudge(tensors)
+    save_file(tensors, file)
+    assert file_sha256(str(folder), "vae") != before
+
+
 def test_another_tokenizer_is_noticed(base):
     parts, other = load_parts(base), load_parts(base)
     other.tokenizer.add_tokens(["zyq"])
     assert Encoders(parts, False).text_sha256 != Encoders(other, False).text_sha256
     assert Encoders(parts, False).vae_sha256 == Encoders(other, False).vae_sha256
+
+
+def test_a_tokenizer_with_other_merges_is_noticed_and_one_that_was_used_is_not(base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "copy")
+    file = folder / "tokenizer/tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["merges"].reverse()  # the same words, put together otherwise
+    file.write_text(json.dumps(content))
+    parts, other = load_parts(base), load_parts(str(folder))
+    assert parts.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+    before = Encoders(parts, False).text_sha256
+    assert Encoders(other, False).text_sha256 != before
+    parts.tokenize(["melanoma"])
+    assert Encoders(parts, False).text_sha256 == before
 
 
 def test_moments_are_those_of_the_autoencoder_and_latents_are_drawn_from_them(base):

@@ -2,7 +2,8 @@
 
 Those of these that are not below, and where they are tested:
 
-- every rank draws the same noise and timesteps: test_dreambooth.py, `test_noise_differs_between_ranks_steps_and_epochs`
+- every rank draws the same noise and timesteps: test_dreambooth.py,
+  `test_noise_differs_between_samples_steps_epochs_and_seeds_and_not_by_the_number_of_ranks`
 - every rank makes the same class images: tests/data/test_modules.py, `test_generation_gives_each_image_a_seed_of_its_
   index_alone`; tests/callbacks/test_image_set_writer.py, `test_two_processes_make_the_images_of_one`
 - `snr_gamma` with class images crashes, or weighs only the instances: test_dreambooth.py,
@@ -21,6 +22,7 @@ Those of these that are not below, and where they are tested:
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +85,15 @@ def test_a_warm_up_is_honoured_before_a_constant_rate_and_so_is_the_text_encoder
 def test_a_rate_for_a_text_encoder_that_is_not_trained_is_refused(base):
     with pytest.raises(InputError, match=r"model\.text_encoder_lr: it is not trained"):
         DreamBooth(base, text_encoder_lr=1e-5)
+
+
+def test_what_is_said_to_be_tested_elsewhere_is():
+    names = ["".join(name.split()) for name in re.findall(r"`(test_[^`]+)`", __doc__)]
+    sources = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parents[1].rglob("test_*.py"))
+    assert len(names) >= 8
+    for name in names:
+        # One that ends in … stands for all that begin so.
+        assert f"def {name.removesuffix('…')}{'' if name.endswith('…') else '('}" in sources, name
 
 
 def test_stray_files_change_nothing(sets, tmp_path):

@@ -124,6 +124,19 @@ def test_adapters_of_another_schedule_bring_it_along(base, tmp_path):
     assert (scheduler["rescale_betas_zero_snr"], scheduler["timestep_spacing"]) == (True, "trailing")
 
 
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_adapters_of_convolutions_train_and_are_exported_in_either_memory_order(base, tmp_path, use_dora):
+    model = DreamBooth(base, lora=LoRA(2, 2, TARGETS, use_dora), channels_last=True)
+    assert not model.unet.conv_in.weight.is_contiguous()
+    model.unet.train()
+    model.unet(torch.randn(2, 4, 8, 8), 7, torch.randn(2, 77, 16)).sample.sum().backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if "lora_B" in name)
+    model.unet.to(memory_format=torch.channels_last)  # as whoever has the module may do
+    model.export(tmp_path, "lora")
+    model.export(tmp_path, "kohya")
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

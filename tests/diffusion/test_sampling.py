@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from dermsynth.diffusion.parts import load_parts
 from dermsynth.diffusion.sampling import Sampling, sample
@@ -18,6 +19,25 @@ def test_an_image_depends_on_its_prompt_and_seed_and_not_on_its_batch(base, sche
     # Batched arithmetic may round differently in the last bit.
     assert np.abs(alone[0].astype(int) - both[1]).max() <= 1
     assert np.abs(sample(parts, prompts[1:], [13], how)[0].astype(int) - both[1]).max() > 1
+
+
+def test_images_that_are_nan_are_refused_or_drawn_in_black_with_a_warning(base):
+    parts, how = load_parts(base), Sampling(1, 1.0)
+    decode = parts.vae.decode
+    fine = sample(parts, ["melanoma", "nevus"], [1, 2], how)
+
+    def second_broken(*args, **kwargs):
+        (images,) = decode(*args, **{**kwargs, "return_dict": False})
+        images[1, 0, 3] = torch.nan
+        return (images,)
+
+    parts.vae.decode = second_broken
+    with pytest.raises(InputError, match=r"model\.base: its images are NaN"):
+        sample(parts, ["melanoma", "nevus"], [1, 2], how)
+    with pytest.warns(UserWarning, match="1 of 2 sampled images are NaN and shown in black"):
+        images = sample(parts, ["melanoma", "nevus"], [1, 2], how, black_if_nan=True)
+    assert np.array_equal(images[0], fine[0])
+    assert not images[1].any()
 
 
 @pytest.mark.parametrize(("steps", "scale"), [(0, 2.0), (5, 0.5)])

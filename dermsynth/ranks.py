@@ -1,7 +1,10 @@
-"""Work that one or some of a run's processes do while the others wait; where one fails, all fail and none waits on."""
+"""What a run's processes do for one another: work, in which all fail where one does and none waits on, and means."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
 
 from dermsynth.errors import InputError
 
@@ -47,3 +50,15 @@ def told_by_first(find: Callable[[], _T], trainer: Any) -> _T:
     found: list[_T] = []
     done_by([0], lambda: found.append(find()), trainer)
     return trainer.strategy.broadcast(found[0] if found else None, 0) if trainer else found[0]
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a number over all processes, queued on the device; the number itself where there is one process.
+
+    Lightning's own `sync_dist` waits at a barrier first.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    total = value.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
