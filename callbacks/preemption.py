@@ -17,8 +17,8 @@ from dermsynth.errors import InputError
 from dermsynth.run_folder import last_checkpoint, validation_follows
 
 # What is asked for; of several the largest is done.
-_NOTHING, _STOP, _REQUEUE = range(3)
-_ASKED = {signal.SIGINT: _STOP, signal.SIGTERM: _REQUEUE, signal.SIGUSR1: _REQUEUE}
+_NOTHING, _STOP, _TIME_IS_UP, _PREEMPTED = range(4)
+_ASKED = {signal.SIGINT: _STOP, signal.SIGUSR1: _TIME_IS_UP, signal.SIGTERM: _PREEMPTED}
 # EX_TEMPFAIL of sysexits.h: to be tried again. Slurm takes nothing but 0 for success.
 STOPPED = 75
 INTERRUPTED = 130
@@ -46,68 +46,66 @@ class Preemption(Checkpoint):
         self._group: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen from here on: loading a model takes time."""
+        """Listen from here on: loading a model takes time.
+
+        Raises:
+            InputError: a `ModelCheckpoint` comes after this.
+        """
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         if any(isinstance(other, ModelCheckpoint) for other in callbacks[callbacks.index(self) :]):
             raise InputError(
                 "trainer.callbacks: callbacks.preemption.Preemption must come after ModelCheckpoint, else its last "
                 "checkpoint would not know of the best one."
             )
-        if stage == "fit":
-            self._listen()
-
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen again: Lightning has set a handler for SIGTERM in between."""
-        self._listen()
+        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        # Lightning's handler of SIGTERM would take the place of this one, and asks the other ranks within the signal.
+        # What it notes, all ranks ask of the first at each batch, and the host waits for the device's answer.
+        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
+        if threading.current_thread() is threading.main_thread():  # no other can
+            self._handlers = {number: signal.signal(number, self._note) for number in _ASKED}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same; and leave, if a signal came before there was anything to save."""
-        self._listen()
+        """Leave, if a signal came before there was anything to save."""
         self._step = trainer.global_step
         # Of its own, on the CPU: asking the GPUs would make the host wait for them in every step.
         self._group = torch.distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
         if asked := self._agreed():
-            self._leave(trainer, asked, "before its first step")
+            self._leave(trainer, asked, "before its first step", _PREEMPTED)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After an optimizer step: save and leave, or, where the model is validated next, leave that to its end."""
+        """After an optimizer step: save and leave; where the model is validated next, after that."""
         self._stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if not self._stepped or trainer.global_step == trainer.max_steps:
-            return  # gradients are being accumulated, or training is over
-        if asked := self._agreed():
-            self._save(trainer)
-            # A checkpoint of this moment is taken for one after the validation. It is the better one only if the
-            # validation takes so long that the job is killed.
-            if not validation_follows(trainer):
-                self._leave(trainer, asked, f"after step {trainer.global_step}")
+        if not self._stepped or _is_over(trainer):
+            return
+        if (asked := self._agreed()) and not validation_follows(trainer):
+            self._save_and_leave(trainer, asked, f"after step {trainer.global_step}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save and leave; every other callback has seen the result."""
         ours = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if not ours or not self._stepped or trainer.global_step == trainer.max_steps:
+        # Gradients that are being accumulated are in no checkpoint.
+        if not ours or not self._stepped or _is_over(trainer):
             return
         if asked := self._agreed():
-            self._save(trainer)
-            self._leave(trainer, asked, f"after the validation of step {trainer.global_step}")
+            self._save_and_leave(trainer, asked, f"after the validation of step {trainer.global_step}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen no longer."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._handlers.clear()
-
-    def _listen(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread can
-        for number in _ASKED:
-            before = signal.signal(number, self._note)
-            self._handlers.setdefault(number, before)
+        self._handlers = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._asked:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._asked:
+                raise KeyboardInterrupt
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                # `print` must not be called in the middle of itself.
+                os.write(2, b"\nstopping after this step or validation; Ctrl-C again stops at once\n")
         self._asked = max(self._asked, _ASKED[signal.Signals(number)])
 
     def _agreed(self) -> int:
@@ -118,20 +116,25 @@ class Preemption(Checkpoint):
         torch.distributed.all_reduce(asked, ReduceOp.MAX, group=self._group)
         return int(asked)
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save_and_leave(self, trainer: Trainer, asked: int, when: str) -> NoReturn:
         trainer.save_checkpoint(last_checkpoint(Path(trainer.default_root_dir)), weights_only=False)
+        self._leave(trainer, asked, when, _TIME_IS_UP)
 
-    def _leave(self, trainer: Trainer, asked: int, when: str) -> NoReturn:
+    def _leave(self, trainer: Trainer, asked: int, when: str, queued_from: int) -> NoReturn:
+        """End this process, with the job in the queue if at least so much was asked for."""
         if trainer.is_global_zero:
-            queue = requeue() if asked == _REQUEUE else ""
+            queue = requeue() if asked >= queued_from else ""
             print(
                 f"{trainer.default_root_dir}: stopped by a signal {when}. {queue}The same command goes on.", flush=True
             )
-        environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
-        if trainer.local_rank and not (environment and environment.creates_processes_externally):
-            # The first process started this one, and would be killed if it ended with another status.
+        # Whether Lightning started the other processes of this machine, as the first of them knows.
+        started = torch.tensor(bool(getattr(trainer.strategy.launcher, "procs", None)))
+        if self._group is not None:
+            # Also lets the first one finish: srun and Lightning kill it when another is gone with such a status.
+            torch.distributed.broadcast(started, src=0, group=self._group)
+        if started and trainer.local_rank:
             raise SystemExit(0)
-        raise SystemExit(STOPPED if asked == _REQUEUE else INTERRUPTED)
+        raise SystemExit(INTERRUPTED if asked == _STOP else STOPPED)
 
 
 def requeue() -> str:
@@ -145,8 +148,8 @@ def requeue() -> str:
     try:
         # Of a job that scancel ends, or that is past its time, Slurm says COMPLETING, and would take it back as well.
         state = _ask("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.strip()
-        if state != "RUNNING":
-            return f"Slurm itself ends job {job} ({state or 'unknown'}), so it is not put back into the queue. "
+        if state in ("COMPLETING", "CANCELLED", "TIMEOUT"):
+            return f"Slurm itself ends job {job} ({state}), so it is not put back into the queue. "
         result = _ask("scontrol", "requeue", job)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"Job {job} could not be put back into the queue ({error}); submit it again. "
@@ -157,3 +160,12 @@ def requeue() -> str:
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def _is_over(trainer: Trainer) -> bool:
+    """Whether training ends here by itself, and saves."""
+    return trainer.global_step == trainer.max_steps or trainer.should_stop
+
+
+def _nothing() -> None:
+    pass

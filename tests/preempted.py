@@ -2,8 +2,9 @@
 
     python -m tests.preempted --trials 100
 
-Each trial trains a small ViT with `python -m dermsynth fit`'s own code on two ranks, sends signals to one of them or
-both, once or twice, at a random moment, and gives the same command again until the training is complete. Counted are
+Each trial trains a small ViT with `python -m dermsynth fit`'s own code on two ranks, with a loader process each or
+without, and sends signals to one of them or both, once or twice, at a random moment. The same command is given again,
+and mostly stopped again, until the training is complete. Counted are
 trials without a hang, without a lost step, with a status other than 0 for what was not complete, and with the weights,
 the best checkpoint and the metrics of the run that nobody disturbed.
 """
@@ -27,6 +28,7 @@ from tests.processes import Ranks
 
 RANKS = 2
 HANGS = 60  # seconds
+ATTEMPTS = 4  # the last of which nobody disturbs
 RECIPE = """\
 trainer:
   accelerator: cpu
@@ -86,10 +88,11 @@ class Diary(Callback):
             file.write(f"{word}\n")
 
 
-def start(folder: Path) -> Ranks:
+def start(folder: Path, workers: int = 0) -> Ranks:
     """The two ranks of one `fit`."""
     (folder / "recipe.yaml").write_text(RECIPE)
-    return Ranks(["fit", "--config", "recipe.yaml", "--run", "run", "--data.real", "../real"], RANKS, folder)
+    flags = ["--data.real", "../real", "--data.num_workers", str(workers)]
+    return Ranks(["fit", "--config", "recipe.yaml", "--run", "run", *flags], RANKS, folder)
 
 
 def diary(folder: Path, rank: int) -> list[str]:
@@ -98,21 +101,20 @@ def diary(folder: Path, rank: int) -> list[str]:
     return file.read_text().split() if file.is_file() else []
 
 
-def send(folder: Path, ranks: Ranks, luck: random.Random) -> str:
+def send(folder: Path, ranks: Ranks, attempt: int, luck: random.Random) -> str:
     """Signals to one rank or both, once or twice, at a random moment after both listen; what was sent."""
-    while any("listens" not in diary(folder, rank) for rank in range(RANKS)):
+    while any(diary(folder, rank).count("listens") < attempt for rank in range(RANKS)):
         time.sleep(0.005)
     time.sleep(luck.uniform(0, 1.5))
     chosen = luck.choice([[0], [1], [0, 1]])
-    times = luck.choice([1, 2])
-    # A second Ctrl-C stops at once, as it should.
-    kinds = [signal.SIGUSR1, signal.SIGTERM, *([signal.SIGINT] if times == 1 else [])]
-    kind = luck.choice(kinds)
-    for _ in range(times):
+    kinds = luck.choices([signal.SIGUSR1, signal.SIGTERM], k=2)[: luck.choice([1, 2])]
+    if luck.random() < 0.2:
+        kinds = [signal.SIGINT]  # a second one stops at once, as it should
+    for kind in kinds:
         for rank in chosen:
             ranks.send(rank, kind)
         time.sleep(luck.uniform(0, 0.1))
-    return f"{kind.name} to {'both' if len(chosen) == RANKS else f'rank {chosen[0]}'}{' twice' if times == 2 else ''}"
+    return f"{' and '.join(k.name for k in kinds)} to {'both' if len(chosen) == RANKS else f'rank {chosen[0]}'}"
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -128,29 +130,34 @@ def outcome(run: Path) -> dict[str, Any]:
     }
 
 
-def trial(folder: Path, luck: random.Random, wanted: dict[str, Any]) -> tuple[str, list[str]]:
+def trial(folder: Path, luck: random.Random, wanted: dict[str, Any]) -> tuple[list[str], list[str]]:
     """One training that is stopped and goes on; what was sent, and what went wrong."""
     folder.mkdir()
-    ranks = start(folder)
-    sent, wrong = send(folder, ranks, luck), []
-    statuses = ranks.statuses(HANGS)
-    complete = (folder / "run" / FINISHED).is_file()
-    if statuses is None:
-        return sent, ["a rank hung"]
-    if any((status == 0) != complete for status in statuses):
-        wrong.append(f"statuses {statuses}, {'complete' if complete else 'not complete'}")
-    done = max((int(word) for rank in range(RANKS) for word in diary(folder, rank) if word.isdigit()), default=0)
-    saved = last_checkpoint(folder / "run")
-    kept = torch.load(saved, weights_only=True)["global_step"] if saved.is_file() else 0
-    if kept != done:
-        wrong.append(f"{done} steps were done and {kept} kept")
-    if not complete and (statuses := start(folder).statuses(HANGS)) != [0] * RANKS:
-        wrong.append(f"gone on, it ended with {statuses}")
-        return sent, wrong
-    found = outcome(folder / "run")
-    if found.keys() != wanted.keys() or not all(torch.equal(found[name], wanted[name]) for name in wanted):
-        wrong.append("the weights are others than those of the undisturbed run")
-    return f"{sent}{', after the end' if complete else ''}", wrong
+    sent, wrong, complete, workers = [], [], False, luck.choice([0, 1])
+    for attempt in range(1, ATTEMPTS + 1):
+        ranks = start(folder, workers)
+        if disturbed := attempt == 1 or (attempt < ATTEMPTS and luck.random() < 0.5):
+            sent.append(send(folder, ranks, attempt, luck))
+        statuses = ranks.statuses(HANGS)
+        if statuses is None:
+            return sent, [f"attempt {attempt}: a rank hung"]
+        complete = (folder / "run" / FINISHED).is_file()
+        if any((status == 0) != complete for status in statuses) or not (complete or disturbed):
+            wrong.append(f"attempt {attempt}: statuses {statuses}, {'complete' if complete else 'not complete'}")
+        done = max((int(word) for rank in range(RANKS) for word in diary(folder, rank) if word.isdigit()), default=0)
+        saved = last_checkpoint(folder / "run")
+        kept = torch.load(saved, weights_only=True)["global_step"] if saved.is_file() else 0
+        if kept != done:
+            wrong.append(f"attempt {attempt}: {done} steps were done and {kept} kept")
+        if complete:
+            break
+    if complete:
+        found = outcome(folder / "run")
+        if found.keys() != wanted.keys() or not all(torch.equal(found[name], wanted[name]) for name in wanted):
+            wrong.append("the weights are others than those of the undisturbed run")
+    else:
+        wrong.append("it never ended")
+    return sent, wrong
 
 
 def run(trials: int, seed: int, folder: Path) -> list[str]:
@@ -163,8 +170,8 @@ def run(trials: int, seed: int, folder: Path) -> list[str]:
     luck, counts, failed = random.Random(seed), Counter[str](), []
     for number in range(trials):
         sent, wrong = trial(folder / f"trial-{number}", luck, wanted)
-        counts[sent] += 1
-        failed += [f"trial {number}, {sent}: {what}" for what in wrong]
+        counts.update(sent)
+        failed += [f"trial {number}, {', then '.join(sent)}: {what}" for what in wrong]
     for sent, count in sorted(counts.items()):
         print(f"{count:4} {sent}")
     print(f"{trials} trials, {len(failed)} went wrong", flush=True)

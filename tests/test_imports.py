@@ -26,6 +26,7 @@ COMMON = {
     "dermsynth.errors",
     "dermsynth.lesions",
     "dermsynth.data.manifest",
+    "dermsynth.across_ranks",
     "dermsynth.checkpoints",
     "dermsynth.schedules",
     "dermsynth.grids",

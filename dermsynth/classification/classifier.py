@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torchmetrics import MeanMetric, MetricCollection
 
+from dermsynth.across_ranks import mean_over_ranks
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
 from dermsynth.classification import vit
 from dermsynth.classification.metrics import metrics
@@ -139,7 +140,7 @@ class Classifier(L.LightningModule):
         """Weighted cross-entropy, normalised as torch does by the sum of the weights, here of all ranks' batches."""
         _, losses, weights = self._shared_step(batch)
         # The mean, as gradients are averaged: so a batch trains the same however many ranks share it.
-        loss = losses.sum() / self.trainer.strategy.reduce(weights.sum(), reduce_op="mean")
+        loss = losses.sum() / mean_over_ranks(weights.sum())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(weights))
         return loss
 

@@ -1,6 +1,8 @@
 """The LightningDataModules: one base that owns sets, leak checks, the mix and the loaders; thin leaves on it."""
 
 import functools
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,9 @@ class LesionData(LightningDataModule):
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            # Forked, they have the data as it is; Python 3.14 would send them a copy of it all.
+            "multiprocessing_context": "fork" if self.num_workers and sys.platform == "linux" else None,
+            "worker_init_fn": _leave_signals_to_the_trainer,
             "pin_memory": bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),
         }
 
@@ -389,6 +394,12 @@ def _views(augmentation: Augmentation) -> tuple[int, ...]:
 
 def _collate(empty: Tensor, items: list[dict[str, Any]]) -> dict[str, Any]:
     return {**default_collate(items), "empty_embeds": empty}
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    # Slurm and Ctrl-C send them to every process; a worker that died of one would end the training on the spot.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _labels(samples: Sequence[Sample]) -> np.ndarray:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dermsynth.across_ranks import mean_over_ranks
 from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, optimizer_config, provenance_of
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
@@ -27,7 +28,7 @@ from dermsynth.diffusion.parts import (
     save_pipeline,
 )
 from dermsynth.diffusion.sampling import Sampling, draw, sampler
-from dermsynth.diffusion.speed import compile_blocks, mean_over_ranks, shard, to_device
+from dermsynth.diffusion.speed import compile_blocks, shard, to_device
 from dermsynth.errors import InputError
 
 KIND = "dreambooth"

@@ -11,12 +11,12 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from callbacks.ema import EMA
+from dermsynth.across_ranks import mean_over_ranks
 from dermsynth.checkpoints import clip_gradients
 from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
-from dermsynth.diffusion.speed import mean_over_ranks
 from dermsynth.errors import InputError
 from tests.diffusion.test_dreambooth import data_of, trainer_of
 
@@ -178,7 +178,7 @@ def test_gradients_are_clipped_under_a_fused_optimizer_and_mixed_precision(base,
 
 RANK = """
 import sys, torch
-from dermsynth.diffusion.speed import mean_over_ranks
+from dermsynth.across_ranks import mean_over_ranks
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
 value = torch.tensor(float(rank + 1))
