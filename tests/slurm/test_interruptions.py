@@ -67,7 +67,7 @@ def assert_same_training(run, whole):
 
 def test_before_the_time_is_up_it_saves_is_queued_again_and_goes_on(slurm, whole):
     run = "runs/limited"
-    fit = ["slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG]
+    fit = ["slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG, "--data.num_workers", 2]
     job = begin(slurm, run, *PAIR, "--signal=USR1@60", *fit)
     # Slurm itself now finds that less than a minute is left; it looks every half minute.
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=2")
@@ -98,6 +98,10 @@ def preempt(slurm):
     return slurm.sbatch("--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "true")
 
 
+def running(slurm, job):
+    slurm.until(lambda: set(slurm.states(job).values()) == {"RUNNING"}, f"start of job {job}")
+
+
 def came_back(slurm, job, run):
     """Wait until a job that is not at its steps was put back into the queue, and has run to its end."""
     slurm.until(lambda: set(slurm.states(job).values()) == {"PENDING"}, f"requeue of job {job}")
@@ -119,13 +123,16 @@ def test_two_nodes_with_loader_processes_that_are_preempted_go_on(slurm, whole):
     assert_same_training(slurm.project / run, whole[0])
 
 
-@pytest.mark.parametrize("seconds", [1, 2, 4])
-def test_a_training_that_is_preempted_while_it_starts_is_queued_again(slurm, whole, seconds):
-    run = f"runs/early {seconds}"
+@pytest.mark.parametrize(("how", "seconds"), [("preempted", 1), ("preempted", 3), ("USR1", 2)])
+def test_a_training_that_is_told_to_stop_while_it_starts_is_queued_again(slurm, whole, how, seconds):
+    run = f"runs/early {how} {seconds}"
     job = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG)
-    slurm.until(lambda: set(slurm.states(job).values()) == {"RUNNING"}, f"start of job {job}")
+    running(slurm, job)
     time.sleep(seconds)
-    preempt(slurm)
+    if how == "preempted":
+        preempt(slurm)
+    else:
+        slurm.run("scancel", "--signal=USR1", job)  # to the steps alone, as --signal does
     came_back(slurm, job, run)
     assert_same_weights(slurm.project / run, whole[0])
 
@@ -135,7 +142,7 @@ def test_a_shard_that_is_preempted_is_queued_again_and_made_whole(slurm):
     prompt = "a dermoscopic image of {lesion}"
     flags = ["configs/generate.yaml", "--data.prompt", prompt, "--data.shards", 2, "--run", run]
     job = slurm.sbatch("--array=0-1", "slurm/generate.sbatch", *flags)
-    slurm.until(lambda: set(slurm.states(job).values()) == {"RUNNING"}, f"start of job {job}")
+    running(slurm, job)
     time.sleep(1.5)
     preempt(slurm)
     for task in (0, 1):
@@ -165,7 +172,7 @@ def test_where_slurm_refuses_to_queue_it_again_it_says_so(slurm):
     assert re.search(r"stopped by a signal after step \d+\. Slurm refuses to put job", slurm.log(job))
     assert "ExitCode=75:0" in slurm.run("scontrol", "show", "job", job)
     job = slurm.sbatch("--no-requeue", *fit)
-    slurm.until(lambda: set(slurm.states(job).values()) == {"RUNNING"}, f"start of job {job}")
+    running(slurm, job)
     time.sleep(1)
     preempt(slurm)
     assert slurm.wait(job) == {"FAILED"}
@@ -175,7 +182,7 @@ def test_where_slurm_refuses_to_queue_it_again_it_says_so(slurm):
 
 def test_a_job_that_is_cancelled_while_it_starts_is_not_queued_again(slurm):
     job = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", "runs/cancelled early", *LONG)
-    slurm.until(lambda: set(slurm.states(job).values()) == {"RUNNING"}, f"start of job {job}")
+    running(slurm, job)
     time.sleep(1)
     slurm.run("scancel", job)
     assert slurm.wait(job) == {"CANCELLED"}
