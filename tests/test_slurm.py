@@ -110,6 +110,18 @@ def test_without_an_array_or_shards_it_makes_one_set(tmp_path, monkeypatch):
     assert config.data.init_args.shards == 1
 
 
+@pytest.mark.parametrize(("restarts", "made_again"), [(None, True), ("0", True), ("1", False)])
+def test_a_set_that_was_complete_when_its_job_was_stopped_is_left(tmp_path, restarts, made_again):
+    (tmp_path / "sets/made").mkdir(parents=True)
+    (tmp_path / "sets/made/metadata.csv").touch()
+    arguments = ["configs/generate_sd15.yaml", "--run", "sets/made"]
+    commands, done = job("generate.sbatch", arguments, tmp_path, SLURM_RESTART_COUNT=restarts)
+    # The first time predict itself refuses it: it may be another one.
+    assert len(commands) == made_again
+    assert done.returncode == 0
+    assert ("sets/made is complete" in done.stdout) != made_again
+
+
 def test_decoded_images_may_be_kept_on_the_nodes_own_disk(tmp_path, monkeypatch):
     common = (ROOT / "slurm/common.sh").read_text().replace("LOCAL_DISK=", "LOCAL_DISK='/scratch/a b'")
     (words,), _ = job("fit.sbatch", ["configs/vit_b16_baseline.yaml", "--run", "runs/x"], tmp_path, common)
