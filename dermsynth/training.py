@@ -95,6 +95,7 @@ class TrainingCLI(LightningCLI):
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
         _check_steps(config)
         _check_moved(config)
+        _check_foreign(config.run)
         if self.subcommand == "test" and config.ckpt_path is None:
             raise InputError(
                 "test: --ckpt_path must be given, else the weights would be untrained; for example "
@@ -149,12 +150,16 @@ class TrainingCLI(LightningCLI):
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
-        if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+        given = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+        # Processes that torchrun started within a job know one another by torchrun's variables.
+        if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect() and not given:
             # Lightning's own requeue saves within the signal's handler, and ranks then wait for one another for ever;
             # callbacks.preemption.Preemption does it.
             plugins.append(SLURMEnvironment(auto_requeue=False))
-        given = {"default_root_dir": config.run, "logger": logger, "callbacks": callbacks, "plugins": plugins}
-        trainer = super().instantiate_trainer(**given, **kwargs)
+        if self._is_kept() and "SLURM_JOB_ID" in os.environ:
+            _warn_of_signals([type(callback).__name__ for callback in callbacks])
+        ours = {"default_root_dir": config.run, "logger": logger, "callbacks": callbacks, "plugins": plugins}
+        trainer = super().instantiate_trainer(**ours, **kwargs)
         _check_torchrun(trainer)
         return trainer
 
@@ -251,12 +256,30 @@ def _check_moved(config: Namespace) -> None:
                 raise InputError(f"{path}: it is of the run {recorded}, which lay there. Add --run {path.parent}.")
 
 
+def _check_foreign(run: Path) -> None:
+    """Refuse checkpoints of Lightning's own requeue: in a Slurm job it would load them, in every stage, unasked."""
+    for path in sorted(run.glob("hpc_ckpt_*")):
+        raise InputError(
+            f"{path}: a checkpoint that Lightning's own requeue left there, which it would load in place of any other. "
+            "Move it away; to begin from it, give it as --ckpt_path."
+        )
+
+
 def _check_own(run: Path, checkpoint: Path) -> None:
     """Refuse another run's checkpoint: its predictions would stand in this run's folder."""
     if not checkpoint.resolve().is_relative_to(run.resolve()):
         raise InputError(
             f"--ckpt_path {checkpoint}: not of the run {run}, whose predictions.csv would be written. Give a "
             f"checkpoint in {run / 'checkpoints'}, or another --run."
+        )
+
+
+def _warn_of_signals(callbacks: list[str]) -> None:
+    """Say in a Slurm job that nothing listens to its signals; by name, as callbacks are not imported from here."""
+    if "Preemption" not in callbacks:
+        _say(
+            "warning: trainer.callbacks has no callbacks.preemption.Preemption: when the job's time is up, or it is "
+            "preempted, the steps since the last checkpoint are lost."
         )
 
 

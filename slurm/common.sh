@@ -1,11 +1,13 @@
 # What the job scripts share: your cluster's environment, and one layout of processes for srun and the Trainer.
 
 # ── your cluster ────────────────────────────────────────────────────────────────────────────────────────────────────
-VENV=.venv
+VENV=.venv   # its folder; empty where the lines below activate an environment, such as conda's
 LOCAL_DISK=  # a folder of yours on the node's own disk: decoded images are kept there, as data.pixel_cache
-# Modules, and the network between nodes where NCCL picks the wrong one, such as:
+set +eu      # under which many clusters' modules and conda fail
+# Modules, and the network between nodes where NCCL and gloo pick the wrong one, such as:
 #   module load python/3.12
-#   export NCCL_SOCKET_IFNAME=eth0
+#   export NCCL_SOCKET_IFNAME=eth0 GLOO_SOCKET_IFNAME=eth0
+set -eu
 # ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 die() {
@@ -14,15 +16,20 @@ die() {
 }
 
 [ -n "${SLURM_JOB_ID:-}" ] || die "no Slurm job. Submit it: sbatch slurm/….sbatch …"
+for name in SLURM_JOB_NAME SLURM_JOB_NUM_NODES; do
+  [ -n "${!name:-}" ] || die "$name is not set, which Slurm does in a job. Does your ~/.bashrc or a module unset it?"
+done
 # Lightning takes jobs of these names for a shell at work, and each process would train on its own.
 [[ $SLURM_JOB_NAME != bash && $SLURM_JOB_NAME != interactive ]] || die "give the job another --job-name."
-[ -f "$VENV/bin/activate" ] || die "no virtual environment $VENV in $PWD. Make one (README.md), or edit VENV in slurm/common.sh."
-source "$VENV/bin/activate"
+if [ -n "$VENV" ]; then
+  [ -f "$VENV/bin/activate" ] || die "no virtual environment $VENV in $PWD. Make one (README.md), or edit VENV in slurm/common.sh."
+  source "$VENV/bin/activate"
+fi
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}  # compute nodes rarely reach the internet
 
 # One process a GPU. srun and the Trainer are given these numbers and no others.
 nodes=$SLURM_JOB_NUM_NODES
-tasks=${SLURM_NTASKS:-$nodes}
+tasks=${SLURM_NTASKS:-$((nodes * ${SLURM_NTASKS_PER_NODE:-1}))}
 per_node=$((tasks / nodes))
 gpus=${SLURM_GPUS_ON_NODE:-0}
 ((per_node * nodes == tasks && ${SLURM_NTASKS_PER_NODE:-$per_node} == per_node)) ||
@@ -33,8 +40,9 @@ gpus=${SLURM_GPUS_ON_NODE:-0}
   die "$gpus GPUs but $per_node tasks a node. Give --gpus-per-node and --ntasks-per-node the same number."
 
 # read_arguments CONFIG... [FLAG...]: into configs, flags and run; the tasks of an array each have a run of their own.
+# Into cached: the flag that keeps decoded images on the node's disk, unless there is a latent cache, which needs none.
 read_arguments() {
-  configs=() flags=() run=
+  configs=() flags=() run= cached=()
   while (($#)) && [[ $1 != -* ]]; do
     [ -f "$1" ] || die "no configuration $1 in $PWD."
     configs+=("$1")
@@ -49,11 +57,40 @@ read_arguments() {
     shift || true
   done
   [ -n "$run" ] || die "--run FOLDER must be given."
+  [ -z "$LOCAL_DISK" ] || grep -qs '^[^#]*latent_cache' /dev/null "${configs[@]}" <(printf '%s\n' "${flags[@]}") ||
+    cached=("--data.pixel_cache=$LOCAL_DISK")
 }
 
 # dermsynth STAGE ARGUMENT...: in every task of the job; if one fails, so do all.
 dermsynth() {
+  local status=0
+  if [ -z "${lock:-}" ]; then lock_run; fi
   srun --kill-on-bad-exit=1 --nodes="$nodes" --ntasks="$tasks" --ntasks-per-node="$per_node" \
-    --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
-    python -m dermsynth "$@" --trainer.num_nodes "$nodes" --trainer.devices "$per_node"
+    ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} \
+    python -m dermsynth "$@" --trainer.num_nodes "$nodes" --trainer.devices "$per_node" || status=$?
+  # Killed by SIGUSR1 or SIGTERM. A training that is at its steps saves its place and does this itself.
+  ((status != 128 + 10 && status != 128 + 15)) || requeue
+  return "$status"
+}
+
+# Hold the run's folder, in which two jobs would delete each other's files. A job that is ending gets two minutes. Where
+# the shared disk has no locks, flock says so and the job goes on without.
+lock_run() {
+  mkdir -p "$run"
+  exec {lock}>> "$run/.lock"
+  flock --timeout 120 "$lock" || (($? != 1)) || die "another job is at work in $run; see squeue --me."
+}
+
+# Give this job, or this task of its array, back to the queue, unless Slurm itself ends it, as after scancel. After
+# twenty starts that came to nothing it is left to a person.
+requeue() {
+  local job=$SLURM_JOB_ID
+  [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+  [ "$(squeue --noheader --format=%T --jobs="$job")" = RUNNING ] || return 0
+  if ((${SLURM_RESTART_COUNT:-0} >= 20)) && [ -z "$(find "$run/checkpoints/last.ckpt" -mtime -1 2> /dev/null)" ]; then
+    echo "$run: stopped by a signal, after $SLURM_RESTART_COUNT restarts and no checkpoint in a day. Is --time too short?"
+  else
+    echo "$run: stopped by a signal before it could save its place. Job $job goes back into the queue."  # which ends it
+    scontrol requeue "$job" || echo "$run: Slurm refuses to put job $job back into the queue; submit it again."
+  fi
 }

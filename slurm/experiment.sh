@@ -32,22 +32,34 @@ done
 for name in shards seeds; do
   [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "$1: $name=${!name} is not a number from 1."
 done
+out=${out%"${out##*[!/]}"}  # without the slashes at its end
+twice=$(printf '%s\n' "${arms[@]##*/}" | sort | uniq -d)
+[ -z "$twice" ] || die "$1: arms of one name, ${twice%%$'\n'*}. Each arm's runs are named by its file; rename one."
 for config in "${prior[0]:-${arms[0]}}" "${dreambooth[0]}" "${generate[0]}" "${arms[@]}"; do
   [ -f "$config" ] || die "$1: no configuration $config in $PWD."
 done
 
-# fit refuses another configuration by itself; sets that are there already must be of this one.
-settings=$(declare -p prior generate shards; sha256sum -- "${prior[@]}" "${generate[@]}" 2> /dev/null || true)
-if [ -e "$out/settings" ] && [ "$settings" != "$(cat "$out/settings")" ]; then
-  diff "$out/settings" - <<< "$settings" >&2 || true
-  die "$out: its images are made with other settings. Give another out for a new experiment."
-fi
+# fit refuses another configuration by itself. A set that is there must be of these settings: class images of their own,
+# shards of all that came before them.
+declare -A settings
+settings[prior]=$(declare -p prior; sha256sum -- "${prior[@]}" 2> /dev/null < /dev/null || true)
+made_by=("${prior[@]}" "${dreambooth[@]}" "${generate[@]}")
+settings[synthetic]=$(declare -p prior dreambooth generate shards; sha256sum -- "${made_by[@]}" 2> /dev/null || true)
+for name in "${!settings[@]}"; do
+  file=$out/$name.settings
+  if [ -e "$file" ] && compgen -G "$out/$name*/metadata.csv" > /dev/null && [ "${settings[$name]}" != "$(< "$file")" ]; then
+    diff "$file" - <<< "${settings[$name]}" >&2 || true
+    die "$out: its images are made with other settings. Give another out for a new experiment."
+  fi
+done
 if ! $dry_run; then
   type sbatch squeue > /dev/null 2>&1 || die "no sbatch on this machine; it belongs to no Slurm cluster."
   mkdir -p "$out/logs"
   if [ -e "$out/jobs" ] && squeue --noheader --me --format=%F | grep -qxFf <(cut -f 1 "$out/jobs"); then
     die "$out: jobs of it are in the queue; see squeue --me."
   fi
+  # Before the first job, which may make its set at once.
+  for name in "${!settings[@]}"; do printf '%s\n' "${settings[$name]}" > "$out/$name.settings"; done
   : > "$out/jobs"
 fi
 
@@ -77,7 +89,7 @@ stage() {
 
 if ((${#prior[@]})); then
   dreambooth+=(--data.synthetic "[$out/prior]")
-  [ -e "$out/prior/metadata.csv" ] || stage prior %x-%j.out slurm/generate.sbatch "${prior[@]}" --run "$out/prior"
+  [ -e "$out/prior/metadata.csv" ] || stage prior %x-%A_%a.out slurm/generate.sbatch "${prior[@]}" --run "$out/prior"
 fi
 
 stage dreambooth %x-%j.out slurm/fit.sbatch "${dreambooth[@]}" --run "$out/dreambooth"
@@ -100,7 +112,6 @@ done
 stage compare %x-%j.out slurm/compare.sbatch "${runs[@]}" "${compare[@]}" --out "$out/comparison"
 
 if ! $dry_run; then
-  printf '%s\n' "$settings" > "$out/settings"
   echo
   echo "the queue:    squeue --me"
   echo "what failed:  grep -i error ${out@Q}/logs/*"

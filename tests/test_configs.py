@@ -99,6 +99,8 @@ def test_quickstart_overlays_parse_on_their_recipes(overlay):
         assert named == ["benign", "malignant"]
         if config.model.init_args.get("lr_scheduler"):
             assert config.model.init_args.lr_scheduler.init_args.total_steps == config.trainer.max_steps
+        if "fit" in stages(recipe):
+            assert "callbacks.preemption.Preemption" in [callback.class_path for callback in config.trainer.callbacks]
 
 
 def test_the_fast_overlay_is_of_both_dreambooth_recipes():

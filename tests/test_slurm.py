@@ -1,5 +1,6 @@
 """What the job scripts hand to srun, with one that only notes it down; a real Slurm runs them in tests/slurm."""
 
+import fcntl
 import os
 import re
 import shlex
@@ -21,14 +22,24 @@ JOB = {
     "SLURM_NTASKS_PER_NODE": "4",
     "SLURM_GPUS_ON_NODE": "4",
     "SLURM_CPUS_PER_TASK": "8",
+    "SLURM_ARRAY_TASK_ID": "0",
+    "SLURM_ARRAY_TASK_COUNT": "1",
+}
+COMMANDS = {
+    "srun": """printf '%q ' "$@" >> "$SRUN_LOG"; echo >> "$SRUN_LOG"
+[[ -z $KILLED || $* != *" $KILLED "* ]] || exit 143
+exit ${SRUN_STATUS:-0}""",
+    "squeue": 'echo "${STATE:-RUNNING}"',
+    "scontrol": 'echo "scontrol $*"; exit ${SCONTROL_STATUS:-0}',
 }
 
 
 def job(script, arguments, folder, common=None, **environment):
     """What the script as a job gives to srun, and what it printed; a variable that is None is not there."""
     (folder / "bin").mkdir()
-    (folder / "bin/srun").write_text('#!/bin/bash\nprintf "%q " "$@" >> "$SRUN_LOG"; echo >> "$SRUN_LOG"\n')
-    (folder / "bin/srun").chmod(0o755)
+    for name, body in COMMANDS.items():
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / "bin" / name).chmod(0o755)
     (folder / ".venv/bin").mkdir(parents=True)
     (folder / ".venv/bin/activate").touch()
     (folder / "configs").symlink_to(ROOT / "configs")
@@ -91,6 +102,26 @@ def test_a_task_of_an_array_fits_and_tests_its_arm_and_seed(tmp_path, monkeypatc
     assert dermsynth(test)[:5] == ["test", "--config", f"{run}/fit.yaml", "--ckpt_path", f"{run}/checkpoints/best.ckpt"]
 
 
+def test_without_an_array_or_shards_it_makes_one_set(tmp_path, monkeypatch):
+    (words,), _ = job("generate.sbatch", ["configs/generate_sd15.yaml", "--run", "sets/made"], tmp_path)
+    monkeypatch.chdir(ROOT)
+    config = ParsingCLI(dermsynth(words)).config.predict
+    assert str(config.run) == "sets/made"
+    assert config.data.init_args.shards == 1
+
+
+@pytest.mark.parametrize(("restarts", "made_again"), [(None, True), ("0", True), ("1", False)])
+def test_a_set_that_was_complete_when_its_job_was_stopped_is_left(tmp_path, restarts, made_again):
+    (tmp_path / "sets/made").mkdir(parents=True)
+    (tmp_path / "sets/made/metadata.csv").touch()
+    arguments = ["configs/generate_sd15.yaml", "--run", "sets/made"]
+    commands, done = job("generate.sbatch", arguments, tmp_path, SLURM_RESTART_COUNT=restarts)
+    # The first time predict itself refuses it: it may be another one.
+    assert len(commands) == made_again
+    assert done.returncode == 0
+    assert ("sets/made is complete" in done.stdout) != made_again
+
+
 def test_decoded_images_may_be_kept_on_the_nodes_own_disk(tmp_path, monkeypatch):
     common = (ROOT / "slurm/common.sh").read_text().replace("LOCAL_DISK=", "LOCAL_DISK='/scratch/a b'")
     (words,), _ = job("fit.sbatch", ["configs/vit_b16_baseline.yaml", "--run", "runs/x"], tmp_path, common)
@@ -98,13 +129,115 @@ def test_decoded_images_may_be_kept_on_the_nodes_own_disk(tmp_path, monkeypatch)
     assert str(ParsingCLI(dermsynth(words)).config.fit.data.init_args.pixel_cache) == "/scratch/a b"
 
 
+@pytest.mark.parametrize(
+    "more", [["configs/overlays/dreambooth_80gb.yaml"], ["--data.latent_cache", "c"], ["--data.latent_cache=c"]]
+)
+def test_images_are_not_kept_beside_a_latent_cache_which_refuses_that(tmp_path, monkeypatch, more):
+    common = (ROOT / "slurm/common.sh").read_text().replace("LOCAL_DISK=", "LOCAL_DISK=/scratch")
+    arguments = ["configs/dreambooth_sd15.yaml", *more, "--run", "runs/x"]
+    (words,), _ = job("fit.sbatch", arguments, tmp_path, common)
+    monkeypatch.chdir(ROOT)
+    data = ParsingCLI(dermsynth(words)).config.fit.data.init_args
+    assert data.latent_cache is not None
+    assert data.pixel_cache is None
+
+
 FIT = ["configs/dreambooth_sd15.yaml", "--run", "runs/x"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "nodes", "tasks"),
+    [
+        ({"SLURM_NTASKS": None, "SLURM_GPUS_ON_NODE": None}, 2, 8),
+        ({"SLURM_NTASKS": None, "SLURM_NTASKS_PER_NODE": None, "SLURM_GPUS_ON_NODE": "1"}, 2, 2),
+    ],
+)
+def test_tasks_follow_from_nodes_and_tasks_a_node(tmp_path, environment, nodes, tasks):
+    (words,), _ = job("fit.sbatch", FIT, tmp_path, **environment)
+    assert {f"--nodes={nodes}", f"--ntasks={tasks}", f"--ntasks-per-node={tasks // nodes}"} <= set(words)
+
+
+def test_without_cpus_per_task_slurm_decides(tmp_path):
+    (words,), _ = job("fit.sbatch", FIT, tmp_path, SLURM_CPUS_PER_TASK=None)
+    assert not [word for word in words if word.startswith("--cpus")]
+
+
+def test_lines_of_a_cluster_may_read_unset_variables_and_fail(tmp_path):
+    place = "set +eu      #"
+    common = (ROOT / "slurm/common.sh").read_text()
+    assert place in common
+    common = common.replace(place, f"{place} …\ntrue $UNSET; false\nexport SLURM_NTASKS=7\n#")
+    _, done = job("fit.sbatch", FIT, tmp_path, common)
+    assert "7 tasks on 2 nodes" in done.stderr
+    # After them the script is strict again.
+    other = tmp_path / "other"
+    other.mkdir()
+    _, done = job("fit.sbatch", FIT, other, common.replace("7\n#", "8\n#").replace("nodes=$SL", "nodes=$MISSING_SL"))
+    assert done.returncode
+    assert "MISSING_SLURM_JOB_NUM_NODES: unbound" in done.stderr
+
+
+def test_an_environment_of_the_clusters_own(tmp_path):
+    common = (ROOT / "slurm/common.sh").read_text().replace("VENV=.venv", "VENV=     ")
+    commands, _ = job("fit.sbatch", FIT, tmp_path, f"cd {tmp_path}; rm -r .venv\n{common}")
+    assert len(commands) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"SRUN_STATUS": "143"}, "scontrol requeue 7\n"),
+        ({"SRUN_STATUS": "138"}, "scontrol requeue 7\n"),
+        ({"SRUN_STATUS": "143", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}, "scontrol requeue 5_3\n"),
+        ({"SRUN_STATUS": "143", "SLURM_RESTART_COUNT": "19"}, "scontrol requeue 7\n"),
+        ({"SRUN_STATUS": "143", "SLURM_RESTART_COUNT": "20"}, "after 20 restarts and no checkpoint in a day"),
+        ({"SRUN_STATUS": "143", "SCONTROL_STATUS": "1"}, "refuses to put job 7 back into the queue; submit it again"),
+        ({"SRUN_STATUS": "143", "STATE": "COMPLETING"}, ""),
+        ({"SRUN_STATUS": "75"}, ""),
+        ({"SRUN_STATUS": "1"}, ""),
+        ({"SRUN_STATUS": "137"}, ""),
+    ],
+)
+def test_a_job_that_a_signal_kills_before_it_listens_is_queued_again(tmp_path, environment, said):
+    _, done = job("fit.sbatch", FIT, tmp_path, **environment)
+    assert done.returncode == int(environment["SRUN_STATUS"])
+    assert said in done.stdout
+    assert ("scontrol requeue" in done.stdout) == ("requeue" in said or "refuses" in said)
+
+
+def test_it_is_queued_again_as_often_as_it_makes_progress(tmp_path):
+    last = tmp_path / "runs/x/checkpoints/last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    _, done = job("fit.sbatch", FIT, tmp_path, SRUN_STATUS="143", SLURM_RESTART_COUNT="20")
+    assert "scontrol requeue 7\n" in done.stdout
+
+
+def test_the_test_of_an_arm_that_a_signal_kills_is_queued_again(tmp_path):
+    commands, done = job("classify.sbatch", ["configs/vit_b16_baseline.yaml", "--run", "runs"], tmp_path, KILLED="test")
+    assert [dermsynth(words)[0] for words in commands] == ["fit", "test"]
+    assert done.returncode == 143
+    assert "scontrol requeue 7\n" in done.stdout
+
+
+def test_two_jobs_are_not_at_work_in_one_run(tmp_path):
+    folder = tmp_path / "runs/x"
+    folder.mkdir(parents=True)
+    common = (ROOT / "slurm/common.sh").read_text().replace("--timeout 120", "--timeout 0.1")
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        commands, done = job("fit.sbatch", FIT, tmp_path, common)
+    assert not commands
+    assert done.returncode == 2
+    assert "another job is at work in runs/x" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("script", "arguments", "environment", "said"),
     [
         ("fit.sbatch", FIT, {"SLURM_JOB_ID": None}, "no Slurm job. Submit it: sbatch"),
+        ("fit.sbatch", FIT, {"SLURM_JOB_NAME": None}, "SLURM_JOB_NAME is not set"),
+        ("fit.sbatch", FIT, {"SLURM_JOB_NUM_NODES": None}, "SLURM_JOB_NUM_NODES is not set"),
         ("fit.sbatch", FIT, {"SLURM_JOB_NAME": "interactive"}, "give the job another --job-name"),
         ("fit.sbatch", FIT, {"SLURM_NTASKS": "7", "SLURM_NTASKS_PER_NODE": None}, "7 tasks on 2 nodes with"),
         ("fit.sbatch", FIT, {"SLURM_NTASKS": "2"}, "2 tasks on 2 nodes with --ntasks-per-node=4"),
@@ -113,9 +246,9 @@ FIT = ["configs/dreambooth_sd15.yaml", "--run", "runs/x"]
         ("fit.sbatch", FIT[:1], {}, "--run FOLDER must be given"),
         ("fit.sbatch", [FIT[0], "--run"], {}, "--run FOLDER must be given"),
         ("fit.sbatch", ["configs/dreambooth.yaml", *FIT[1:]], {}, "no configuration configs/dreambooth.yaml in "),
-        ("generate.sbatch", FIT, {"SLURM_ARRAY_TASK_ID": "0"}, "an array needs --data.shards N"),
-        ("classify.sbatch", FIT, {}, "no array. Submit with --array=0-N"),
-        ("classify.sbatch", FIT[1:], {"SLURM_ARRAY_TASK_ID": "0"}, "no arms"),
+        ("generate.sbatch", FIT, {"SLURM_ARRAY_TASK_COUNT": "2"}, "an array needs --data.shards N"),
+        ("classify.sbatch", FIT, {"SLURM_ARRAY_TASK_ID": None}, "no array. Submit with --array=0-N"),
+        ("classify.sbatch", FIT[1:], {}, "no arms"),
     ],
 )
 def test_a_mistake_is_told_before_anything_runs(tmp_path, script, arguments, environment, said):
@@ -129,6 +262,7 @@ def test_a_mistake_is_told_before_anything_runs(tmp_path, script, arguments, env
 def test_scripts_say_what_a_person_must_edit(script):
     head, body = script.read_text().split("set -euo pipefail")
     options = ["partition", "account", "time", "job-name", "output=slurm-%x-", "open-mode=append", "requeue"]
+    assert re.search(r"^##SBATCH --mem=", head, flags=re.MULTILINE)
     if script.stem != "compare":
         options += ["nodes", "gpus-per-node", "ntasks-per-node"]
     if script.stem in ("fit", "classify"):
@@ -155,11 +289,12 @@ def test_what_the_pages_submit_parses(tmp_path, monkeypatch, line):
     (place,) = [number for number, word in enumerate(words) if word.startswith("slurm/")]
     script, arguments = words[place].removeprefix("slurm/"), words[place + 1 :]
     assert (ROOT / "slurm" / script).is_file()
-    array = {"SLURM_ARRAY_TASK_ID": "0"} if any(word.startswith("--array=") for word in words[:place]) else {}
+    array = any(word.startswith("--array=") for word in words[:place])
+    assert array or script != "classify.sbatch"
     if script == "compare.sbatch":
         assert {"--baseline", "--out"} <= set(arguments)
         return
-    commands, done = job(script, arguments, tmp_path, **array)
+    commands, done = job(script, arguments, tmp_path, SLURM_ARRAY_TASK_COUNT="8" if array else "1")
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(ROOT)
     config = ParsingCLI(dermsynth(commands[0])).config
@@ -173,11 +308,12 @@ def test_what_the_pages_submit_is_found():
     }
 
 
-def experiment(folder, *arguments):
+def experiment(folder, *arguments, **environment):
     for name in ("slurm", "configs"):
-        (folder / name).symlink_to(ROOT / name)
-    command = ["bash", "slurm/experiment.sh", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    command, env = ["bash", "slurm/experiment.sh", *arguments], os.environ | environment
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 def test_the_example_is_a_chain_whose_every_stage_parses(tmp_path, monkeypatch):
@@ -212,6 +348,7 @@ def test_the_example_is_a_chain_whose_every_stage_parses(tmp_path, monkeypatch):
         ("seeds='1 2'", "seeds=1 2 is not a number from 1"),
         ("arms=()", "arms is not given"),
         ("out=", "out is not given"),
+        ("arms+=(configs/tiny/../vit_b16_hybrid.yaml)", "arms of one name, vit_b16_hybrid.yaml"),
         ("generate=(configs/none.yaml)", "no configuration configs/none.yaml"),
     ],
 )
@@ -221,3 +358,39 @@ def test_a_mistake_in_an_experiment_is_told_and_nothing_is_submitted(tmp_path, l
     assert done.returncode == 2
     assert said in done.stderr
     assert not done.stdout
+
+
+def test_slashes_at_the_end_of_its_folder_change_nothing(tmp_path):
+    (tmp_path / "mine.sh").write_text("source slurm/isic2020.sh\nout=$out//\n")
+    ours = experiment(tmp_path, "--dry-run", "mine.sh").stdout
+    assert "--job-name=isic2020-prior " in ours
+    (tmp_path / "other").mkdir()
+    assert ours == experiment(tmp_path / "other", "--dry-run", "slurm/isic2020.sh").stdout
+
+
+@pytest.mark.parametrize(
+    ("there", "line", "refused"),
+    [
+        ([], "generate=(configs/prior_sd15.yaml)", False),
+        (["prior"], "dreambooth+=(--trainer.max_steps 7)", False),
+        (["prior"], "prior+=(--data.count 7)", True),
+        (["prior", "synthetic-shard3"], "dreambooth+=(--trainer.max_steps 7)", True),
+        (["prior", "synthetic-shard3"], "seeds=7", False),
+    ],
+)
+def test_a_set_that_is_there_must_be_of_these_settings(tmp_path, there, line, refused):
+    (tmp_path / "bin").mkdir()
+    for name, body in {"sbatch": "exit 1", "squeue": "true"}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "mine.sh").write_text("source slurm/isic2020.sh\n")
+    # Even when its submission fails half-way, the settings are written down.
+    submitted = experiment(tmp_path, "mine.sh", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert "sbatch refused prior" in submitted.stderr
+    for name in there:
+        (tmp_path / "experiments/isic2020" / name).mkdir()
+        (tmp_path / "experiments/isic2020" / name / "metadata.csv").touch()
+    (tmp_path / "mine.sh").write_text(f"source slurm/isic2020.sh\n{line}\n")
+    done = experiment(tmp_path, "--dry-run", "mine.sh")
+    assert done.returncode == (2 if refused else 0), done.stderr
+    assert ("its images are made with other settings" in done.stderr) == refused

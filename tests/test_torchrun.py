@@ -1,5 +1,6 @@
 """Machines without Slurm: torchrun starts the processes."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -19,12 +20,14 @@ data: {class_path: toy.Data}
 (LINE,) = re.findall(r"^torchrun .*", (ROOT / "LightningCLI.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-def torchrun(folder, *flags):
+def torchrun(folder, *flags, **environment):
     (folder / "toy.yaml").write_text(RECIPE)
     (folder / "toy.py").write_text((ROOT / "tests/toy.py").read_text())
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*program, "-m", "--", "dermsynth", "fit", "--config", "toy.yaml", "--run", "run", *flags]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=240
+    )
 
 
 def test_the_line_of_the_page_parses(monkeypatch):
@@ -49,3 +52,13 @@ def test_other_devices_than_it_started_processes_are_refused(tmp_path):
     assert done.returncode != 0
     assert "torchrun started 2 processes, but trainer.devices × trainer.num_nodes is 1" in done.stderr
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_within_a_slurm_job_its_processes_are_one_training_too(tmp_path):
+    # As in a job of one task, which starts torchrun: by Slurm's variables each process would be the only one.
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "fit", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    done = torchrun(tmp_path, "--trainer.devices", "2", **job, SLURM_NODEID="0", SLURM_NODELIST="localhost")
+    assert done.returncode == 0, done.stderr
+    assert "Starting with 2 processes" in done.stderr
+    assert (done.stdout + done.stderr).count("finished: run") == 1

@@ -6,6 +6,8 @@ import time
 import pytest
 import torch
 
+from dermsynth.data import manifest
+
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 STEPS = 150
@@ -49,19 +51,23 @@ def steps(log):
     return int(stopped), {int(step) for step in re.findall(r"from step (\d+)", log)}
 
 
-def assert_same_training(run, whole):
+def assert_same_weights(run, whole):
     one, other = (torch.load(folder / "checkpoints/last.ckpt", weights_only=True) for folder in (run, whole))
     assert one["global_step"] == other["global_step"] == STEPS
     assert all(value.equal(other["state_dict"][name]) for name, value in one["state_dict"].items())
     moments, others = (c["optimizer_states"][0]["state"] for c in (one, other))
     assert all(moments[n][key].equal(others[n][key]) for n in others for key in ("exp_avg", "exp_avg_sq"))
+
+
+def assert_same_training(run, whole):
+    assert_same_weights(run, whole)
     assert len(list(run.glob("events.*"))) == len(list(whole.glob("events.*"))) + 1
     assert not list(run.rglob("hpc_ckpt*"))
 
 
 def test_before_the_time_is_up_it_saves_is_queued_again_and_goes_on(slurm, whole):
     run = "runs/limited"
-    fit = ["slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG]
+    fit = ["slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG, "--data.num_workers", 2]
     job = begin(slurm, run, *PAIR, "--signal=USR1@60", *fit)
     # Slurm itself now finds that less than a minute is left; it looks every half minute.
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=2")
@@ -76,7 +82,7 @@ def test_a_task_of_an_array_that_is_preempted_saves_is_queued_again_and_goes_on(
     run = "runs/preempted/baseline-seed1"
     arms = ["slurm/classify.sbatch", "configs/baseline.yaml", "--run", "runs/preempted", *LONG]
     job = begin(slurm, run, "--array=1", *arms)
-    urgent = slurm.sbatch("--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "true")
+    urgent = preempt(slurm)
     go_on(slurm, f"{job}_1", run)
     assert slurm.wait(urgent) == {"COMPLETED"}
     stopped, began = steps(slurm.log(f"{job}_1"))
@@ -85,6 +91,104 @@ def test_a_task_of_an_array_that_is_preempted_saves_is_queued_again_and_goes_on(
     assert_same_training(slurm.project / run, whole[1])
     predictions = [(folder / "predictions.csv").read_text() for folder in (slurm.project / run, whole[1])]
     assert predictions[0] == predictions[1]
+
+
+def preempt(slurm):
+    """Take both nodes for a moment, for a job that comes before all others."""
+    return slurm.sbatch("--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "true")
+
+
+def running(slurm, job):
+    slurm.until(lambda: set(slurm.states(job).values()) == {"RUNNING"}, f"start of job {job}")
+
+
+def came_back(slurm, job, run):
+    """Wait until a job that is not at its steps was put back into the queue, and has run to its end."""
+    slurm.until(lambda: set(slurm.states(job).values()) == {"PENDING"}, f"requeue of job {job}")
+    assert f"{run}: stopped by a signal before it could save its place. Job {job} goes back" in slurm.log(job)
+    slurm.rush(job)
+    assert slurm.wait(job) == {"COMPLETED"}, slurm.log(job)
+
+
+def test_two_nodes_with_loader_processes_that_are_preempted_go_on(slurm, whole):
+    run = "runs/both preempted"
+    fit = ["slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG, "--data.num_workers", 2]
+    job = begin(slurm, run, *PAIR, *fit)
+    urgent = preempt(slurm)
+    go_on(slurm, job, run)
+    assert slurm.wait(urgent) == {"COMPLETED"}
+    stopped, began = steps(slurm.log(job))
+    assert 0 < stopped < STEPS
+    assert began == {0, stopped}
+    assert_same_training(slurm.project / run, whole[0])
+
+
+@pytest.mark.parametrize(("how", "seconds"), [("preempted", 1), ("preempted", 3), ("USR1", 2)])
+def test_a_training_that_is_told_to_stop_while_it_starts_is_queued_again(slurm, whole, how, seconds):
+    run = f"runs/early {how} {seconds}"
+    job = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG)
+    running(slurm, job)
+    time.sleep(seconds)
+    if how == "preempted":
+        preempt(slurm)
+    else:
+        slurm.run("scancel", "--signal=USR1", job)  # to the steps alone, as --signal does
+    came_back(slurm, job, run)
+    assert_same_weights(slurm.project / run, whole[0])
+
+
+def test_a_shard_that_is_preempted_is_queued_again_and_made_whole(slurm):
+    run = "sets/preempted"
+    prompt = "a dermoscopic image of {lesion}"
+    flags = ["configs/generate.yaml", "--data.prompt", prompt, "--data.shards", 2, "--run", run]
+    job = slurm.sbatch("--array=0-1", "slurm/generate.sbatch", *flags)
+    running(slurm, job)
+    time.sleep(1.5)
+    preempt(slurm)
+    for task in (0, 1):
+        came_back(slurm, f"{job}_{task}", f"{run}-shard{task}")
+        assert len(manifest.read(slurm.project / f"{run}-shard{task}").records) == 3
+
+
+def test_the_test_of_an_arm_that_is_preempted_is_queued_again(slurm, whole):
+    run = "runs/tested/baseline-seed1"
+    arms = ["slurm/classify.sbatch", "configs/baseline.yaml", "--run", "runs/tested", *LONG]
+    job = slurm.sbatch("--array=1", *arms)
+    slurm.until((slurm.project / run / "finished").is_file, f"end of the training of job {job}")
+    time.sleep(2)
+    preempt(slurm)
+    came_back(slurm, f"{job}_1", run)
+    assert f"{run} is complete (150 steps" in slurm.log(f"{job}_1")
+    predictions = [(folder / "predictions.csv").read_text() for folder in (slurm.project / run, whole[1])]
+    assert predictions[0] == predictions[1]
+
+
+def test_where_slurm_refuses_to_queue_it_again_it_says_so(slurm):
+    run = "runs/refused twice"
+    fit = ["slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG]
+    job = begin(slurm, run, "--no-requeue", *fit)
+    preempt(slurm)
+    assert slurm.wait(job) == {"FAILED"}
+    assert re.search(r"stopped by a signal after step \d+\. Slurm refuses to put job", slurm.log(job))
+    assert "ExitCode=75:0" in slurm.run("scontrol", "show", "job", job)
+    job = slurm.sbatch("--no-requeue", *fit)
+    running(slurm, job)
+    time.sleep(1)
+    preempt(slurm)
+    assert slurm.wait(job) == {"FAILED"}
+    assert f"Slurm refuses to put job {job} back into the queue; submit it again." in slurm.log(job)
+    assert "ExitCode=143:0" in slurm.run("scontrol", "show", "job", job)
+
+
+def test_a_job_that_is_cancelled_while_it_starts_is_not_queued_again(slurm):
+    job = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", "runs/cancelled early", *LONG)
+    running(slurm, job)
+    time.sleep(1)
+    slurm.run("scancel", job)
+    assert slurm.wait(job) == {"CANCELLED"}
+    time.sleep(3)
+    assert set(slurm.states(job).values()) == {"CANCELLED"}
+    assert "goes back into the queue" not in slurm.log(job)
 
 
 def test_a_job_ends_when_one_of_its_processes_is_killed(slurm):

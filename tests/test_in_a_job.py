@@ -1,0 +1,66 @@
+"""What training.py does otherwise in a Slurm job, told by its variables."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dermsynth.cli import main
+from tests.test_training import RECIPE
+
+JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "fit", "SLURM_NTASKS": "1", "SLURM_NODELIST": "localhost"}
+JOB |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+WARNING = "warning: trainer.callbacks has no callbacks.preemption.Preemption"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with `line.yaml`, from which `toy` can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setattr(sys, "argv", ["dermsynth"])
+    Path("line.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+@pytest.fixture
+def job(monkeypatch):
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("environment", [{}, JOB], ids=["outside", "in a job"])
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_checkpoints_of_lightnings_requeue_are_refused(here, monkeypatch, capsys, stage, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["fit", "--config", "line.yaml", "--run", "first"]) == 0
+    last = Path("first/checkpoints/last.ckpt")
+    Path("run").mkdir()
+    foreign = Path("run/hpc_ckpt_1.ckpt")
+    foreign.write_bytes(last.read_bytes())
+    given = ["--ckpt_path", str(last)] if stage == "test" else []
+    capsys.readouterr()
+    command = [stage, "--config", "line.yaml", "--run", "run", *given]
+    assert main(command) == 2
+    assert f"{foreign}: a checkpoint that Lightning's own requeue left there" in capsys.readouterr().err
+    foreign.unlink()
+    assert main(command) == 0
+
+
+def test_a_training_that_slurm_could_kill_unprepared_warns_of_it(here, job, capsys):
+    assert main(["fit", "--config", "line.yaml", "--run", "r"]) == 0
+    assert capsys.readouterr().out.count(WARNING) == 1
+    assert main(["validate", "--config", "line.yaml", "--run", "r", "--ckpt_path", "r/checkpoints/last.ckpt"]) == 0
+    assert main(["fit", "--config", "line.yaml", "--run", "other", "--trainer.fast_dev_run", "true"]) == 0
+    recipe = yaml.safe_load(RECIPE)
+    recipe["trainer"]["callbacks"] += [{"class_path": "callbacks.preemption.Preemption"}]
+    Path("prepared.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    assert main(["fit", "--config", "prepared.yaml", "--run", "prepared"]) == 0
+    assert WARNING not in capsys.readouterr().out
+
+
+def test_outside_a_job_nothing_is_warned_of(here, capsys):
+    assert main(["fit", "--config", "line.yaml", "--run", "r"]) == 0
+    assert WARNING not in capsys.readouterr().out
