@@ -94,6 +94,7 @@ class TrainingCLI(LightningCLI):
         if config.trainer.default_root_dir is not None:
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
         _check_steps(config)
+        _check_static_graph(config)
         _check_moved(config)
         _check_foreign(config.run)
         if self.subcommand == "test" and config.ckpt_path is None:
@@ -234,6 +235,16 @@ def _check_steps(config: Namespace) -> None:
         raise InputError(
             f"trainer.val_check_interval: {every} is more than trainer.max_steps, {trainer.max_steps}, so that nothing "
             "would be validated and no best checkpoint kept. Make it smaller."
+        )
+
+
+def _check_static_graph(config: Namespace) -> None:
+    """Refuse what ends in an internal error of torch: batches without a reduction of gradients are another graph."""
+    accumulated = config.trainer.accumulate_grad_batches
+    if config.get("trainer.strategy.init_args.static_graph") and accumulated > 1:
+        raise InputError(
+            f"trainer.accumulate_grad_batches: {accumulated} does not go with the strategy's static_graph. Add "
+            "--trainer.strategy.static_graph false."
         )
 
 

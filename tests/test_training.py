@@ -360,3 +360,10 @@ def test_a_training_that_would_never_validate_is_refused(here, capsys):
     more = ["--trainer.val_check_interval", "5", "--trainer.check_val_every_n_epoch", "null"]
     assert fit(*steps, *more) == 2
     assert "trainer.val_check_interval: 5 is more than trainer.max_steps, 3" in capsys.readouterr().err
+
+
+def test_accumulation_on_a_static_graph_is_refused(here, capsys):
+    overlay = TESTS.parent / "configs" / "overlays" / "ddp.yaml"
+    flags = ["--config", str(overlay), "--trainer.accelerator", "cpu", "--trainer.accumulate_grad_batches", "2"]
+    assert fit(*flags) == 2
+    assert "--trainer.strategy.static_graph false" in capsys.readouterr().err
