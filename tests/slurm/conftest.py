@@ -154,7 +154,7 @@ def recipes(base):
     hybrid = {**vit, "data": part(classification, **data, mix=part(f"{mixing}.Ratio", ratio=0.5))}
     prior = part(f"{mixing}.PriorPreservation")
     model = "dermsynth.diffusion.dreambooth.DreamBooth"
-    writer = part("callbacks.image_set_writer.ImageSetWriter")
+    made = [part("callbacks.image_set_writer.ImageSetWriter"), part("seen.Seen")]
     return {
         "dreambooth": {
             "trainer": trainer(best("val/loss", "min")),
@@ -162,7 +162,7 @@ def recipes(base):
             "data": part("dermsynth.data.modules.DreamBoothData", **data, synthetic=["sets/prior"], mix=prior),
         },
         "generate": {
-            "trainer": {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "callbacks": [writer]},
+            "trainer": {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "callbacks": made},
             "model": part(model, base=base, sampling={"steps": 2, "guidance_scale": 1.0}),
             "data": part("dermsynth.data.modules.GenerationData", classes=CLASSES, count=2, batch_size=2),
         },

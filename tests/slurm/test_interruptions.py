@@ -150,6 +150,21 @@ def test_a_shard_that_is_preempted_is_queued_again_and_made_whole(slurm):
         assert len(manifest.read(slurm.project / f"{run}-shard{task}").records) == 3
 
 
+def test_a_set_that_is_preempted_while_it_is_made_is_made_anew(slurm):
+    run, prompt = "sets/half", "a dermoscopic image of {lesion}"
+    (slurm.project / run).mkdir(parents=True)
+    (slurm.project / run / "slow").touch()
+    job = slurm.sbatch("slurm/generate.sbatch", "configs/generate.yaml", "--data.prompt", prompt, "--run", run)
+    slurm.until(lambda: "batch 0 is generated" in slurm.log(f"{job}_0"), f"image of job {job}")
+    preempt(slurm)
+    # Lightning hears the signal and goes on; a set that takes less than the partition's GraceTime is finished.
+    slurm.until(lambda: set(slurm.states(job).values()) == {"PENDING"}, f"requeue of job {job}")
+    (slurm.project / run / "slow").unlink()
+    slurm.rush(f"{job}_0")
+    assert slurm.wait(job) == {"COMPLETED"}, slurm.log(f"{job}_0")
+    assert len(manifest.read(slurm.project / run).records) == 6
+
+
 def test_the_test_of_an_arm_that_is_preempted_is_queued_again(slurm, whole):
     run = "runs/tested/baseline-seed1"
     arms = ["slurm/classify.sbatch", "configs/baseline.yaml", "--run", "runs/tested", *LONG]
