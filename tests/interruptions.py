@@ -56,7 +56,7 @@ class DiskFull(Callback):
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, hard))
 
 
-def dreambooth(folder, base, *, lora=False, ema=False, accumulate=1, **trainer):
+def dreambooth(folder, base, *, lora=False, ema=False, stops=False, accumulate=1, **trainer):
     """`recipe.yaml`: 6 + 6 images in batches of 2, so an epoch is 6 batches."""
     real = make_set(folder / "real", dict.fromkeys(CLASSES, 4))
     prior = make_set(folder / "prior", dict.fromkeys(CLASSES, 2), "train", "synthetic")
@@ -82,6 +82,7 @@ def dreambooth(folder, base, *, lora=False, ema=False, accumulate=1, **trainer):
         [{"class_path": "callbacks.ema.EMA", "init_args": {"decay": 0.9}}] if ema else [],
         {"monitor": "val/loss", "mode": "min"},
         {"accumulate_grad_batches": accumulate, **trainer},
+        [{"class_path": "callbacks.preemption.Preemption"}] if stops else [],
     )
 
 
@@ -110,7 +111,7 @@ def classifier(folder, **trainer):
     )
 
 
-def _recipe(folder, model, data, callbacks, best, trainer):
+def _recipe(folder, model, data, callbacks, best, trainer, last=()):
     best = {"filename": "best", "enable_version_counter": False, **best}
     content = {
         "trainer": {
@@ -126,6 +127,7 @@ def _recipe(folder, model, data, callbacks, best, trainer):
                 *callbacks,
                 {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": best},
                 {"class_path": "dermsynth.run_folder.LastCheckpoint", "init_args": {"every_n_train_steps": 2}},
+                *last,
             ],
             **trainer,
         },

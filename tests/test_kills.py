@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from callbacks.preemption import STOPPED
 from dermsynth.run_folder import FINISHED, last_checkpoint
 from tests.interruptions import assert_same, classifier, dreambooth, fit
 from tests.processes import TIMEOUT, start
@@ -56,8 +57,8 @@ def killed_run(recipe, run, ranks, kills):
     for number, victims in kills:
         assert not (run / FINISHED).exists(), "too short to be killed so often"
         codes = kill_after_a_checkpoint(recipe, run, ranks, number, victims)
-        # 128 + 15: the signal was noted and obeyed at the end of a batch.
-        assert all(codes[rank] in (-number, 128 + number) for rank in victims), codes
+        # 128 + 15: Lightning noted the signal and obeyed at the end of a batch; 75: Preemption did.
+        assert all(codes[rank] in (-number, 128 + number, STOPPED) for rank in victims), codes
         assert not (run / FINISHED).exists()
     finish(recipe, run, ranks)
     assert not list((run / "checkpoints").glob(".*"))
@@ -86,10 +87,17 @@ def test_a_classifier(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes(base, tmp_path):
-    """One is killed, or both at once; where one is gone, the other does not wait for it."""
-    recipe = dreambooth(tmp_path, base, max_steps=16, ema=True, accumulate=2, devices=2, strategy="ddp")
+@pytest.mark.parametrize(
+    ("options", "kills"),
+    [
+        ({"ema": True, "accumulate": 2}, [(signal.SIGKILL, [0, 1]), (signal.SIGKILL, [1]), (signal.SIGKILL, [0])]),
+        ({"lora": True, "accumulate": 3, "stops": True}, [(signal.SIGTERM, [1]), (signal.SIGKILL, [0])]),
+    ],
+    ids=["all weights", "lora"],
+)
+def test_two_processes(base, tmp_path, options, kills):
+    """One is killed or told to stop, or both at once; where one is gone, the other does not wait for it."""
+    recipe = dreambooth(tmp_path, base, max_steps=16, devices=2, strategy="ddp", **options)
     finish(recipe, tmp_path / "whole", 2)
-    kills = [(signal.SIGKILL, [0, 1]), (signal.SIGKILL, [1]), (signal.SIGKILL, [0])]
     killed_run(recipe, tmp_path / "killed", 2, kills)
     assert_same(tmp_path / "whole", tmp_path / "killed")
