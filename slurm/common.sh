@@ -69,7 +69,7 @@ dermsynth() {
     ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} \
     python -m dermsynth "$@" --trainer.num_nodes "$nodes" --trainer.devices "$per_node" || status=$?
   # Killed by SIGUSR1 or SIGTERM. A training that is at its steps saves its place and does this itself.
-  ((status != 128 + 10 && status != 128 + 15)) || requeue
+  ((status != 128 + 10 && status != 128 + 15)) || requeue "$status"
   return "$status"
 }
 
@@ -81,12 +81,14 @@ lock_run() {
   flock --timeout 120 "$lock" || (($? != 1)) || die "another job is at work in $run; see squeue --me."
 }
 
-# Give this job, or this task of its array, back to the queue, unless Slurm itself ends it, as after scancel. After
-# twenty starts that came to nothing it is left to a person.
+# requeue STATUS: give this job, or this task of its array, back to the queue, unless Slurm itself ends it, as after
+# scancel. After twenty starts that came to nothing it is left to a person.
 requeue() {
   local job=$SLURM_JOB_ID
   [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
   [ "$(squeue --noheader --format=%T --jobs="$job")" = RUNNING ] || return 0
+  # Where one process fails, srun ends the others by SIGTERM too; then no job was preempted.
+  (($1 == 128 + 10)) || scontrol show job "$job" | grep -q ' PreemptTime=[0-9]' || return 0
   if ((${SLURM_RESTART_COUNT:-0} >= 20)) && [ -z "$(find "$run/checkpoints/last.ckpt" -mtime -1 2> /dev/null)" ]; then
     echo "$run: stopped by a signal, after $SLURM_RESTART_COUNT restarts and no checkpoint in a day. Is --time too short?"
   else

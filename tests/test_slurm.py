@@ -30,7 +30,8 @@ COMMANDS = {
 [[ -z $KILLED || $* != *" $KILLED "* ]] || exit 143
 exit ${SRUN_STATUS:-0}""",
     "squeue": 'echo "${STATE:-RUNNING}"',
-    "scontrol": 'echo "scontrol $*"; exit ${SCONTROL_STATUS:-0}',
+    "scontrol": """[ $1 = requeue ] || { echo "PreemptEligibleTime=None PreemptTime=${PREEMPTED:-2026-11-26}"; exit; }
+echo "scontrol $*"; exit ${SCONTROL_STATUS:-0}""",
 }
 
 
@@ -193,6 +194,8 @@ def test_an_environment_of_the_clusters_own(tmp_path):
         ({"SRUN_STATUS": "143", "SLURM_RESTART_COUNT": "20"}, "after 20 restarts and no checkpoint in a day"),
         ({"SRUN_STATUS": "143", "SCONTROL_STATUS": "1"}, "refuses to put job 7 back into the queue; submit it again"),
         ({"SRUN_STATUS": "143", "STATE": "COMPLETING"}, ""),
+        ({"SRUN_STATUS": "143", "PREEMPTED": "None"}, ""),
+        ({"SRUN_STATUS": "138", "PREEMPTED": "None"}, "scontrol requeue 7\n"),
         ({"SRUN_STATUS": "75"}, ""),
         ({"SRUN_STATUS": "1"}, ""),
         ({"SRUN_STATUS": "137"}, ""),

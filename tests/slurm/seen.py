@@ -11,6 +11,12 @@ from lightning import Callback
 class Seen(Callback):
     """Copied into the project's folder by the tests, as a user's own callback would lie there."""
 
+    def setup(self, trainer, pl_module, stage):
+        if Path(trainer.default_root_dir, "broken").exists():  # before Preemption listens
+            if trainer.global_rank == 1:
+                raise RuntimeError("this process alone is broken")
+            time.sleep(600)
+
     def on_train_start(self, trainer, pl_module):
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
         text = f"rank {trainer.global_rank} of {trainer.world_size} on {os.environ.get('SLURMD_NODENAME')}: GPUs {gpus}"

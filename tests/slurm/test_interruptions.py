@@ -214,6 +214,19 @@ def test_a_job_ends_when_one_of_its_processes_is_killed(slurm):
     assert "task 1: Killed" in slurm.log(job)
 
 
+def test_a_job_is_not_queued_again_when_one_of_its_processes_fails_while_it_starts(slurm):
+    run = "runs/broken"
+    (slurm.project / run).mkdir(parents=True)
+    (slurm.project / run / "broken").touch()
+    job = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG)
+    slurm.until(
+        lambda: slurm.log(job).count("Terminated") and slurm.states(job)[job] not in ("RUNNING", "COMPLETING"),
+        f"end of job {job}",
+    )
+    assert "task 0: Terminated" in slurm.log(job)  # by srun, as by a preemption
+    assert set(slurm.states(job).values()) == {"FAILED"}
+
+
 def test_a_cancelled_training_stays_so_and_leaves_a_checkpoint(slurm, whole):
     run = "runs/cancelled"
     fit = [*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG]
