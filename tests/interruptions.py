@@ -56,7 +56,7 @@ class DiskFull(Callback):
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, hard))
 
 
-def dreambooth(folder, base, *, lora=False, ema=False, stops=False, accumulate=1, **trainer):
+def dreambooth(folder, base, *, lora=False, ema=False, stops=False, cache=False, accumulate=1, **trainer):
     """`recipe.yaml`: 6 + 6 images in batches of 2, so an epoch is 6 batches."""
     real = make_set(folder / "real", dict.fromkeys(CLASSES, 4))
     prior = make_set(folder / "prior", dict.fromkeys(CLASSES, 2), "train", "synthetic")
@@ -72,6 +72,8 @@ def dreambooth(folder, base, *, lora=False, ema=False, stops=False, accumulate=1
         },
     }
     data = {"synthetic": [str(prior)], "mix": {"class_path": "dermsynth.data.mixing.PriorPreservation"}}
+    if cache:
+        data["latent_cache"] = str(folder / "latents")
     return _recipe(
         folder,
         {"class_path": "dermsynth.diffusion.dreambooth.DreamBooth", "init_args": model},

@@ -41,9 +41,10 @@ def stop_at_each_batch(folder):
     [
         {"ema": True, "accumulate": 2, "max_steps": 5},
         {"lora": True},
+        {"cache": True, "max_steps": 5},
         {"lora": True, "ema": True, "accumulate": 3, "max_steps": -1, "max_epochs": 2, "limit_val_batches": 0},
     ],
-    ids=["all weights", "lora", "without validation"],
+    ids=["all weights", "lora", "latent cache", "without validation"],
 )
 def test_a_run_stopped_at_every_batch_ends_as_one_that_was_not(base, tmp_path, options):
     recipe = dreambooth(tmp_path, base, **options)
