@@ -16,7 +16,7 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     for message in (
         # Checkpoint callbacks belong to `fit`; other stages need none.
-        r"Be aware that when using 'ckpt_path'",
+        r"Be aware that when using .ckpt_path.",
         # A change in torch that Lightning has yet to follow.
         r".*treespec, LeafSpec",
         # True of every run that is resumed, whose checkpoints have been found to be its own.
