@@ -187,7 +187,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         failed = run(arguments.trials, arguments.seed, arguments.keep or Path(folder))
-    sys.exit("\n".join(failed))
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":
