@@ -14,6 +14,7 @@ FILES = sorted([*ROOT.glob("dermsynth/**/*.py"), *ROOT.glob("callbacks/*.py")])
 
 # Where a LightningModule or LightningDataModule lives: these may import lightning.
 MODULES = {
+    "dermsynth.data.generation",
     "dermsynth.data.modules",
     "dermsynth.diffusion.dreambooth",
     "dermsynth.diffusion.autoencoder",

@@ -187,7 +187,7 @@ class LatentCache:
 
 
 class CachedMoments:
-    """Moments of images as they are shown: the call has the place of `dermsynth.data.modules.Show`.
+    """Moments of images as they are shown: the call has the place of `dermsynth.data.lesion_images.Show`.
 
     float16 halves the disk and is far finer than the noise that training adds.
     """
