@@ -19,8 +19,9 @@ from dermsynth.data.dealing import Cells, count_cells
 from dermsynth.data.latent_cache import ALL_VIEWS, UPRIGHT, LatentCache
 from dermsynth.data.lesion_images import LesionImages, Sample, Show, ShowPixels
 from dermsynth.data.manifest import Record
-from dermsynth.data.mixing import Policy, RealOnly
+from dermsynth.data.mixing import RealOnly
 from dermsynth.data.pixel_cache import PixelCache
+from dermsynth.data.policy import Policy
 from dermsynth.data.sampler import ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.splits import choose_fold
 from dermsynth.data.transforms import Augmentation, Transform
