@@ -14,6 +14,8 @@ def leave_signals_to_the_trainer(worker: int) -> None:
     # Slurm and Ctrl-C send them to every process; a worker that died of one would end the training on the spot.
     for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS cannot tell who sent a signal: there SIGTERM ends a worker as ever
+        return
     # SIGTERM is also how the trainer ends a worker. Only a thread that waits for it learns who sent it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
