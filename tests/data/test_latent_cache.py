@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections import namedtuple
 from dataclasses import replace
@@ -255,12 +256,14 @@ def test_where_one_process_fails_all_say_why_and_none_waits(data, tmp_path):
 
 def test_a_process_stops_when_another_failed_before_it_has_done_its_whole_share(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(latent_cache, "_IN_A_FILE", 2)
-    told = []
+    begun, told = threading.Event(), []
 
     class Failing(Encoders):
         def moments(self, pixels):
             if rank_here() == 1:
+                begun.wait(10)
                 raise InputError("the disk is full")
+            begun.set()
             until = time.monotonic() + 10
             while not told and time.monotonic() < until:
                 told.extend(tmp_path.glob("cache/.failed-*"))

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -25,8 +26,9 @@ from dermsynth.data.modules import ClassificationData
 from dermsynth.data.pixel_cache import PixelCache
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
-from tests.processes import PROCESSES
 from tests.ranks import at_once, rank_here
+
+FORKED = multiprocessing.get_context("fork")
 
 
 def listed(root):
@@ -134,52 +136,45 @@ def test_a_file_that_was_cut_is_made_again(tmp_path, parts):
     assert file.read_bytes() == whole
 
 
-def test_two_processes_decode_the_images_once(tmp_path, parts):
-    start, cache = PROCESSES.Barrier(2), tmp_path / "cache"
-    processes = [PROCESSES.Process(target=build_slowly, args=(start, cache, parts, tmp_path / "log")) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert sorted((tmp_path / "log").read_text().split()) == sorted(path.name for part in parts for path, _ in part)
-    assert len(files_of(cache)) == 2
+def test_two_processes_decode_the_images_once(tmp_path, parts, monkeypatch):
+    start, cache, log = FORKED.Barrier(2), tmp_path / "cache", tmp_path / "log"
 
-
-def build_slowly(start, cache, parts, log):
     def read(path):
         with log.open("a") as file:
             file.write(f"{path.name}\n")
         time.sleep(0.02)
         return read_rgb(path)
 
-    pixel_cache.read_rgb = read
-    start.wait(60)
-    mine = PixelCache(cache, parts, 8)
-    np.testing.assert_array_equal(mine[26], fit_short_side(read_rgb(parts[2][2][0]), 8))
+    def work():
+        start.wait(20)
+        mine = PixelCache(cache, parts, 8)
+        np.testing.assert_array_equal(mine[26], fit_short_side(read_rgb(parts[2][2][0]), 8))
 
-
-def test_what_a_killed_process_left_is_deleted_and_holds_up_nobody(tmp_path, parts):
-    cache = tmp_path / "cache"
-    PixelCache(cache, parts[2:], 8)
-    others = cache / f".{files_of(cache)[0].name}.0123.part"
-    others.write_bytes(b"of another file, which may be in the making")
-    killed = PROCESSES.Process(target=build_until_killed, args=(cache, parts[:1]))
-    killed.start()
-    killed.join(60)
-    assert killed.exitcode == -signal.SIGKILL
-    assert len(list(cache.glob(".*.part"))) == 2
-    PixelCache(cache, parts[:1], 8)
-    assert list(cache.glob(".*.part")) == [others]
+    monkeypatch.setattr(pixel_cache, "read_rgb", read)
+    processes = [FORKED.Process(target=work) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert sorted(log.read_text().split()) == sorted(path.name for part in parts for path, _ in part)
     assert len(files_of(cache)) == 2
 
 
-def build_until_killed(cache, parts):
-    def read(path):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    pixel_cache.read_rgb = read
-    PixelCache(cache, parts, 8)
+def test_what_a_killed_process_left_is_deleted_and_holds_up_nobody(tmp_path, parts, monkeypatch):
+    cache = tmp_path / "cache"
+    PixelCache(cache, parts[2:], 8)
+    other = cache / f".{files_of(cache)[0].name}.0123.part"
+    other.write_bytes(b"of another file, which may be in the making")
+    with monkeypatch.context() as patch:
+        patch.setattr(pixel_cache, "read_rgb", lambda path: os.kill(os.getpid(), signal.SIGKILL))
+        killed = FORKED.Process(target=PixelCache, args=(cache, parts[:1], 8))
+        killed.start()
+        killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    assert len(list(cache.glob(".*.part"))) == 2
+    assert len(PixelCache(cache, parts[:1], 8)) == 24
+    assert list(cache.glob(".*.part")) == [other]
 
 
 def test_on_a_disk_without_locks_two_machines_do_not_write_into_one_file(tmp_path, parts, monkeypatch):
