@@ -127,7 +127,7 @@ def dreambooth(folder):
         },
     }
     grid = {"class_path": "callbacks.sample_grid.SampleGrid", "init_args": {"prompts": ["sks nevus"], "columns": 3}}
-    made = {"class_path": "dermsynth.data.modules.GenerationData", "init_args": {"count": 3}}
+    made = {"class_path": "dermsynth.data.generation.GenerationData", "init_args": {"count": 3}}
     for count in COUNTS:
         name = f"runs/dreambooth-{count}"
         run(folder, count, "fit", recipe(count, DREAMBOOTH, data, [BEST, grid]), "--run", name)

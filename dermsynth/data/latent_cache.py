@@ -8,6 +8,7 @@ embeddings by the prompt, text encoder and tokenizer; runs share what they have 
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,6 +35,8 @@ ALL_VIEWS, UPRIGHT = tuple(range(VIEWS)), (0,)
 _IN_A_FILE = 256
 # Images that are encoded at once, whatever the size of training batches: all eight views of one.
 _AT_ONCE = 8
+# Seconds. What another machine wrote, NFS may not list for a minute.
+_SEEN_WITHIN, _LOOK_AGAIN = 90, 1
 
 
 class Encoders(Protocol):
@@ -91,8 +94,13 @@ class LatentCache:
         def missing() -> tuple[list[str], list[str]]:
             return self._moments.missing(names), self._embeddings.missing(prompts) if self._embeddings else []
 
+        def begin() -> tuple[tuple[list[str], list[str]], str]:
+            for shelf in filter(None, (self._moments, self._embeddings)):
+                shelf.delete_left_overs()
+            return missing(), secrets.token_hex(8)
+
         rank, ranks = rank_and_ranks(trainer)
-        left, run = told_by_first(lambda: (missing(), secrets.token_hex(8)), trainer)
+        left, run = told_by_first(begin, trainer)
         if not any(left):
             return
         # By it the others hear of a failure before they have encoded their whole share.
@@ -104,11 +112,14 @@ class LatentCache:
             self._encoders.release()
 
         def check() -> None:
-            if any(missing()):
-                raise InputError(
-                    f"data.latent_cache: {self._moments.folder.parent}: process {rank} does not see what the others "
-                    "wrote. Give a folder on a disk that all machines share."
-                )
+            until = time.monotonic() + _SEEN_WITHIN
+            while any(missing()):
+                if time.monotonic() > until:
+                    raise InputError(
+                        f"data.latent_cache: {self._moments.folder.parent}: process {rank} does not see what the "
+                        "others wrote. Give a folder on a disk that all machines share."
+                    )
+                time.sleep(_LOOK_AGAIN)
 
         done_by(range(ranks), check, trainer)
 
@@ -187,7 +198,7 @@ class LatentCache:
 
 
 class CachedMoments:
-    """Moments of images as they are shown: the call has the place of `dermsynth.data.modules.Show`.
+    """Moments of images as they are shown: the call has the place of `dermsynth.data.lesion_images.Show`.
 
     float16 halves the disk and is far finer than the noise that training adds.
     """

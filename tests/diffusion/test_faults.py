@@ -4,8 +4,8 @@ Those of these that are not below, and where they are tested:
 
 - every rank draws the same noise and timesteps: test_dreambooth.py,
   `test_noise_differs_between_samples_steps_epochs_and_seeds_and_not_by_the_number_of_ranks`
-- every rank makes the same class images: tests/data/test_modules.py, `test_generation_gives_each_image_a_seed_of_its_
-  index_alone`; tests/callbacks/test_image_set_writer.py, `test_two_processes_make_the_images_of_one`
+- every rank makes the same class images: tests/data/test_generation.py, `test_generation_gives_each_image_a_seed_of_
+  its_index_alone`; tests/callbacks/test_image_set_writer.py, `test_two_processes_make_the_images_of_one`
 - `snr_gamma` with class images crashes, or weighs only the instances: test_dreambooth.py,
   `test_min_snr_weighs_each_sample_of_the_batch`
 - a resumed run skips no data, takes a step too many and ends with other weights: test_dreambooth.py,

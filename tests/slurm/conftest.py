@@ -164,7 +164,7 @@ def recipes(base):
         "generate": {
             "trainer": {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "callbacks": made},
             "model": part(model, base=base, sampling={"steps": 2, "guidance_scale": 1.0}),
-            "data": part("dermsynth.data.modules.GenerationData", classes=CLASSES, count=2, batch_size=2),
+            "data": part("dermsynth.data.generation.GenerationData", classes=CLASSES, count=2, batch_size=2),
         },
         "baseline": vit,
         "hybrid": hybrid,
