@@ -65,7 +65,8 @@ read_arguments() {
 dermsynth() {
   local status=0
   if [ -z "${lock:-}" ]; then lock_run; fi
-  srun --kill-on-bad-exit=1 --nodes="$nodes" --ntasks="$tasks" --ntasks-per-node="$per_node" \
+  # --export=ALL: after sbatch --export=NONE, which is the default of some clusters, srun would drop the environment.
+  srun --kill-on-bad-exit=1 --export=ALL --nodes="$nodes" --ntasks="$tasks" --ntasks-per-node="$per_node" \
     ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} \
     python -m dermsynth "$@" --trainer.num_nodes "$nodes" --trainer.devices "$per_node" || status=$?
   # Killed by SIGUSR1 or SIGTERM. A training that is at its steps saves its place and does this itself.
