@@ -14,6 +14,7 @@ die() {
   exit 2
 }
 
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || die "bash $BASH_VERSION is too old; 4.4 or newer is needed."
 dry_run=false
 if [ "${1:-}" = --dry-run ]; then
   dry_run=true
