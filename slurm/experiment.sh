@@ -119,6 +119,6 @@ stage compare %x-%j.out slurm/compare.sbatch "${runs[@]}" "${compare[@]}" --out 
 if ! $dry_run; then
   echo
   echo "the queue:    squeue --me"
-  echo "what failed:  grep -i error ${out@Q}/logs/*.out"
+  echo "what failed:  grep -iE 'error|put back' ${out@Q}/logs/*.out"
   echo "the result:   $out/comparison/comparison.txt"
 fi

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from callbacks.preemption import requeue
 from tests.jobs import ROOT, commands, dermsynth, job
 from tests.test_configs import ParsingCLI
 
@@ -122,14 +123,23 @@ def test_a_second_chain_is_not_submitted_beside_the_first(tmp_path, squeue, said
     assert ((tmp_path / "experiments/isic2020/jobs").read_text() == jobs) == bool(said)
 
 
-def test_the_command_that_says_what_failed_reads_the_logs_of_this_attempt(tmp_path):
+def test_the_command_that_says_what_failed_reads_the_logs_of_this_attempt(tmp_path, monkeypatch):
     slurm = {"sbatch": SBATCH, "squeue": "true"}
     logs = tmp_path / "experiments/isic2020/logs"
     for attempt in ("first", "second"):
         done = experiment(tmp_path, "slurm/isic2020.sh", **slurm)
-        (logs / f"isic2020-dreambooth-{attempt}.out").write_text(f"error: of the {attempt}\n")
-        (logs / f"isic2020-compare-{attempt}.out").touch()
+        (logs / f"isic2020-prior-{attempt}.out").write_text(f"error: of the {attempt}\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("SLURM_JOB_ID", "7")
+        patch.setenv("PATH", "")
+        reason = requeue()
+    assert reason
+    (logs / "isic2020-dreambooth-second.out").write_text(f"step 8\nrun: stopped. {reason}\n")
+    (logs / "isic2020-compare-second.out").touch()
     (command,) = re.findall(r"^what failed: +(.*)", done.stdout, flags=re.MULTILINE)
     shown = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert shown.stdout == "experiments/isic2020/logs/isic2020-dreambooth-second.out:error: of the second\n"
-    assert (logs / "earlier/isic2020-dreambooth-first.out").read_text() == "error: of the first\n"
+    assert shown.stdout.splitlines() == [
+        f"experiments/isic2020/logs/isic2020-dreambooth-second.out:run: stopped. {reason}",
+        "experiments/isic2020/logs/isic2020-prior-second.out:error: of the second",
+    ]
+    assert (logs / "earlier/isic2020-prior-first.out").read_text() == "error: of the first\n"
