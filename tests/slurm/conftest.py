@@ -103,7 +103,7 @@ def slurm(cluster, base, tmp_path_factory):
     """The cluster, and a project's folder with a space in its name and two recipes that take seconds."""
     project = tmp_path_factory.mktemp("project") / "my project"
     project.mkdir()
-    for name in ("slurm", "callbacks"):
+    for name in ("slurm", "dermsynth", "callbacks"):
         (project / name).symlink_to(ROOT / name)
     (project / ".venv").symlink_to(sys.prefix)
     shutil.copy(Path(__file__).with_name("seen.py"), project)
