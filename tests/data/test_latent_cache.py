@@ -52,6 +52,9 @@ def alone(encoders):
         global_rank=0,
         world_size=1,
         num_devices=1,
+        max_steps=-1,
+        max_epochs=None,
+        accumulate_grad_batches=1,
         strategy=strategy,
         lightning_module=SimpleNamespace(encoders=encoders),
     )
@@ -149,6 +152,29 @@ def test_two_processes_fill_it_together_and_see_every_image(sets, data):
         real = {i for i in seen if i.startswith("r_")}
         assert len(seen) == count
         assert len(real) == (6 if part == 0 else 12)
+
+
+@pytest.mark.parametrize(
+    ("length", "shown"),
+    [
+        ({"max_steps": 23, "accumulate_grad_batches": 2}, "184"),  # batches of 4
+        ({"max_steps": 25, "accumulate_grad_batches": 2}, None),
+        ({"max_epochs": 8}, "192"),  # of 24
+        ({"max_epochs": 9}, None),
+        ({"max_steps": 24, "max_epochs": 9}, "96"),
+        ({}, None),
+    ],
+)
+def test_more_views_than_the_run_shows_images_are_said_before_they_are_encoded(data, capsys, length, shown):
+    encoders = Encoders()
+    trainer = alone(encoders)
+    vars(trainer).update(length)
+    data(encoders, trainer=trainer).train_dataloader()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("data.latent_cache")]
+    views = 24 * 8 + 6
+    assert [f"{views} views" in line and f"shows {shown} images" in line for line in said] == [True] * bool(shown)
+    data(encoders, trainer=trainer).train_dataloader()
+    assert "data.latent_cache" not in capsys.readouterr().out  # nothing is left to encode
 
 
 def test_runs_share_what_they_have_in_common(data):
