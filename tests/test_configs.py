@@ -145,3 +145,4 @@ def test_gradients_between_gpus_are_bf16():
     assert made._ddp_comm_hook is bf16_compress_hook
     assert made._ddp_kwargs["static_graph"]
     assert made._ddp_kwargs["gradient_as_bucket_view"]
+    assert made._ddp_kwargs["broadcast_buffers"] is False
