@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from callbacks.drawn import Drawn
 from callbacks.ema import EMA
 from callbacks.throughput import Throughput
+from dermsynth import ranks
 from dermsynth.checkpoints import clip_gradients
 from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
@@ -233,11 +235,14 @@ def test_gradients_are_clipped_under_a_fused_optimizer_and_mixed_precision(base,
 
 RANK = """
 import sys, torch
-from dermsynth.ranks import mean_over_ranks
+from types import SimpleNamespace
+from dermsynth.ranks import mean_if_logged, mean_over_ranks
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
 value = torch.tensor(float(rank + 1))
 assert (mean_over_ranks(value), value) == (1.5, rank + 1)
+step = lambda number: SimpleNamespace(global_step=number, log_every_n_steps=3)
+assert [mean_if_logged(value, step(number)) for number in range(4)] == [rank + 1, rank + 1, 1.5, rank + 1]
 torch.distributed.destroy_process_group()
 """
 
@@ -247,8 +252,24 @@ def test_the_logged_loss_is_the_mean_of_the_ranks(tmp_path):
     assert mean_over_ranks(value) is value
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     commands = [[sys.executable, "-c", RANK, str(rank), str(tmp_path)] for rank in (0, 1)]
-    ranks = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    processes = [subprocess.Popen(command, env=environment) for command in commands]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+
+
+def test_the_loss_is_reduced_in_the_steps_that_are_logged_and_in_no_other(base, sets, tmp_path, monkeypatch):
+    reduced, logged = [], {}
+    monkeypatch.setattr(ranks, "mean_over_ranks", lambda value: (reduced.append(model.global_step), 0 * value + 7)[1])
+
+    class Noted(DummyLogger):
+        def log_metrics(self, metrics, step):
+            logged.update({step: metrics["train/loss"]} if "train/loss" in metrics else {})
+
+    model = DreamBooth(base, optimizer=fused)
+    trainer = trainer_of(tmp_path, 6, limit_val_batches=0, accumulate_grad_batches=2, log_every_n_steps=3)
+    trainer.loggers = [Noted()]
+    trainer.fit(model, data_of(sets))
+    assert list(logged.values()) == [7, 7]
+    assert reduced == [2, 2, 5, 5]  # both batches of the third and sixth step
 
 
 def test_a_fused_optimizer_cannot_be_clipped_with_scaled_gradients():
