@@ -227,6 +227,22 @@ def test_an_image_that_is_not_the_one_of_its_row_is_refused(sets, data):
         data(Encoders()).train_dataloader()
 
 
+def test_images_are_read_while_those_before_are_encoded(data, monkeypatch):
+    read, begun = latent_cache.read_rgb, []
+    monkeypatch.setattr(latent_cache, "read_rgb", lambda path: (begun.append(path), read(path))[1])
+
+    class Waiting(Encoders):
+        def moments(self, pixels):
+            until = time.monotonic() + 10
+            while len(begun) < 16 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert len(begun) >= 16, "of the second eight images none was read"
+            return super().moments(pixels)
+
+    data(Waiting()).train_dataloader()
+    assert len(begun) == 24 + 6
+
+
 def test_a_filling_that_was_stopped_goes_on_where_it_was(sets, data, monkeypatch):
     monkeypatch.setattr(latent_cache, "_IN_A_FILE", 5)
 
