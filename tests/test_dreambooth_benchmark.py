@@ -31,6 +31,25 @@ def test_the_small_model_has_the_blocks_and_the_proportions_of_the_large_one():
     assert 0.44 < share < 1.117 / 2.407, "no larger than in 1.5, or the cache would gain more than it does there"
 
 
+def plain_config(tmp_path, base, lora=None, precision="32-true"):
+    model = {"base": str(base), "train_text_encoder": False, "gradient_checkpointing": False, "lora": lora}
+    data = {"real": str(make_set(tmp_path / "real")), "classes": CLASSES, "size": 16, "synthetic": []}
+    trainer = {"accelerator": "cpu", "precision": precision}
+    return {"model": {"init_args": model}, "data": {"init_args": data}, "trainer": trainer}
+
+
+def test_the_plain_loop_trains_adapters_in_float32_on_a_frozen_unet_in_half_precision(base, tmp_path, monkeypatch):
+    unets, load = [], UNet2DConditionModel.from_pretrained
+    monkeypatch.setattr(
+        UNet2DConditionModel, "from_pretrained", lambda *a, **k: (unets.append(load(*a, **k)), unets[0])[1]
+    )
+    config = plain_config(tmp_path, base, {"rank": 2, "alpha": 2, "targets": ["to_q"]}, "bf16-mixed")
+    plain_dreambooth.train(config, 4, SimpleNamespace(step=lambda images, device: True))
+    weights = dict(unets[0].named_parameters())
+    assert {(w.dtype, w.requires_grad) for w in weights.values()} == {(torch.bfloat16, False), (torch.float32, True)}
+    assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)  # which begin at zero
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_the_plain_loop_learns_what_the_base_predicts(base, tmp_path, monkeypatch, kind):
     folder = shutil.copytree(base, tmp_path / "base")
@@ -45,13 +64,7 @@ def test_the_plain_loop_learns_what_the_base_predicts(base, tmp_path, monkeypatc
 
     monkeypatch.setattr(DDPMScheduler, "add_noise", noted)
     monkeypatch.setattr(plain_dreambooth.F, "mse_loss", lambda x, y: (wanted.append(y), error(x, y))[1])
-    config = {
-        "model": {"base": str(folder), "train_text_encoder": False, "gradient_checkpointing": False, "lora": None},
-        "data": {"real": str(make_set(tmp_path / "real")), "classes": CLASSES, "size": 16, "synthetic": []},
-    }
-    config = {name: {"init_args": part} for name, part in config.items()}
-    config["trainer"] = {"accelerator": "cpu", "precision": "32-true"}
-    plain_dreambooth.train(config, 4, SimpleNamespace(step=lambda images, device: True))
+    plain_dreambooth.train(plain_config(tmp_path, folder), 4, SimpleNamespace(step=lambda images, device: True))
     torch.testing.assert_close(wanted, noises)
 
 

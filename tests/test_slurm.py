@@ -66,7 +66,7 @@ def test_decoded_images_may_be_kept_on_the_nodes_own_disk(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "more", [["configs/overlays/dreambooth_80gb.yaml"], ["--data.latent_cache", "c"], ["--data.latent_cache=c"]]
+    "more", [["configs/overlays/latent_cache.yaml"], ["--data.latent_cache", "c"], ["--data.latent_cache=c"]]
 )
 def test_images_are_not_kept_beside_a_latent_cache_which_refuses_that(tmp_path, monkeypatch, more):
     common = (ROOT / "slurm/common.sh").read_text().replace("LOCAL_DISK=", "LOCAL_DISK=/scratch")

@@ -5,12 +5,13 @@ training step draws a latent from them afresh. They are known by the image's con
 embeddings by the prompt, text encoder and tokenizer; runs share what they have in common.
 """
 
+import math
 import secrets
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,13 +77,20 @@ class LatentCache:
         text = encoders.text_sha256
         self._embeddings = Shelf(folder, "prompts", {"text_encoder": text}) if text else None
 
-    def fill(self, images: Sequence[tuple[Path, Record, Sequence[int]]], prompts: Sequence[str], trainer: Any) -> None:
+    def fill(
+        self,
+        images: Sequence[tuple[Path, Record, Sequence[int]]],
+        prompts: Sequence[str],
+        trainer: Any,
+        showings: float = math.inf,
+    ) -> None:
         """Compute what is missing, each process a share of it; all go on when all have done theirs.
 
         Args:
             images: files with their records and the numbers of their views.
             prompts: to be embedded, unless the text encoder is trained.
             trainer: of this process.
+            showings: images that the run will show; where more views are missing, that is said.
 
         Raises:
             InputError: an image is broken or not the one of its record, the disk is full, or the processes do not see
@@ -103,6 +111,11 @@ class LatentCache:
         left, run = told_by_first(begin, trainer)
         if not any(left):
             return
+        if rank == 0 and len(left[0]) > showings:
+            print(
+                f"data.latent_cache: {len(left[0]):,} views are to be encoded, and the run shows {showings:,} images: "
+                "without the cache it is faster, unless other runs share it."
+            )
         # By it the others hear of a failure before they have encoded their whole share.
         failure = self._moments.folder.parent / f".failed-{run}"
         try:
@@ -179,8 +192,8 @@ class LatentCache:
                 if failure.exists():
                     return  # why is said by the process that failed
                 parts = []
-                for few in _slices(some, _AT_ONCE):
-                    for pixels in torch.cat(list(pool.map(read, few))).split(_AT_ONCE):
+                for images in _read_ahead(pool, read, _slices(some, _AT_ONCE)):
+                    for pixels in torch.cat(images).split(_AT_ONCE):
                         parts.append(self._encoders.moments(pixels.to(device)).half().cpu())
                         bar.update(len(pixels))
                 if file == 0:
@@ -212,6 +225,14 @@ class CachedMoments:
         """`moments` of an image, float16 `[2C, h, w]`, in the view that the seed draws."""
         views = self._places[number]
         return {"moments": self._shelf[views[drawn_view(seed) if len(views) == VIEWS else 0]]}
+
+
+def _read_ahead(pool: Executor, read: Callable[[str], Tensor], groups: Sequence[Any]) -> Iterator[list[Tensor]]:
+    """What is read of each group; the next one is read meanwhile."""
+    coming = pool.map(read, groups[0])
+    for following in [*groups[1:], ()]:
+        here, coming = coming, pool.map(read, following)  # it begins at once
+        yield list(here)
 
 
 def _name(record: Record, view: int) -> str:

@@ -1,6 +1,7 @@
 """The data modules of training and testing: a base that owns sets, leak checks, mix and loaders; thin leaves on it."""
 
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -307,9 +308,16 @@ class DreamBoothData(LesionData):
             images += [(s.path, s.record, _views("none")) for s in held_out]
             cache = LatentCache(folder, self.size, encoders)
             prompts = self._prompts([*training, *held_out])
-            cache.fill(images, prompts, self.trainer)
+            cache.fill(images, prompts, self.trainer, self._showings() if training else math.inf)
             self._filled, self._embeddings = cache, cache.embeddings_of(prompts)
         return self._filled
+
+    def _showings(self) -> float:
+        """Training images of the whole run, over all processes."""
+        trainer: Any = self.trainer
+        steps, epochs = (math.inf if most in (None, -1) else most for most in (trainer.max_steps, trainer.max_epochs))
+        batch = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        return min(steps * batch, epochs * round(self._expected.sum()))
 
     def _prompts(self, samples: Sequence[Sample]) -> list[str]:
         """Every prompt that these images may get, and the empty one, which a model may drop them for."""

@@ -28,7 +28,7 @@ from dermsynth.diffusion.parts import (
 from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.diffusion.speed import compile_blocks, shard, to_device
 from dermsynth.errors import InputError
-from dermsynth.ranks import mean_over_ranks, told_by_first
+from dermsynth.ranks import mean_if_logged, told_by_first
 from dermsynth.seeds import Purpose, stream_seed
 
 KIND = "dreambooth"
@@ -148,7 +148,7 @@ class DreamBooth(LightningModule):
             prior_weights = prior_weights[batch["label"]]
         loss = dreambooth_loss(errors if weights is None else errors * weights, batch["prior"], prior_weights)
         # Not on the progress bar, which would wait for the number at each step.
-        self.log("train/loss", mean_over_ranks(loss.detach()), batch_size=len(batch["prompt"]))
+        self.log("train/loss", mean_if_logged(loss.detach(), self._trainer), batch_size=len(batch["prompt"]))
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -56,6 +56,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
     Only a copy from pinned memory is queued like any other work; PyTorch keeps that memory until it is done.
     """
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    if device.type in ("cpu", "mps"):  # Apple's GPUs may read it before it is there
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

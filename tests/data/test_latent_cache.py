@@ -55,6 +55,9 @@ def alone(encoders):
         global_rank=0,
         world_size=1,
         num_devices=1,
+        max_steps=-1,
+        max_epochs=None,
+        accumulate_grad_batches=1,
         strategy=strategy,
         lightning_module=SimpleNamespace(encoders=encoders),
     )
@@ -154,6 +157,29 @@ def test_two_processes_fill_it_together_and_see_every_image(sets, data):
         assert len(real) == (6 if part == 0 else 12)
 
 
+@pytest.mark.parametrize(
+    ("length", "shown"),
+    [
+        ({"max_steps": 23, "accumulate_grad_batches": 2}, "184"),  # batches of 4
+        ({"max_steps": 25, "accumulate_grad_batches": 2}, None),
+        ({"max_epochs": 8}, "192"),  # of 24
+        ({"max_epochs": 9}, None),
+        ({"max_steps": 24, "max_epochs": 9}, "96"),
+        ({}, None),
+    ],
+)
+def test_more_views_than_the_run_shows_images_are_said_before_they_are_encoded(data, capsys, length, shown):
+    encoders = Encoders()
+    trainer = alone(encoders)
+    vars(trainer).update(length)
+    data(encoders, trainer=trainer).train_dataloader()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("data.latent_cache")]
+    views = 24 * 8 + 6
+    assert [f"{views} views" in line and f"shows {shown} images" in line for line in said] == [True] * bool(shown)
+    data(encoders, trainer=trainer).train_dataloader()
+    assert "data.latent_cache" not in capsys.readouterr().out  # nothing is left to encode
+
+
 def test_runs_share_what_they_have_in_common(data):
     first = Encoders()
     data(first, augmentation="none", mix=None).train_dataloader()
@@ -202,6 +228,22 @@ def test_an_image_that_is_not_the_one_of_its_row_is_refused(sets, data):
     cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
     with pytest.raises(InputError, match=r"r_NV_002\.png: it is not the image of its row in metadata\.csv"):
         data(Encoders()).train_dataloader()
+
+
+def test_images_are_read_while_those_before_are_encoded(data, monkeypatch):
+    read, begun = latent_cache.read_rgb, []
+    monkeypatch.setattr(latent_cache, "read_rgb", lambda path: (begun.append(path), read(path))[1])
+
+    class Waiting(Encoders):
+        def moments(self, pixels):
+            until = time.monotonic() + 10
+            while len(begun) < 16 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert len(begun) >= 16, "of the second eight images none was read"
+            return super().moments(pixels)
+
+    data(Waiting()).train_dataloader()
+    assert len(begun) == 24 + 6
 
 
 def test_a_filling_that_was_stopped_goes_on_where_it_was(sets, data, monkeypatch):

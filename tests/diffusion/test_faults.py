@@ -15,7 +15,8 @@ Those of these that are not below, and where they are tested:
   `test_half_precision_weights_train_with_float32_noise_levels`
 - class images are JPEG, the instances are not: tests/data/test_images.py,
   `test_a_written_png_reads_back_the_same_and_is_recognised` (the one encoder of both)
-- every step waits for the device: test_speed.py, `test_no_step_waits_for_the_device`
+- every step waits for the device: test_speed.py,
+  `test_all_of_a_step_is_on_the_gpu_and_waits_for_none_of_it`
 - LoRA files that A1111 and ComfyUI cannot read: test_lora.py, `test_kohyas_…`
 - caches that keep one sample of a latent, take another VAE's, or pair it with another's prompt, and ranks that see a
   share of it: tests/data/test_latent_cache.py, test_cached_training.py
