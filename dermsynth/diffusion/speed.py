@@ -22,6 +22,9 @@ def compile_blocks(unet: nn.Module) -> None:
     place and their weights keep their names.
     """
     torch._dynamo.config.cache_size_limit = max(_SHAPES, torch._dynamo.config.cache_size_limit)
+    # Under DDP each would be cut in pieces, for the reduction of gradients to begin between two of them; between two
+    # blocks it can begin anyway.
+    torch._dynamo.config.optimize_ddp = False
     for block in unet.modules():
         if type(block).__name__ in _REPEATED:
             block.forward = _compiled_where_trained(block.forward)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning import Callback
 from lightning.pytorch.plugins import MixedPrecision
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from callbacks.ema import EMA
@@ -16,6 +17,7 @@ from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
+from dermsynth.diffusion.speed import compile_blocks
 from dermsynth.errors import InputError
 from dermsynth.ranks import mean_over_ranks
 from tests.diffusion.test_dreambooth import data_of, trainer_of
@@ -127,6 +129,29 @@ def test_compiled_blocks_train_to_the_same_weights_under_the_same_names(base, se
     assert list(weights[True]) == list(weights[False])
     for name, value in weights[False].items():
         torch.testing.assert_close(weights[True][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_ddp_leaves_a_compiled_block_whole(base, tmp_path):
+    torch._dynamo.reset()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    graphs = {}
+    try:
+        for wrapped in (False, True):
+            graphs[wrapped] = []
+
+            def count(graph, inputs, seen=graphs[wrapped]):
+                seen.append(graph)
+                return graph.forward
+
+            unet = DreamBooth(base).unet.train()
+            compile_blocks(unet)
+            # Every layer of the tiny blocks fills a bucket of gradients.
+            model = DistributedDataParallel(unet, bucket_cap_mb=1e-4) if wrapped else unet
+            with torch.compiler.set_stance(force_backend=count):
+                model(torch.zeros(1, 4, 8, 8), torch.zeros(1, dtype=torch.int64), torch.zeros(1, 77, 16))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(graphs[True]) == len(graphs[False]) > 0
 
 
 def test_validation_and_samples_compile_nothing(base, sets, tmp_path):
