@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from lightning import Callback
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from callbacks.drawn import Drawn
@@ -20,7 +22,7 @@ from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
-from dermsynth.diffusion.speed import to_device
+from dermsynth.diffusion.speed import compile_blocks, to_device
 from dermsynth.errors import InputError
 from dermsynth.ranks import mean_over_ranks
 from tests.builders import CLASSES
@@ -184,6 +186,26 @@ def test_compiled_blocks_train_to_the_same_weights_under_the_same_names(base, se
     assert list(weights[True]) == list(weights[False])
     for name, value in weights[False].items():
         torch.testing.assert_close(weights[True][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_ddp_leaves_a_compiled_block_whole(tmp_path):
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        # Each of its two convolutions fills a bucket of gradients of 1 MB.
+        block = ResnetBlock2D(in_channels=256, temb_channels=None)
+        compile_blocks(block)
+        with torch.compiler.set_stance(force_backend=count):
+            DistributedDataParallel(block, bucket_cap_mb=1)(torch.zeros(1, 256, 2, 2), None)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(graphs) == 1
 
 
 def test_validation_and_samples_compile_nothing(base, sets, tmp_path):
