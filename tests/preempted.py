@@ -54,7 +54,7 @@ trainer:
   callbacks:
     - class_path: tests.preempted.Diary
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
-      init_args: {filename: best, monitor: val/auroc, mode: max, enable_version_counter: false}
+      init_args: {filename: best, monitor: val/loss, mode: min, enable_version_counter: false}
     - class_path: callbacks.preemption.Preemption
 model:
   class_path: dermsynth.classification.classifier.Classifier
@@ -190,6 +190,9 @@ def outcome(run: Path) -> dict[str, Any]:
     files = {"last": last_checkpoint(run), "best": run / "checkpoints" / "best.ckpt"}
     parts = ["global_step", "state_dict", "optimizer_states", "lr_schedulers", "callbacks"]
     loaded = {name: torch.load(file, weights_only=True) for name, file in files.items()}
+    for checkpoint in loaded.values():
+        for state in checkpoint["callbacks"].values():
+            state.pop("current_score", None)  # of the last validation, which Lightning does not restore
     return {name: {part: checkpoint[part] for part in parts} for name, checkpoint in loaded.items()}
 
 
