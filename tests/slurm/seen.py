@@ -28,7 +28,7 @@ class Seen(Callback):
         # While the file is there, so that a signal finds the training at work on a machine of any speed.
         if Path(trainer.default_root_dir, "slow").exists():
             time.sleep(0.5)
-            print(f"rank {trainer.global_rank} is at batch {batch_idx}", flush=True)
+            print(f"rank {trainer.global_rank} is at step {trainer.global_step}", flush=True)
         if Path(trainer.default_root_dir, "kill").exists():
             if trainer.global_rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -36,8 +36,8 @@ def begin(slurm, run, *arguments):
     """Submit a training that takes its time, and wait until it is at its steps."""
     mark(slurm, run, "slow")
     job = slurm.sbatch(*arguments)
-    # Of the second batch: the other rank listens as well, since it has shared a step.
-    slurm.until(lambda: "is at batch 1" in slurm.log(job) + slurm.log(f"{job}_1"), f"step of job {job}")
+    # Which both ranks have shared, so that both listen.
+    slurm.until(lambda: "is at step 1" in slurm.log(job) + slurm.log(f"{job}_1"), f"step of job {job}")
     return job
 
 
