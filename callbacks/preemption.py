@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -17,8 +18,8 @@ from dermsynth.errors import InputError
 from dermsynth.run_folder import last_checkpoint, validation_follows
 
 # What is asked for; of several the largest is done.
-_NOTHING, _STOP, _TIME_IS_UP, _PREEMPTED = range(4)
-_ASKED = {signal.SIGINT: _STOP, signal.SIGUSR1: _TIME_IS_UP, signal.SIGTERM: _PREEMPTED}
+_NOTHING, _STOP, _REQUEUE = range(3)
+_ASKED = {signal.SIGINT: _STOP, signal.SIGUSR1: _REQUEUE, signal.SIGTERM: _REQUEUE}
 # EX_TEMPFAIL of sysexits.h: to be tried again. Slurm takes nothing but 0 for success.
 STOPPED = 75
 INTERRUPTED = 130
@@ -29,24 +30,25 @@ class Preemption(Checkpoint):
 
     SIGUSR1 (sbatch's `--signal`, some time before the limit) and SIGTERM (preemption) do this, SIGINT (Ctrl-C) the same
     without the queue; a second Ctrl-C stops at once. The handlers only set a flag. After each optimizer step the ranks
-    tell one another of it, so that all stop after the same step, whichever was told. Lightning's own handlers save
-    where the signal finds them, and ranks then wait for one another for ever.
+    tell one another of it, so that all stop after the same step, whichever was told.
 
     The status is 75, or 130 after Ctrl-C; the same command goes on. While the model is validated nothing can be saved
-    that goes on exactly, so that the job ends after the validation: let `--signal` come earlier than that takes.
+    that goes on exactly, so that the job ends after the validation: let `--signal` come earlier than that takes. Before
+    training starts a signal ends the process as it does any other, since there is nothing to save.
 
     List it after every `ModelCheckpoint`.
     """
 
     def __init__(self) -> None:
         self._asked = _NOTHING
+        self._interrupted = False
         self._step = -1
         self._stepped = False
         self._handlers: dict[int, Any] = {}
         self._group: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen from here on: loading a model takes time.
+        """Be the last to save.
 
         Raises:
             InputError: a `ModelCheckpoint` comes after this.
@@ -57,22 +59,18 @@ class Preemption(Checkpoint):
                 "trainer.callbacks: callbacks.preemption.Preemption must come after ModelCheckpoint, else its last "
                 "checkpoint would not know of the best one."
             )
-        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        # Lightning's handler of SIGTERM would take the place of this one, and asks the other ranks within the signal.
-        # What it notes, all ranks ask of the first at each batch, and the host waits for the device's answer.
-        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
-        if threading.current_thread() is threading.main_thread():  # no other can
-            self._handlers = {number: signal.signal(number, self._note) for number in _ASKED}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave, if a signal came before there was anything to save."""
+        """Listen from here on: what comes before, such as filling a cache, may take longer than Slurm waits."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self._step = trainer.global_step
-        # Of its own, on the CPU: asking the GPUs would make the host wait for them in every step.
-        self._group = torch.distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
-        if asked := self._agreed():
-            self._leave(trainer, asked, "before its first step", _PREEMPTED)
+        if trainer.world_size > 1:
+            # Of its own, on the CPU: asking the GPUs would make the host wait for them in every step. It begins when
+            # all ranks are here, so that hardly a signal finds one that listens and one that does not.
+            self._group = torch.distributed.new_group(backend="gloo")
+        if threading.current_thread() is threading.main_thread():  # no other can
+            self._handlers = {number: signal.signal(number, self._note) for number in _ASKED}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -101,8 +99,9 @@ class Preemption(Checkpoint):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
-            if self._asked:
+            if self._interrupted:
                 raise KeyboardInterrupt
+            self._interrupted = True
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 # `print` must not be called in the middle of itself.
                 os.write(2, b"\nstopping after this step or validation; Ctrl-C again stops at once\n")
@@ -117,13 +116,10 @@ class Preemption(Checkpoint):
         return int(asked)
 
     def _save_and_leave(self, trainer: Trainer, asked: int, when: str) -> NoReturn:
+        """End this process, with its place saved and the job in the queue if that was asked for."""
         trainer.save_checkpoint(last_checkpoint(Path(trainer.default_root_dir)), weights_only=False)
-        self._leave(trainer, asked, when, _TIME_IS_UP)
-
-    def _leave(self, trainer: Trainer, asked: int, when: str, queued_from: int) -> NoReturn:
-        """End this process, with the job in the queue if at least so much was asked for."""
         if trainer.is_global_zero:
-            queue = requeue() if asked >= queued_from else ""
+            queue = requeue() if asked == _REQUEUE else ""
             print(
                 f"{trainer.default_root_dir}: stopped by a signal {when}. {queue}The same command goes on.", flush=True
             )
@@ -146,26 +142,39 @@ def requeue() -> str:
         # One task's job id may be that of the array, which would requeue all of it.
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
-        # Of a job that scancel ends, or that is past its time, Slurm says COMPLETING, and would take it back as well.
-        state = _ask("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.strip()
-        if state in ("COMPLETING", "CANCELLED", "TIMEOUT"):
-            return f"Slurm itself ends job {job} ({state}), so it is not put back into the queue. "
-        result = _ask("scontrol", "requeue", job)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        # Of a job that scancel ends, or that is past its time, Slurm says otherwise, and would take it back as well.
+        state = _state(job)
+        if state != "RUNNING":
+            return f"Job {job} is {state or 'unknown to squeue'}, not RUNNING, so it is not put back into the queue. "
+        _ask("scontrol", "requeue", job)
+    except _SlurmError as error:
         return f"Job {job} could not be put back into the queue ({error}); submit it again. "
-    if result.returncode:
-        return f"Slurm refuses to put job {job} back into the queue ({result.stderr.strip()}); submit it again. "
     return f"Job {job} is back in the queue. "
 
 
-def _ask(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+class _SlurmError(Exception):
+    """A command of Slurm failed; the text says why."""
+
+
+def _state(job: str) -> str:
+    command = ("squeue", "--noheader", "--format=%T", f"--jobs={job}")
+    try:
+        return _ask(*command)
+    except _SlurmError:  # the controller was busy, or a second signal to all of the job's processes ended the command
+        time.sleep(1)
+        return _ask(*command)
+
+
+def _ask(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _SlurmError(str(error)) from error
+    if done.returncode:
+        raise _SlurmError(done.stderr.strip() or f"{command[0]} ended with status {done.returncode}")
+    return done.stdout.strip()
 
 
 def _is_over(trainer: Trainer) -> bool:
     """Whether training ends here by itself, and saves."""
     return trainer.global_step == trainer.max_steps or trainer.should_stop
-
-
-def _nothing() -> None:
-    pass

@@ -1,10 +1,13 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
+import functools
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import yaml
@@ -14,8 +17,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dermsynth.batch_seed import BatchSeed
@@ -151,17 +153,12 @@ class TrainingCLI(LightningCLI):
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
-        given = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
-        # Processes that torchrun started within a job know one another by torchrun's variables.
-        if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect() and not given:
-            # Lightning's own requeue saves within the signal's handler, and ranks then wait for one another for ever;
-            # callbacks.preemption.Preemption does it.
-            plugins.append(SLURMEnvironment(auto_requeue=False))
         if self._is_kept() and "SLURM_JOB_ID" in os.environ:
             _warn_of_signals([type(callback).__name__ for callback in callbacks])
         ours = {"default_root_dir": config.run, "logger": logger, "callbacks": callbacks, "plugins": plugins}
         trainer = super().instantiate_trainer(**ours, **kwargs)
         _check_torchrun(trainer)
+        _take_signals_from_lightning(trainer)
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -210,9 +207,6 @@ def run(arguments: list[str]) -> None:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except MisconfigurationException as error:
         raise InputError(str(error)) from error
-    except SIGTERMException:
-        # Lightning ends with status 0, as if training had come to its end.
-        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as error:
         # Lightning answers Ctrl-C with exit status 1, that of a crash.
         if isinstance(error.__context__, KeyboardInterrupt):
@@ -255,6 +249,31 @@ def _check_torchrun(trainer: Trainer) -> None:
         raise InputError(
             f"torchrun started {started} processes, but trainer.devices × trainer.num_nodes is {used}. Give as many."
         )
+
+
+def _take_signals_from_lightning(trainer: Trainer) -> None:
+    """Let SIGTERM end a process, as SIGUSR1 does, where no callback takes it.
+
+    Lightning's handlers save, or ask the other ranks, in the middle of whatever runs, which can hang; `predict` would
+    not stop at all. What remains of them: the processes that Lightning itself started end with their first.
+    """
+    connector = trainer._signal_connector
+
+    def register() -> None:
+        if started := getattr(trainer.strategy.launcher, "procs", []):
+            before = signal.signal(signal.SIGTERM, functools.partial(_end_with, started))
+            connector._original_handlers = {signal.SIGTERM: before}
+
+    connector.register_signal_handlers = register  # type: ignore[method-assign]
+    # What the handler noted all ranks would ask of the first at each batch, and the host wait for the device's answer.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+def _end_with(processes: list[subprocess.Popen[bytes]], number: int, frame: FrameType | None) -> None:
+    for process in processes:
+        process.send_signal(number)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _check_moved(config: Namespace) -> None:

@@ -160,20 +160,20 @@ def assert_same(one, other):
         assert a["global_step"] == b["global_step"]
         keys = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers")
         for key in keys:
-            _assert_equal(a.get(key), b.get(key), f"{name}.ckpt: {key}")
+            assert_equal(a.get(key), b.get(key), f"{name}.ckpt: {key}")
 
 
-def _assert_equal(a, b, where):
+def assert_equal(a, b, where):
     assert type(a) is type(b), where
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b), where
     elif isinstance(a, dict):
         assert a.keys() == b.keys(), where
         for key in a:
-            _assert_equal(a[key], b[key], f"{where} {key}")
+            assert_equal(a[key], b[key], f"{where} {key}")
     elif isinstance(a, list):
         assert len(a) == len(b), where
         for number, (x, y) in enumerate(zip(a, b, strict=True)):
-            _assert_equal(x, y, f"{where} {number}")
+            assert_equal(x, y, f"{where} {number}")
     else:
         assert a == b, where

@@ -3,10 +3,12 @@
     python -m tests.preempted --trials 100
 
 Each trial trains a small ViT with `python -m dermsynth fit`'s own code on two ranks, with a loader process each or
-without, and sends signals to one of them or both, once or twice, at a random moment. The same command is given again,
-and mostly stopped again, until the training is complete. Counted are
-trials without a hang, without a lost step, with a status other than 0 for what was not complete, and with the weights,
-the best checkpoint and the metrics of the run that nobody disturbed.
+without, and sends signals to one of them or both, once or twice, at a random moment, sometimes while they start. A rank
+whose status is not 0 takes the other with it, as srun and torchrun have it. The same command is given again, and mostly
+stopped again, until the training is complete.
+
+A trial goes wrong if a rank hangs, a step is lost, or a status is not the one that it should be; or if in the end
+weights, optimizer, schedule or the best checkpoint and its metric are not those of the run that nobody disturbed.
 """
 
 import argparse
@@ -16,19 +18,26 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.preemption import INTERRUPTED, STOPPED
 from dermsynth.run_folder import FINISHED, last_checkpoint
 from tests.builders import CLASSES, make_set
+from tests.interruptions import assert_equal
 from tests.processes import Ranks
 
 RANKS = 2
 HANGS = 60  # seconds
 ATTEMPTS = 4  # the last of which nobody disturbs
+EARLY = 0.15  # of the signals
+TOLD = [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT]
+LATE, STARTING, IN_ORDER = "were complete before", "ended while they started", "stopped in good order"
 RECIPE = """\
 trainer:
   accelerator: cpu
@@ -45,7 +54,7 @@ trainer:
   callbacks:
     - class_path: tests.preempted.Diary
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
-      init_args: {filename: best, monitor: val/auroc, mode: max, enable_version_counter: false}
+      init_args: {filename: best, monitor: val/loss, mode: min, enable_version_counter: false}
     - class_path: callbacks.preemption.Preemption
 model:
   class_path: dermsynth.classification.classifier.Classifier
@@ -73,7 +82,7 @@ class Diary(Callback):
         self._file = Path(trainer.default_root_dir) / f"diary-{trainer.global_rank}"
         self._file.parent.mkdir(parents=True, exist_ok=True)
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         self._write("listens")
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
@@ -88,93 +97,166 @@ class Diary(Callback):
             file.write(f"{word}\n")
 
 
+@dataclass
+class Signals:
+    """What is sent, and when."""
+
+    kinds: list[signal.Signals]
+    ranks: list[int]
+    early: bool
+
+    def __str__(self) -> str:
+        to = "both" if len(self.ranks) == RANKS else f"rank {self.ranks[0]}"
+        return f"{' and '.join(kind.name for kind in self.kinds)} to {to}{' at the start' if self.early else ''}"
+
+
+def draw(luck: random.Random) -> Signals:
+    """One or two signals; not two of Ctrl-C, which stop at once and save nothing, as they should."""
+    kinds = luck.choices(TOLD, weights=[4, 4, 2], k=luck.choice([1, 2]))
+    if kinds == [signal.SIGINT] * 2:
+        kinds.pop()
+    return Signals(kinds, luck.choice([[0], [1], [0, 1]]), luck.random() < EARLY)
+
+
 def start(folder: Path, workers: int = 0) -> Ranks:
-    """The two ranks of one `fit`."""
+    """The two ranks of one `fit`, with new diaries."""
     (folder / "recipe.yaml").write_text(RECIPE)
+    for rank in range(RANKS):
+        (folder / "run" / f"diary-{rank}").unlink(missing_ok=True)
     flags = ["--data.real", "../real", "--data.num_workers", str(workers)]
     return Ranks(["fit", "--config", "recipe.yaml", "--run", "run", *flags], RANKS, folder)
 
 
 def diary(folder: Path, rank: int) -> list[str]:
-    """What a rank has written down."""
+    """What a rank has written down in this attempt."""
     file = folder / "run" / f"diary-{rank}"
     return file.read_text().split() if file.is_file() else []
 
 
-def send(folder: Path, ranks: Ranks, attempt: int, luck: random.Random) -> str:
-    """Signals to one rank or both, once or twice, at a random moment after both listen; what was sent."""
-    while any(diary(folder, rank).count("listens") < attempt for rank in range(RANKS)):
+def both_listen(folder: Path) -> bool:
+    """Whether both ranks are at their steps."""
+    return all("listens" in diary(folder, rank) for rank in range(RANKS))
+
+
+def wait(ranks: Ranks, true: Callable[[], bool]) -> None:
+    """Until it is true, a rank has ended, or it takes too long."""
+    until = time.monotonic() + HANGS
+    while time.monotonic() < until and all(process.is_alive() for process in ranks.processes) and not true():
         time.sleep(0.005)
-    time.sleep(luck.uniform(0, 1.5))
-    chosen = luck.choice([[0], [1], [0, 1]])
-    kinds = luck.choices([signal.SIGUSR1, signal.SIGTERM], k=2)[: luck.choice([1, 2])]
-    if luck.random() < 0.2:
-        kinds = [signal.SIGINT]  # a second one stops at once, as it should
-    for kind in kinds:
-        for rank in chosen:
+
+
+def send(signals: Signals, folder: Path, ranks: Ranks, starting: float, luck: random.Random) -> None:
+    """At a random moment of the start, which takes so many seconds, or of the steps."""
+    if signals.early:
+        time.sleep(luck.uniform(0, starting))
+    else:
+        wait(ranks, lambda: both_listen(folder))
+        time.sleep(luck.uniform(0, 1.5))
+    for kind in signals.kinds:
+        for rank in signals.ranks:
             ranks.send(rank, kind)
         time.sleep(luck.uniform(0, 0.1))
-    return f"{' and '.join(k.name for k in kinds)} to {'both' if len(chosen) == RANKS else f'rank {chosen[0]}'}"
+
+
+def statuses_of(ranks: Ranks) -> list[int] | None:
+    """How the ranks ended; None if one hung."""
+    wait(ranks, lambda: False)
+    if any(process.exitcode for process in ranks.processes):
+        for rank in range(RANKS):
+            ranks.send(rank, signal.SIGTERM)
+    return ranks.statuses(HANGS)
+
+
+def verdict(signals: Signals | None, statuses: list[int], complete: bool, stepped: bool) -> str:
+    """What became of an attempt; nothing for what should not be."""
+    if complete:
+        return LATE if set(statuses) == {0} else ""
+    if signals is None:
+        return ""
+    if signals.early and not stepped:
+        return STARTING if not {0, STOPPED} & set(statuses) else ""
+    right = {INTERRUPTED if kind == signal.SIGINT else STOPPED for kind in signals.kinds}
+    return IN_ORDER if len(set(statuses)) == 1 and set(statuses) <= right else ""
+
+
+def steps_kept(folder: Path) -> int:
+    """Of the last checkpoint."""
+    saved = last_checkpoint(folder / "run")
+    return torch.load(saved, weights_only=True)["global_step"] if saved.is_file() else 0
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """What must be the same: weights, optimizer and the best checkpoint's weights."""
-    last = torch.load(last_checkpoint(run), weights_only=True)
-    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    moments = last["optimizer_states"][0]["state"]
-    return {
-        **{f"last.{name}": value for name, value in last["state_dict"].items()},
-        **{f"best.{name}": value for name, value in best["state_dict"].items()},
-        **{f"moment.{n}.{name}": value for n, kept in moments.items() for name, value in kept.items()},
-        "step": torch.tensor([last["global_step"], best["global_step"]]),
-    }
+    """What must be the same."""
+    files = {"last": last_checkpoint(run), "best": run / "checkpoints" / "best.ckpt"}
+    parts = ["global_step", "state_dict", "optimizer_states", "lr_schedulers", "callbacks"]
+    loaded = {name: torch.load(file, weights_only=True) for name, file in files.items()}
+    for checkpoint in loaded.values():
+        for state in checkpoint["callbacks"].values():
+            state.pop("current_score", None)  # of the last validation, which Lightning does not restore
+    return {name: {part: checkpoint[part] for part in parts} for name, checkpoint in loaded.items()}
 
 
-def trial(folder: Path, luck: random.Random, wanted: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """One training that is stopped and goes on; what was sent, and what went wrong."""
+def trial(
+    folder: Path, luck: random.Random, wanted: dict[str, Any], starting: float
+) -> tuple[list[Signals], list[str], list[str]]:
+    """One training that is stopped and goes on: what was sent, what became of it, and what went wrong."""
     folder.mkdir()
-    sent, wrong, complete, workers = [], [], False, luck.choice([0, 1])
+    sent, ends, wrong, complete, workers = [], [], [], False, luck.choice([0, 1])
     for attempt in range(1, ATTEMPTS + 1):
+        before, signals = steps_kept(folder), None
         ranks = start(folder, workers)
-        if disturbed := attempt == 1 or (attempt < ATTEMPTS and luck.random() < 0.5):
-            sent.append(send(folder, ranks, attempt, luck))
-        statuses = ranks.statuses(HANGS)
+        if attempt == 1 or (attempt < ATTEMPTS and luck.random() < 0.5):
+            signals = draw(luck)
+            send(signals, folder, ranks, starting, luck)
+            sent.append(signals)
+        statuses = statuses_of(ranks)
         if statuses is None:
-            return sent, [f"attempt {attempt}: a rank hung"]
+            return sent, ends, [*wrong, f"attempt {attempt}: a rank hung"]
         complete = (folder / "run" / FINISHED).is_file()
-        if any((status == 0) != complete for status in statuses) or not (complete or disturbed):
+        words = [int(word) for rank in range(RANKS) for word in diary(folder, rank) if word.isdigit()]
+        done, kept = max([before, *words]), steps_kept(folder)
+        end = verdict(signals, statuses, complete, done > before)
+        if not end:
             wrong.append(f"attempt {attempt}: statuses {statuses}, {'complete' if complete else 'not complete'}")
-        done = max((int(word) for rank in range(RANKS) for word in diary(folder, rank) if word.isdigit()), default=0)
-        saved = last_checkpoint(folder / "run")
-        kept = torch.load(saved, weights_only=True)["global_step"] if saved.is_file() else 0
+        elif signals:
+            ends.append(end)
         if kept != done:
             wrong.append(f"attempt {attempt}: {done} steps were done and {kept} kept")
         if complete:
             break
     if complete:
-        found = outcome(folder / "run")
-        if found.keys() != wanted.keys() or not all(torch.equal(found[name], wanted[name]) for name in wanted):
-            wrong.append("the weights are others than those of the undisturbed run")
+        try:
+            assert_equal(outcome(folder / "run"), wanted, "other than in the undisturbed run:")
+        except AssertionError as difference:
+            wrong.append(str(difference))
     else:
         wrong.append("it never ended")
-    return sent, wrong
+    return sent, ends, wrong
 
 
 def run(trials: int, seed: int, folder: Path) -> list[str]:
-    """So many trials; what went wrong, one line each. The counts are printed."""
+    """So many trials; what went wrong, a line for each that did. The counts are printed."""
     make_set(folder / "real", per_class=dict.fromkeys(CLASSES, 16))
     (folder / "alone").mkdir()
-    alone = start(folder / "alone")
+    alone, began = start(folder / "alone"), time.monotonic()
+    wait(alone, lambda: both_listen(folder / "alone"))
+    starting = time.monotonic() - began
     assert alone.statuses() == [0] * RANKS, alone.log(0)
     wanted = outcome(folder / "alone" / "run")
-    luck, counts, failed = random.Random(seed), Counter[str](), []
+    luck, kinds, verdicts, failed = random.Random(seed), Counter[str](), Counter[str](), []
     for number in range(trials):
-        sent, wrong = trial(folder / f"trial-{number}", luck, wanted)
-        counts.update(sent)
-        failed += [f"trial {number}, {', then '.join(sent)}: {what}" for what in wrong]
-    for sent, count in sorted(counts.items()):
-        print(f"{count:4} {sent}")
-    print(f"{trials} trials, {len(failed)} went wrong", flush=True)
+        sent, ends, wrong = trial(folder / f"trial-{number}", luck, wanted, starting)
+        kinds.update(map(str, sent))
+        verdicts.update(ends)
+        if wrong:
+            failed.append(f"trial {number}, {', then '.join(map(str, sent))}: {'; '.join(wrong)}")
+    for kind, count in sorted(kinds.items()):
+        print(f"{count:4} {kind}")
+    became = ", ".join(f"{verdicts[end]} {end}" for end in (IN_ORDER, STARTING, LATE))
+    print(
+        f"{trials} trials, {len(failed)} went wrong; of {kinds.total()} attempts that were told to stop {became}",
+        flush=True,
+    )
     return failed
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 
 import lightning as L
@@ -110,6 +111,21 @@ class Fails(L.Callback):
             resource.setrlimit(resource.RLIMIT_AS, (2**20, 2**20))
             torch.empty(2**30).fill_(0)
         raise RuntimeError("the cause")
+
+
+class Held(L.Callback):
+    """Holds its process in a hook, a minute or until the run's folder has `release`; `held-RANK` says that it does."""
+
+    def __init__(self, hook: str):
+        setattr(self, hook, self._hold)
+
+    def _hold(self, trainer, *_):
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"held-{trainer.global_rank}").touch()
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not (folder / "release").exists():
+            time.sleep(0.01)
 
 
 class Noting(Labelled):

@@ -26,13 +26,18 @@ def whole(slurm):
     return slurm.project / "runs/whole", slurm.project / "runs/whole-array/baseline-seed1"
 
 
+def mark(slurm, run, name):
+    """Leave a file in a run's folder, which says what `seen.Seen` does there."""
+    (slurm.project / run).mkdir(parents=True, exist_ok=True)
+    (slurm.project / run / name).touch()
+
+
 def begin(slurm, run, *arguments):
     """Submit a training that takes its time, and wait until it is at its steps."""
-    (slurm.project / run).mkdir(parents=True)
-    (slurm.project / run / "slow").touch()
+    mark(slurm, run, "slow")
     job = slurm.sbatch(*arguments)
-    slurm.until(lambda: "from step 0" in slurm.log(job) + slurm.log(f"{job}_1"), f"step of job {job}")
-    time.sleep(2)
+    # Which both ranks have shared, so that both listen.
+    slurm.until(lambda: "is at step 1" in slurm.log(job) + slurm.log(f"{job}_1"), f"step of job {job}")
     return job
 
 
@@ -98,13 +103,17 @@ def preempt(slurm):
     return slurm.sbatch("--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "true")
 
 
-def running(slurm, job):
-    slurm.until(lambda: set(slurm.states(job).values()) == {"RUNNING"}, f"start of job {job}")
+def held(slurm, job, processes=1):
+    """Wait until a job's processes are where a mark holds them."""
+    slurm.until(lambda: slurm.log(job).count("is held") == processes, f"held processes of job {job}")
 
 
 def came_back(slurm, job, run):
     """Wait until a job that is not at its steps was put back into the queue, and has run to its end."""
     slurm.until(lambda: set(slurm.states(job).values()) == {"PENDING"}, f"requeue of job {job}")
+    for name in ("hold-*", "slow"):
+        for file in (slurm.project / run).glob(name):
+            file.unlink()
     assert f"{run}: stopped by a signal before it could save its place. Job {job} goes back" in slurm.log(job)
     slurm.rush(job)
     assert slurm.wait(job) == {"COMPLETED"}, slurm.log(job)
@@ -123,12 +132,12 @@ def test_two_nodes_with_loader_processes_that_are_preempted_go_on(slurm, whole):
     assert_same_training(slurm.project / run, whole[0])
 
 
-@pytest.mark.parametrize(("how", "seconds"), [("preempted", 1), ("preempted", 3), ("USR1", 2)])
-def test_a_training_that_is_told_to_stop_while_it_starts_is_queued_again(slurm, whole, how, seconds):
-    run = f"runs/early {how} {seconds}"
+@pytest.mark.parametrize(("how", "where"), [("preempted", "fit"), ("preempted", "train"), ("USR1", "train")])
+def test_a_training_that_is_told_to_stop_while_it_starts_is_queued_again(slurm, whole, how, where):
+    run = f"runs/early {how} {where}"
+    mark(slurm, run, f"hold-{where}")
     job = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG)
-    running(slurm, job)
-    time.sleep(seconds)
+    held(slurm, job, 2)
     if how == "preempted":
         preempt(slurm)
     else:
@@ -141,9 +150,11 @@ def test_a_shard_that_is_preempted_is_queued_again_and_made_whole(slurm):
     run = "sets/preempted"
     prompt = "a dermoscopic image of {lesion}"
     flags = ["configs/generate.yaml", "--data.prompt", prompt, "--data.shards", 2, "--run", run]
+    for task in (0, 1):
+        mark(slurm, f"{run}-shard{task}", "hold-predict")
     job = slurm.sbatch("--array=0-1", "slurm/generate.sbatch", *flags)
-    running(slurm, job)
-    time.sleep(1.5)
+    for task in (0, 1):
+        held(slurm, f"{job}_{task}")
     preempt(slurm)
     for task in (0, 1):
         came_back(slurm, f"{job}_{task}", f"{run}-shard{task}")
@@ -152,25 +163,20 @@ def test_a_shard_that_is_preempted_is_queued_again_and_made_whole(slurm):
 
 def test_a_set_that_is_preempted_while_it_is_made_is_made_anew(slurm):
     run, prompt = "sets/half", "a dermoscopic image of {lesion}"
-    (slurm.project / run).mkdir(parents=True)
-    (slurm.project / run / "slow").touch()
+    mark(slurm, run, "slow")
     job = slurm.sbatch("slurm/generate.sbatch", "configs/generate.yaml", "--data.prompt", prompt, "--run", run)
     slurm.until(lambda: "batch 0 is generated" in slurm.log(f"{job}_0"), f"image of job {job}")
     preempt(slurm)
-    # Lightning hears the signal and goes on; a set that takes less than the partition's GraceTime is finished.
-    slurm.until(lambda: set(slurm.states(job).values()) == {"PENDING"}, f"requeue of job {job}")
-    (slurm.project / run / "slow").unlink()
-    slurm.rush(f"{job}_0")
-    assert slurm.wait(job) == {"COMPLETED"}, slurm.log(f"{job}_0")
+    came_back(slurm, f"{job}_0", run)
     assert len(manifest.read(slurm.project / run).records) == 6
 
 
 def test_the_test_of_an_arm_that_is_preempted_is_queued_again(slurm, whole):
     run = "runs/tested/baseline-seed1"
     arms = ["slurm/classify.sbatch", "configs/baseline.yaml", "--run", "runs/tested", *LONG]
+    mark(slurm, run, "hold-test")
     job = slurm.sbatch("--array=1", *arms)
-    slurm.until((slurm.project / run / "finished").is_file, f"end of the training of job {job}")
-    time.sleep(2)
+    held(slurm, f"{job}_1")
     preempt(slurm)
     came_back(slurm, f"{job}_1", run)
     assert f"{run} is complete (150 steps" in slurm.log(f"{job}_1")
@@ -184,11 +190,11 @@ def test_where_slurm_refuses_to_queue_it_again_it_says_so(slurm):
     job = begin(slurm, run, "--no-requeue", *fit)
     preempt(slurm)
     assert slurm.wait(job) == {"FAILED"}
-    assert re.search(r"stopped by a signal after step \d+\. Slurm refuses to put job", slurm.log(job))
+    assert re.search(r"stopped by a signal after step \d+\. Job \d+ could not be put back", slurm.log(job))
     assert "ExitCode=75:0" in slurm.run("scontrol", "show", "job", job)
+    mark(slurm, run, "hold-fit")
     job = slurm.sbatch("--no-requeue", *fit)
-    running(slurm, job)
-    time.sleep(1)
+    held(slurm, job)
     preempt(slurm)
     assert slurm.wait(job) == {"FAILED"}
     assert f"Slurm refuses to put job {job} back into the queue; submit it again." in slurm.log(job)
@@ -196,9 +202,10 @@ def test_where_slurm_refuses_to_queue_it_again_it_says_so(slurm):
 
 
 def test_a_job_that_is_cancelled_while_it_starts_is_not_queued_again(slurm):
-    job = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", "runs/cancelled early", *LONG)
-    running(slurm, job)
-    time.sleep(1)
+    run = "runs/cancelled early"
+    mark(slurm, run, "hold-fit")
+    job = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG)
+    held(slurm, job, 2)
     slurm.run("scancel", job)
     assert slurm.wait(job) == {"CANCELLED"}
     time.sleep(3)
@@ -216,8 +223,7 @@ def test_a_job_ends_when_one_of_its_processes_is_killed(slurm):
 
 def test_a_job_is_not_queued_again_when_one_of_its_processes_fails_while_it_starts(slurm):
     run = "runs/broken"
-    (slurm.project / run).mkdir(parents=True)
-    (slurm.project / run / "broken").touch()
+    mark(slurm, run, "broken")
     job = slurm.sbatch(*PAIR, "slurm/fit.sbatch", "configs/baseline.yaml", "--run", run, *LONG)
     slurm.until(
         lambda: slurm.log(job).count("Terminated") and slurm.states(job)[job] not in ("RUNNING", "COMPLETING"),
