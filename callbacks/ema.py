@@ -1,5 +1,7 @@
 """An exponential moving average of the trained weights, which validation, samples and exports use."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,3 +81,16 @@ class EMA(WeightAveraging):
     def _average(self) -> Any:
         assert self._average_model is not None
         return self._average_model
+
+
+@contextmanager
+def averaged(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """The averaged weights in the place of the trained ones, if the Trainer has an `EMA`."""
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
+    for average in averages:
+        average._swap_models(pl_module)
+    try:
+        yield
+    finally:
+        for average in averages:
+            average._swap_models(pl_module)

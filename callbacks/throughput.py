@@ -4,8 +4,8 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -82,8 +82,8 @@ class Throughput(Callback):
     """Logs, at every `log_every_n_steps`, the speed since the last time.
 
     `throughput/images_per_second` of all devices; of each `throughput/tflops`, `throughput/mfu`, the share of its dense
-    16-bit peak where that is known, and `throughput/peak_memory_gb`. Validation is not counted. The first interval, in
-    which things are compiled and warmed up, is not logged.
+    16-bit peak where that is known, and `throughput/peak_memory_gb`. Validation and what is drawn meanwhile are not
+    counted. The first interval, in which things are compiled and warmed up, is not logged.
 
     The work of an image is what the second batch took: forward and backward, and the frozen parts. What gradient
     checkpointing computes a second time does not count. For that batch alone compiled code is left aside.
@@ -111,13 +111,16 @@ class Throughput(Callback):
             self._counting.enter_context(torch.compiler.set_stance("force_eager"))
             self._counter = self._counting.enter_context(flop_counter())
 
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count no further than the gradients: other callbacks may work at the end of the batch."""
+        self._counting.close()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
         """Count images; log when it is time to."""
         images = len(batch["image_id"])
         if self._counter is not None:
-            self._counting.close()
             self.flops_per_image, self._counter = self._counter.get_total_flops() / images, None
         self._images += images
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -168,6 +171,17 @@ class Throughput(Callback):
         if peak and str(trainer.precision).startswith(("bf16", "16")):
             metrics["throughput/mfu"] = tflops / peak
         return metrics
+
+
+@contextmanager
+def untimed(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """What happens here is no training: where there is a `Throughput`, its clock stands still."""
+    clocks = [callback for callback in trainer.callbacks if isinstance(callback, Throughput)]  # type: ignore[attr-defined]
+    for clock in clocks:
+        clock.on_validation_start(trainer, pl_module)
+    yield
+    for clock in clocks:
+        clock.on_validation_end(trainer, pl_module)
 
 
 def peak_memory_gb(device: torch.device) -> float:

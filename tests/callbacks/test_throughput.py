@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from callbacks.throughput import Throughput, dense_peak, flop_counter
+from callbacks.throughput import Throughput, dense_peak, flop_counter, untimed
 
 WIDTH, TOKENS = 16, 4
 LINEAR = 2 * TOKENS * WIDTH * WIDTH * 2  # forward, and the weights' gradient: the input needs none
@@ -52,13 +52,13 @@ def batches(count=8, size=4):
     return DataLoader(rows, batch_size=size)
 
 
-def fit(folder, module, steps=8, **options):
+def fit(folder, module, steps=8, others=(), **options):
     callback = Throughput()
     trainer = L.Trainer(
         accelerator="cpu",
         max_steps=steps,
         logger=TensorBoardLogger(folder, name="", version=""),
-        callbacks=[callback],
+        callbacks=[*others, callback],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
@@ -104,6 +104,29 @@ def test_speed_is_logged_after_the_first_interval_and_without_validation(tmp_pat
         assert work[step] * 1e12 / value == pytest.approx(LINEAR + ATTENTION, rel=1e-3)
     assert all(0.05 < value < 100 for value in logged(tmp_path, "peak_memory_gb").values())
     assert "throughput/mfu" not in EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
+
+
+class Draws(L.Callback):
+    """Runs the model at the end of each batch, slowly."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        with untimed(trainer, pl_module):
+            time.sleep(0.2)
+            pl_module.layer(torch.ones(100, WIDTH))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_drawn_meanwhile_is_neither_timed_nor_counted(tmp_path, first):
+    module = Toy(seconds=0.05)
+    if first:
+        callback = fit(tmp_path, module, others=[Draws()])
+    else:
+        module.configure_callbacks = lambda: [Draws()]  # which Lightning puts at the end
+        callback = fit(tmp_path, module)
+    assert callback.flops_per_image == LINEAR + ATTENTION
+    speed = logged(tmp_path, "images_per_second")
+    assert list(speed) == [4, 6, 8]
+    assert all(40 < value < 80 for value in speed.values()), speed
 
 
 def test_accumulated_batches_are_all_counted(tmp_path):
