@@ -1,5 +1,8 @@
 """An exponential moving average of the trained weights, which validation, samples and exports use."""
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,18 +42,20 @@ class EMA(WeightAveraging):
             raise InputError(
                 "trainer.callbacks: callbacks.ema.EMA cannot average weights that are spread over devices."
             )
+        # Lightning copies the whole model, on whose device it may not fit twice.
+        frozen = [parameter for parameter in pl_module.parameters() if not parameter.requires_grad]
+        for parameter in frozen:
+            parameter.__deepcopy__ = functools.partial(_itself, parameter)  # type: ignore[method-assign]
         super().setup(trainer, pl_module, stage)
+        for parameter in frozen:
+            del parameter.__deepcopy__
         if self._average_model is not None:
             # On the host: read from a GPU, it would hold up every step.
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follow the model to its device, where Lightning has moved it since; share what is frozen."""
-        average = self._average.module
-        for kept, live in zip(average.parameters(), pl_module.parameters(), strict=True):
-            if not live.requires_grad:
-                kept.data = live.data
-        average.to(pl_module.device)
+        """Follow the model to its device, where Lightning has moved it since."""
+        self._average.module.to(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -79,3 +84,21 @@ class EMA(WeightAveraging):
     def _average(self) -> Any:
         assert self._average_model is not None
         return self._average_model
+
+
+def _itself(parameter: torch.nn.Parameter, memo: dict[int, Any]) -> torch.nn.Parameter:
+    """What a copy of the model has in the place of a frozen weight."""
+    return parameter
+
+
+@contextmanager
+def averaged(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """The averaged weights in the place of the trained ones, if the Trainer has an `EMA`."""
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
+    for average in averages:
+        average._swap_models(pl_module)
+    try:
+        yield
+    finally:
+        for average in averages:
+            average._swap_models(pl_module)

@@ -82,8 +82,9 @@ class Throughput(Callback):
     """Logs, at every `log_every_n_steps`, the speed since the last time.
 
     `throughput/images_per_second` of all devices; of each `throughput/tflops`, `throughput/mfu`, the share of its dense
-    16-bit peak where that is known, and `throughput/peak_memory_gb`. Validation and the writing of checkpoints are left
-    out, of time and of a GPU's memory. The first interval, in which things are compiled and warmed up, is not logged.
+    16-bit peak where that is known, and `throughput/peak_memory_gb`. Validation, samples and the writing of checkpoints
+    are left out, of time and of a GPU's memory. The first interval, in which things are compiled and warmed up, is not
+    logged.
 
     The work of an image is what the second batch took: forward and backward, and the frozen parts. What gradient
     checkpointing computes a second time does not count. For that batch alone compiled code is left aside, which takes
@@ -115,13 +116,16 @@ class Throughput(Callback):
             self._counting.enter_context(torch.compiler.set_stance("force_eager"))
             self._counter = self._counting.enter_context(flop_counter())
 
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count no further than the gradients: other callbacks may work at the end of the batch."""
+        self._counting.close()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
         """Count images; log when it is time to."""
         images = len(batch["image_id"])
         if self._counter is not None:
-            self._counting.close()
             self.flops_per_image, self._counter = self._counter.get_total_flops() / images, None
         self._warm = True
         self._images += images
@@ -176,6 +180,13 @@ class Throughput(Callback):
         if peak and str(trainer.precision).startswith(("bf16", "16")):
             metrics["throughput/mfu"] = tflops / peak
         return metrics
+
+
+def stop_the_clock(trainer: Trainer, pl_module: LightningModule) -> None:
+    """What comes until the next batch is no training: a `Throughput`, where there is one, leaves it out."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Throughput):
+            callback.on_validation_start(trainer, pl_module)
 
 
 def peak_memory_gb(device: torch.device) -> float:

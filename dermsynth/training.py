@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,6 +37,7 @@ from dermsynth.run_folder import (
     last_checkpoint,
     read_checkpoint,
 )
+from dermsynth.run_lock import locked
 
 
 class TrainingCLI(LightningCLI):
@@ -109,7 +111,6 @@ class TrainingCLI(LightningCLI):
                 mark = (config.run / FINISHED).read_text(encoding="utf-8").strip()
                 _say(f"{config.run} is complete ({mark}); nothing is done. A new run needs another --run.")
                 raise SystemExit(0)
-            remove_leftovers(last_checkpoint(config.run).parent)
             # Given again, the command that began a run from another one's checkpoint goes on with its own.
             if last_checkpoint(config.run).is_file():
                 config.ckpt_path = last_checkpoint(config.run)
@@ -162,9 +163,13 @@ class TrainingCLI(LightningCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run the stage; name the file where a checkpoint does not fit the model."""
+        """Run the stage, `fit` alone in its folder; name the file where a checkpoint does not fit the model."""
         try:
-            super()._run_subcommand(subcommand)
+            with ExitStack() as held:
+                if self._is_kept() and self.trainer.is_global_zero:
+                    held.enter_context(locked(self.config[subcommand].run))
+                    self._clear()
+                super()._run_subcommand(subcommand)
         except (InputError, RuntimeError) as error:
             # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
             text = str(error)
@@ -176,6 +181,14 @@ class TrainingCLI(LightningCLI):
                 raise
             more = [f"\t… and {len(lines) - 5} more"] if len(lines) > 5 else []
             raise InputError("\n".join([f"{self.trainer.ckpt_path}: {lines[0]}", *lines[1:5], *more])) from error
+
+    def _clear(self) -> None:
+        """Delete what a killed process left half-written, now that no other one writes."""
+        config = self.config[self.subcommand]
+        run, last = config.run, last_checkpoint(config.run)
+        if (run / FINISHED).is_file() or (last.is_file() and config.ckpt_path != last):
+            raise InputError(f"--run {run}: another process has just trained there. Give the same command again.")
+        remove_leftovers(last.parent)
 
     def after_fit(self) -> None:
         """Leave the mark of a complete run."""

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,25 +70,90 @@ def test_a_full_disk_leaves_the_checkpoint_before(path, size):
     assert names(path.parent) == ["last.ckpt"]
 
 
-class Killing:
-    """Kills the process that pickles it."""
-
-    def __reduce__(self):
-        os.kill(os.getpid(), signal.SIGKILL)
+NEW = {"weight": -WEIGHTS["weight"]}
+FORKS = multiprocessing.get_context("fork")
 
 
-def test_a_kill_while_writing_leaves_the_checkpoint_before_and_a_part_that_goes_with_the_next_run(path):
-    process = multiprocessing.get_context("fork").Process(
-        target=WholeCheckpointIO().save_checkpoint, args=({"weight": -WEIGHTS["weight"], "last": Killing()}, path)
-    )
+def killed(work):
+    """Let a process do it until it is killed."""
+    process = FORKS.Process(target=work)
     process.start()
     process.join(30)
-    assert process.exitcode == -signal.SIGKILL
+    assert process.exitcode in (-signal.SIGKILL, -signal.SIGXFSZ)
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 65_536, 200_000, 399_999, -1])
+def test_a_kill_after_any_byte_leaves_the_checkpoint_before_and_a_part_that_goes_with_the_next_run(path, size):
+    size %= path.stat().st_size  # that of the new one, too
+
+    def save():
+        # Beyond the limit the system itself kills, in the middle of a write.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with files_of_at_most(size):
+            WholeCheckpointIO().save_checkpoint(NEW, path)
+
+    killed(save)
     assert_as_it_was(path)
     (path.parent / "notes.part").touch()
-    assert len(names(path.parent)) == 3
+    (part,) = path.parent.glob(".last.ckpt.*.part")
+    assert part.stat().st_size <= size
     remove_leftovers(path.parent)
     assert names(path.parent) == ["last.ckpt", "notes.part"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_kill_around_the_last_steps_leaves_the_one_or_the_other_whole(path, call, moment):
+    real = getattr(os, call)
+
+    def deadly(*arguments, **options):
+        if moment == "after":
+            real(*arguments, **options)
+        kill()
+
+    def save():
+        setattr(os, call, deadly)
+        WholeCheckpointIO().save_checkpoint(NEW, path)
+
+    killed(save)
+    if (call, moment) == ("replace", "after"):
+        assert torch.equal(torch.load(path, weights_only=True)["weight"], NEW["weight"])
+    else:
+        assert_as_it_was(path)
+        # What was to take its place lies whole beside it: only its name is missing.
+        (part,) = path.parent.glob(".last.ckpt.*.part")
+        assert torch.equal(torch.load(part, weights_only=True)["weight"], NEW["weight"])
+    remove_leftovers(path.parent)
+    assert names(path.parent) == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 2, 5, 10, 20, 50])
+def test_a_kill_at_any_time_of_saving_again_and_again_leaves_one_whole(path, milliseconds):
+    """Killed from outside, wherever that finds it."""
+    begun, ready = os.pipe()
+
+    def save():
+        os.write(ready, b"!")
+        while True:
+            for content in (NEW, WEIGHTS):
+                WholeCheckpointIO().save_checkpoint(content, path)
+
+    process = FORKS.Process(target=save)
+    process.start()
+    os.read(begun, 1)
+    time.sleep(milliseconds / 1000)
+    process.kill()
+    process.join()
+    weight = torch.load(path, weights_only=True)["weight"]
+    assert torch.equal(weight.abs(), WEIGHTS["weight"])
+    assert len({*weight[1:].sign().tolist()}) == 1
+    remove_leftovers(path.parent)
+    assert names(path.parent) == ["last.ckpt"]
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(path):

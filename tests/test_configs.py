@@ -1,6 +1,6 @@
 """Every file in configs/ is parsed by the real command line, for each stage that its first line names."""
 
-import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,13 +118,33 @@ def test_the_fast_overlay_and_the_latent_cache_are_of_both_dreambooth_recipes():
         assert (both.batch_size, str(both.latent_cache)) == (12, "cache/latents")
 
 
+EIGHT_BIT = ROOT / "dreambooth_sd15.yaml", ROOT.parent / "tests/eight_bit.yaml"
+
+
 def test_eight_bit_optimizers_are_a_class_path_away():
-    recipe, eight_bit = ROOT / "dreambooth_sd15.yaml", ROOT.parent / "tests/eight_bit.yaml"
-    if importlib.util.find_spec("bitsandbytes"):
-        assert parse("fit", recipe, eight_bit).model.init_args.optimizer.init_args.lr == 1e-5
-        return
+    pytest.importorskip("bitsandbytes")
+    assert parse("fit", *EIGHT_BIT).model.init_args.optimizer.init_args.lr == 1e-5
+
+
+def test_what_an_eight_bit_optimizer_lacks_is_named(monkeypatch):
+    class Finder:
+        """One that does not find it, as where it is not installed."""
+
+        def __init__(self, finder):
+            self._finder = finder
+
+        def __getattr__(self, name):
+            return getattr(self._finder, name)
+
+        def find_spec(self, name, path=None, target=None):
+            hidden = name.partition(".")[0] == "bitsandbytes"
+            return None if hidden else self._finder.find_spec(name, path, target)
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bitsandbytes"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Finder(finder) for finder in sys.meta_path])
     with pytest.raises(InputError, match=r"bitsandbytes\.optim\.PagedAdamW8bit needs bitsandbytes: pip install"):
-        parse("fit", recipe, eight_bit)
+        parse("fit", *EIGHT_BIT)
 
 
 def test_the_arms_differ_in_their_mix_alone():

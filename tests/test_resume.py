@@ -61,6 +61,20 @@ def test_a_classifier_with_dropout_goes_on_with_the_same_units_dropped(tmp_path)
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.parametrize("kind", ["AdamW8bit", "PagedAdamW8bit"])
+def test_an_optimizer_of_eight_bits_goes_on_with_the_same_bits(base, tmp_path, kind):
+    """On a CPU, where nothing is paged; from files that load as tensors and plain values alone."""
+    pytest.importorskip("bitsandbytes", minversion="0.50")  # among what `make install` installs
+    recipe = dreambooth(tmp_path, base, lora=True, max_steps=4)
+    eight = ["--model.optimizer", f"bitsandbytes.optim.{kind}", "--model.optimizer.lr", "1e-2"]
+    eight += ["--model.optimizer.min_8bit_size", "16"]
+    assert fit(recipe, tmp_path / "whole", *eight) == 0
+    until_finished(recipe, tmp_path / "stopped", *stop_at_each_batch(tmp_path), *eight)
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+    saved = str(checkpoint(tmp_path / "whole")["optimizer_states"][0]["state"])
+    assert "dtype=torch.uint8" in saved
+
+
 def test_a_full_disk_stops_the_run_with_a_message_and_room_made_it_goes_on(base, tmp_path, capsys):
     recipe = dreambooth(tmp_path, base, ema=True)
     assert fit(recipe, tmp_path / "whole") == 0

@@ -1,11 +1,15 @@
 """fit, validate, test and predict of both models on one, two and four processes."""
 
 import csv
+import io
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dermsynth.run_folder import last_checkpoint
@@ -126,7 +130,8 @@ def dreambooth(folder):
             "mix": {"class_path": "dermsynth.data.mixing.PriorPreservation"},
         },
     }
-    grid = {"class_path": "callbacks.sample_grid.SampleGrid", "init_args": {"prompts": ["sks nevus"], "columns": 3}}
+    shown = {"prompts": ["sks nevus", "sks melanoma"], "columns": 3, "every_n_steps": 3}
+    grid = {"class_path": "callbacks.sample_grid.SampleGrid", "init_args": shown}
     made = {"class_path": "dermsynth.data.generation.GenerationData", "init_args": {"count": 3}}
     for count in COUNTS:
         name = f"runs/dreambooth-{count}"
@@ -229,6 +234,37 @@ def test_the_test_sees_each_image_once(vit, folder, count):
     for row in found:
         for name in CLASSES:
             assert float(row[f"p_{name}"]) == pytest.approx(float(alone[row["image_id"]][f"p_{name}"]), abs=TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", COUNTS[1:])
+def test_the_test_measures_the_same(vit, count):
+    alone, shared = (scalars(vit[n].with_name(f"vit-test-{n}")) for n in (1, count))
+    measured = {tag for tag in alone if tag.startswith("test/")}
+    assert {"test/loss", "test/auroc", "test/accuracy"} <= measured
+    assert alone.keys() == shared.keys()
+    for tag in measured:
+        ((_, value),), ((_, other),) = alone[tag], shared[tag]
+        assert other == pytest.approx(value, rel=TOLERANCE, abs=TOLERANCE), tag
+
+
+def grids(run_folder):
+    """The sample grids of a run: step and pixels."""
+    events = EventAccumulator(str(run_folder)).Reload().Images("samples")
+    return {event.step: np.asarray(Image.open(io.BytesIO(event.encoded_image_string))).astype(int) for event in events}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", COUNTS[1:])
+def test_a_grid_that_ranks_draw_together_is_that_of_one(dreambooth, count):
+    """Six images: three each of two ranks; of four, two have two and two have one."""
+    alone, shared = grids(dreambooth[1]), grids(dreambooth[count])
+    assert alone.keys() == shared.keys() == {0, 3, 6}
+    for step, sheet in alone.items():
+        assert abs(shared[step] - sheet).max() <= 1, step
+        # No two of them are alike, so none can stand in another's place.
+        images = [sheet[y : y + 16, x : x + 16] for y in (0, 18) for x in (0, 18, 36)]
+        assert all(abs(a - b).max() > 3 for a, b in itertools.combinations(images, 2))
 
 
 @pytest.mark.slow

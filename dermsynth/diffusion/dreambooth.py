@@ -48,7 +48,8 @@ class DreamBooth(LightningModule):
         lora: train low-rank adapters of these dimensions instead of all weights.
         objective: what the loss is.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a quarter more time.
-        channels_last: keep the UNet's images and weights in the memory order that is fastest for convolutions on a GPU.
+        channels_last: keep the UNet's weights, which its images follow, in the memory order that is fastest for
+            convolutions on a GPU.
         compile: fuse the operations of the UNet's blocks (`torch.compile`): faster steps, after a first one that takes
             minutes. Wants a GPU, and a C++ compiler.
         sampling: how images are generated.

@@ -19,7 +19,6 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
-    PNDMScheduler,
     SchedulerMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -50,6 +49,7 @@ class Parts:
         vae_config: what can be known of the VAE without it.
         unet: predicts noise or velocity from noisy latents.
         scheduler: the training noise schedule; samplers take their configuration from it.
+        sampler: the kind of scheduler that the base comes with.
         provenance: of the base, if it is one of ours: `train_split_sha256` and more; else empty.
     """
 
@@ -60,6 +60,7 @@ class Parts:
     vae_config: Mapping[str, Any]
     unet: UNet2DConditionModel
     scheduler: DDPMScheduler
+    sampler: type[SchedulerMixin]
     provenance: dict[str, Any]
 
     @property
@@ -134,6 +135,7 @@ def load_parts(base: str) -> Parts:
         vae_config=part_config(base, "vae"),
         unet=read(name, "unet", UNet2DConditionModel.from_pretrained, torch_dtype=torch.float32, **safe, **which),
         scheduler=read(name, "scheduler", _training_scheduler, **which),
+        sampler=read(name, "scheduler", _shipped_sampler, **which),
         provenance=_read_provenance(folder) if folder else {},
     )
 
@@ -172,6 +174,7 @@ def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
             vae_config=vae.config,
             unet=UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs / "unet")),
             scheduler=_training_scheduler(str(configs), subfolder="scheduler"),
+            sampler=_shipped_sampler(str(configs), subfolder="scheduler"),
             provenance={},
         )
 
@@ -200,11 +203,11 @@ def save_pipeline(parts: Parts, out: Path, provenance: dict[str, Any]) -> None:
 
 
 def default_sampler(parts: Parts) -> SchedulerMixin:
-    """The scheduler of an exported pipeline; samplers of other kinds read their noise schedule from it."""
+    """The scheduler of an exported pipeline: the base's own kind, with the noise schedule that was trained on."""
     if parts.scheduler.config.rescale_betas_zero_snr:
-        # That of Lin et al. 2024; PNDM knows no schedule whose last step has no signal.
+        # That of Lin et al. 2024; many others, such as PNDM, know no schedule whose last step has no signal.
         return DDIMScheduler.from_config(parts.scheduler.config)
-    return PNDMScheduler.from_config(parts.scheduler.config, skip_prk_steps=True)  # what Stable Diffusion 1.x ships
+    return parts.sampler.from_config(parts.scheduler.config)
 
 
 def refuse_broken_latents(moments: Tensor, base: str) -> None:
@@ -295,6 +298,13 @@ def _part_file(base: str, part: str, name: str) -> Path:
 def _training_scheduler(base: str, **where: str) -> DDPMScheduler:
     # clip_sample belongs to samplers in pixel space; the shipped configurations leave it to a deprecated default.
     return DDPMScheduler.from_pretrained(base, clip_sample=False, **where)
+
+
+def _shipped_sampler(base: str, **where: str) -> type[SchedulerMixin]:
+    """The class that a base names; DDIM for one that does not exist or lacks a library."""
+    named = DDPMScheduler.load_config(base, **where).get("_class_name")
+    usable = [kind for kind in DDPMScheduler._get_compatibles() if issubclass(kind, SchedulerMixin)]
+    return next((kind for kind in usable if kind.__name__ == named), DDIMScheduler)
 
 
 def _read_provenance(folder: Path) -> dict[str, Any]:

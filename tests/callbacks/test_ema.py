@@ -1,6 +1,8 @@
+import copy
+
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from callbacks.ema import EMA
@@ -48,6 +50,31 @@ def test_the_average_is_that_of_the_formula_and_replaces_the_weights_at_the_end(
     average = trainer.callbacks[0]._average_model.module
     assert average.frozen.data_ptr() == model.frozen.data_ptr()
     assert average.weight.data_ptr() != model.weight.data_ptr()
+
+
+class Shares(Callback):
+    """Notes, before the model is moved to its device, whether its average has its weights."""
+
+    def setup(self, trainer, pl_module, stage):
+        average = trainer.callbacks[0]._average_model.module
+        self.found = (average.frozen is pl_module.frozen, average.weight is pl_module.weight)
+
+
+def test_frozen_weights_are_not_copied_not_even_on_the_way_to_the_device():
+    shares, model = Shares(), Drift()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[EMA(), shares],
+    )
+    trainer.fit(model, DataLoader(range(6), batch_size=1))
+    assert shares.found == (True, False)
+    # A copy that is made later is one.
+    assert copy.deepcopy(model).frozen is not model.frozen
 
 
 def test_weights_in_half_precision_are_refused():

@@ -19,6 +19,7 @@ from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
 from dermsynth.grids import MARGIN
 from tests.builders import make_set
+from tests.tools.drawn import download, go
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,6 +69,18 @@ def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
         assert np.abs(pixels.astype(int) - again).max() <= 1
         assert "not a patient" in Image.open(made.path(record)).text["Description"]
     assert Image.open(tmp_path / "made/grid.png").size == (MARGIN + 2 * 16 + 2, 2 * 16 + 2)
+
+
+def test_generated_images_are_png_as_the_prepared_ones_are(base, tmp_path):
+    """In what an image was compressed must not tell a model who made it."""
+    generate(base, tmp_path / "made")
+    go(download(tmp_path / "isic2020"), tmp_path / "real")
+    for folder in ("made", "real"):
+        files = sorted((tmp_path / folder / "images").iterdir())
+        assert len(files) == len(manifest.read(tmp_path / folder).records)
+        for file in files:
+            with Image.open(file) as image:
+                assert (image.format, file.suffix) == ("PNG", ".png")
 
 
 def test_real_images_of_the_same_class_lie_above_on_the_picture(base, tmp_path):

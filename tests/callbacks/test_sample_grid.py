@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,6 +13,7 @@ from callbacks.sample_grid import SampleGrid
 from dermsynth.data.modules import DreamBoothData
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.sampling import Sampling
+from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
 
 PROMPTS = ["a dermoscopic image of nevus", "a dermoscopic image of melanoma"]
@@ -30,7 +31,7 @@ def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(bas
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        callbacks=[EMA(decay=0.5), SampleGrid(PROMPTS, columns=3, seed=9)],
+        callbacks=[EMA(decay=0.5), SampleGrid(PROMPTS, every_n_steps=3, columns=3, seed=9)],
         num_sanity_val_steps=sanity,
     )
     trainer.fit(model, DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4))
@@ -59,7 +60,7 @@ def test_a_model_that_has_diverged_is_shown_in_black_and_the_run_goes_on(base, t
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        callbacks=[SampleGrid(PROMPTS, columns=1)],
+        callbacks=[SampleGrid(PROMPTS, every_n_steps=2, columns=1)],
     )
     data = DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4)
     with pytest.warns(UserWarning, match="2 of 2 sampled images are NaN"):
@@ -70,32 +71,72 @@ def test_a_model_that_has_diverged_is_shown_in_black_and_the_run_goes_on(base, t
     assert not pixels[:16, :16].any()
 
 
-def test_a_resumed_run_draws_at_the_validations_that_an_uninterrupted_one_does(base, tmp_path):
-    """Every second validation, each after two steps: at 0, 4 and 8, though stopped after the third."""
+def test_a_resumed_run_without_validation_draws_at_the_steps_that_an_uninterrupted_one_does(base, tmp_path):
+    """After every fourth step, each of two batches: at 0, 4 and 8, though stopped after the sixth."""
     real = make_set(tmp_path / "real")
 
-    def train(steps, ckpt_path=None):
-        model = DreamBooth(base, sampling=Sampling(1, 1.0))
+    def train(steps, *grids, ckpt_path=None):
+        model = DreamBooth(
+            base, train_text_encoder=True, sampling=Sampling(1, 1.0), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2)
+        )
         trainer = Trainer(
             accelerator="cpu",
             max_steps=steps,
-            val_check_interval=2,
-            check_val_every_n_epoch=None,
+            limit_val_batches=0,
+            accumulate_grad_batches=2,
             logger=TensorBoardLogger(tmp_path / "log", name="", version=""),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
-            callbacks=[SampleGrid(PROMPTS, columns=1, every_n_validations=2)],
+            callbacks=[EMA(decay=0.5), *grids, Keep(tmp_path / "c.ckpt", 6)],
         )
-        data = DreamBoothData(real=real, classes=CLASSES, size=16, batch_size=4)
+        data = DreamBoothData(real=real, classes=CLASSES, size=16, batch_size=2)
         trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
-        trainer.save_checkpoint(tmp_path / "c.ckpt")
         # Frozen parts are in evaluation mode all the time, what is trained is back in the other.
         assert model.unet.training
         assert not model.parts.vae.training
+        return model.state_dict()
 
-    train(6)
-    train(8, tmp_path / "c.ckpt")
+    grid = SampleGrid(PROMPTS, every_n_steps=4, columns=1)
+    train(6, grid)
+    drawn = train(8, grid, ckpt_path=tmp_path / "c.ckpt")
     events = EventAccumulator(str(tmp_path / "log")).Reload()
     assert [event.step for event in events.Images("samples")] == [0, 4, 8]
+    # The average that is drawn makes way for the weights again: they end as if nothing had been drawn.
+    assert all(torch.equal(weight, drawn[name]) for name, weight in train(8).items())
+
+
+class Keep(Callback):
+    """Saves a checkpoint after a step."""
+
+    def __init__(self, path, step):
+        self.path, self.step = path, step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+
+def test_a_drawing_that_fails_leaves_the_model_as_it_was(base, tmp_path):
+    model = DreamBooth(base)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        limit_val_batches=0,
+        logger=TensorBoardLogger(tmp_path, name="", version=""),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[SampleGrid([5], every_n_steps=1)],  # no prompt
+    )
+    data = DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4)
+    with pytest.raises(ValueError, match="text input must be of type"):
+        trainer.fit(model, data)
+    assert model.unet.training
+
+
+def test_steps_are_counted_from_one():
+    with pytest.raises(InputError, match=r"SampleGrid\.every_n_steps: 0 must be at least 1"):
+        SampleGrid(PROMPTS, every_n_steps=0)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from callbacks import throughput
-from callbacks.throughput import Throughput, dense_peak, flop_counter
+from callbacks.throughput import Throughput, dense_peak, flop_counter, stop_the_clock
 
 WIDTH, TOKENS = 16, 4
 LINEAR = 2 * TOKENS * WIDTH * WIDTH * 2  # forward, and the weights' gradient: the input needs none
@@ -55,13 +55,13 @@ def batches(count=8, size=4):
     return DataLoader(rows, batch_size=size)
 
 
-def fit(folder, module, steps=8, callbacks=(), **options):
+def fit(folder, module, steps=8, before=(), after=(), **options):
     callback = Throughput()
     trainer = L.Trainer(
         accelerator="cpu",
         max_steps=steps,
         logger=TensorBoardLogger(folder, name="", version=""),
-        callbacks=[callback, *callbacks],
+        callbacks=[*before, callback, *after],
         enable_progress_bar=False,
         enable_model_summary=False,
         **{"enable_checkpointing": False, "log_every_n_steps": 2, **options},
@@ -118,7 +118,7 @@ def test_the_writing_of_checkpoints_is_not_counted(tmp_path):
     fit(
         tmp_path,
         Toy(seconds=0.05),
-        callbacks=[checkpoint],
+        after=[checkpoint],
         plugins=[Slow()],
         enable_checkpointing=True,
         val_check_interval=5,
@@ -149,6 +149,29 @@ def test_memory_is_that_of_training_steps(tmp_path, monkeypatch):
 def test_work_is_counted_where_every_step_is_logged(tmp_path):
     assert fit(tmp_path, Toy(), log_every_n_steps=1).flops_per_image == LINEAR + ATTENTION
     assert list(logged(tmp_path, "tflops")) == [2, 3, 4, 5, 6, 7, 8]
+
+
+class Draws(L.Callback):
+    """Runs the model at the end of each batch, slowly."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        stop_the_clock(trainer, pl_module)
+        time.sleep(0.2)
+        pl_module.layer(torch.ones(100, WIDTH))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_drawn_meanwhile_is_neither_timed_nor_counted(tmp_path, first):
+    module = Toy(seconds=0.05)
+    if first:
+        callback = fit(tmp_path, module, before=[Draws()])
+    else:
+        module.configure_callbacks = lambda: [Draws()]  # which Lightning puts at the end
+        callback = fit(tmp_path, module)
+    assert callback.flops_per_image == LINEAR + ATTENTION
+    speed = logged(tmp_path, "images_per_second")
+    assert list(speed) == [4, 6, 8]
+    assert all(40 < value < 80 for value in speed.values()), speed
 
 
 def test_accumulated_batches_are_all_counted(tmp_path):

@@ -136,7 +136,7 @@ def test_latents_are_drawn_afresh_from_the_same_moments(base, sets, cache, tmp_p
 
 
 def test_samples_and_averaging_work_beside_it(base, sets, cache, tmp_path):
-    callbacks = [EMA(decay=0.5), SampleGrid(["melanoma"], columns=2)]
+    callbacks = [EMA(decay=0.5), SampleGrid(["melanoma"], every_n_steps=3, columns=2)]
     model, trainer = fit(
         base,
         sets,
@@ -163,7 +163,7 @@ def test_sampling_and_training_work_in_every_precision(base, sets, cache, tmp_pa
         tmp_path,
         steps=2,
         precision=precision,
-        callbacks=[SampleGrid(["melanoma"], columns=1)],
+        callbacks=[SampleGrid(["melanoma"], every_n_steps=1, columns=1)],
         logger=TensorBoardLogger(tmp_path, name="", version=""),
     )
     assert trainer.callback_metrics["train/loss"].isfinite()

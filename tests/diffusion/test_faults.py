@@ -13,8 +13,8 @@ Those of these that are not below, and where they are tested:
 - noise is added in half precision, in 192 levels of 1,000: test_objective.py,
   `test_half_precision_latents_keep_a_thousand_noise_levels`; test_dreambooth.py,
   `test_half_precision_weights_train_with_float32_noise_levels`
-- class images are JPEG, the instances are not: tests/data/test_images.py,
-  `test_a_written_png_reads_back_the_same_and_is_recognised` (the one encoder of both)
+- class images are JPEG, the instances are not: tests/callbacks/test_image_set_writer.py,
+  `test_generated_images_are_png_as_the_prepared_ones_are`
 - every step waits for the device: test_speed.py,
   `test_all_of_a_step_is_on_the_gpu_and_waits_for_none_of_it`
 - LoRA files that A1111 and ComfyUI cannot read: test_lora.py, `test_kohyas_…`
@@ -37,12 +37,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import CLIPTextModel
 
 from callbacks.sample_grid import SampleGrid
+from dermsynth.data import manifest
+from dermsynth.data.modules import DreamBoothData
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
 from dermsynth.schedules import WarmupCosine
 from tests.diffusion.test_dreambooth import data_of, trainer_of
+from tests.tools.drawn import contents, download, go
 
 
 def optimizer(parameters):
@@ -97,6 +100,56 @@ def test_what_is_said_to_be_tested_elsewhere_is():
         assert f"def {name.removesuffix('…')}{'' if name.endswith('…') else '('}" in sources, name
 
 
+class Listing:
+    """What `os.scandir` gives, in an order of our own."""
+
+    def __init__(self, entries):
+        self._entries = iter(entries)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self._entries)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        pass
+
+
+def test_the_order_in_which_folders_are_listed_changes_nothing(tmp_path, monkeypatch):
+    drawn = download(tmp_path / "drawn")
+    for number, file in enumerate(sorted((drawn / "train").iterdir())):
+        folder = tmp_path / "classes" / ("benign", "malignant")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder)
+    made, scandir, listdir = [], os.scandir, os.listdir
+    for backwards in (False, True):
+
+        def scanned(place=".", backwards=backwards):
+            return Listing(sorted(scandir(place), key=lambda entry: entry.name, reverse=backwards))
+
+        def listed(place=".", backwards=backwards):
+            return sorted(listdir(place), reverse=backwards)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", scanned)
+            patch.setattr(os, "listdir", listed)
+            go(tmp_path / "classes", tmp_path / str(backwards) / "set")
+            options = {"classes": ["benign", "malignant"], "size": 16, "batch_size": 2}
+            data = DreamBoothData(real=tmp_path / str(backwards) / "set", **options)
+            data.setup("fit")
+            made.append([batch["image_id"] for batch in data.train_dataloader()])
+    assert contents(tmp_path / "False") == contents(tmp_path / "True")
+    assert made[0] == made[1]
+    assert made[0]
+
+
 def test_stray_files_change_nothing(sets, tmp_path):
     batches = []
     for stray in (False, True):
@@ -132,7 +185,7 @@ def test_samples_and_validations_load_each_part_once(base, sets, tmp_path, monke
 
         monkeypatch.setattr(kind, "from_pretrained", counting)
     model = DreamBooth(base, optimizer=optimizer, sampling=Sampling(1, 1.0))
-    grid = SampleGrid(["a dermoscopic image of nevus"], columns=1)
+    grid = SampleGrid(["a dermoscopic image of nevus"], every_n_steps=1, columns=1)
     trainer = trainer_of(tmp_path, 2, [grid], limit_val_batches=1, val_check_interval=1)
     trainer.logger = TensorBoardLogger(tmp_path, name="", version="")
     trainer.fit(model, data_of(sets))
@@ -144,26 +197,36 @@ TWO_RANKS = """
 import sys
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from pathlib import Path
 from dermsynth.diffusion.dreambooth import DreamBooth
 from tests.diffusion.test_dreambooth import data_of
 folder, base, *sets = sys.argv[1:]
 
 class Keep(Callback):
+    held_out = []
+
+    def on_validation_batch_end(self, trainer, model, outputs, batch, number):
+        self.held_out += batch["image_id"]
+
+    def on_validation_end(self, trainer, model):
+        torch.save(self.held_out, Path(folder) / f"held-out-{trainer.global_rank}.pt")
+
     def on_train_batch_end(self, trainer, model, outputs, batch, number):
         torch.save({"ids": batch["image_id"], "loss": outputs["loss"].detach(),
                     "logged": trainer.callback_metrics["train/loss"], "weights": model.unet.state_dict()},
                    Path(folder) / f"{trainer.global_rank}.pt")
 
-trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", max_steps=1, callbacks=[Keep()], logger=False,
-                  enable_checkpointing=False, enable_progress_bar=False, limit_val_batches=0,
-                  use_distributed_sampler=False, default_root_dir=folder)
+trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", max_steps=1, callbacks=[Keep()],
+                  logger=CSVLogger(folder), log_every_n_steps=1,
+                  enable_checkpointing=False, enable_progress_bar=False, val_check_interval=1,
+                  num_sanity_val_steps=0, use_distributed_sampler=False, default_root_dir=folder)
 trainer.fit(DreamBooth(base), datamodule=data_of([Path(s) for s in sets]))
 """
 
 
 @pytest.mark.slow
-def test_the_logged_loss_is_that_of_all_ranks(base, sets, tmp_path):
+def test_the_logged_loss_is_that_of_all_ranks_and_none_waits_while_others_validate(base, sets, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", TWO_RANKS, str(tmp_path), base, *map(str, sets)]
     subprocess.run(command, env=environment, check=True, timeout=300, cwd=Path(__file__).parents[2])
@@ -172,3 +235,8 @@ def test_the_logged_loss_is_that_of_all_ranks(base, sets, tmp_path):
     assert one["loss"] != other["loss"]
     assert one["logged"] == other["logged"] == pytest.approx(float(one["loss"] + other["loss"]) / 2)
     assert all(torch.equal(value, other["weights"][name]) for name, value in one["weights"].items())
+    # Each validates a share of the same size.
+    shares = [torch.load(tmp_path / f"held-out-{rank}.pt", weights_only=True) for rank in range(2)]
+    expected = [record.image_id for record in manifest.read(sets[0]).records if record.split == "val"]
+    assert sorted(shares[0] + shares[1]) == sorted(expected)
+    assert len(shares[0]) == len(shares[1]) == len(expected) / 2

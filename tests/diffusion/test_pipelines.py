@@ -1,11 +1,13 @@
 """Whole pipelines of several kinds, trained, exported and opened by diffusers: the image is our own, bit for bit."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
@@ -40,15 +42,37 @@ def optimizer(parameters):
 
 @pytest.mark.parametrize("lora", [None, LoRA(rank=2, alpha=2)], ids=["full", "lora"])
 def test_of_stable_diffusion_2_the_name_is_enough(sd2, sets, tmp_path, lora):
-    model = DreamBooth(sd2, True, lora=lora, optimizer=optimizer, sampling=Sampling(3, 2.0, "pndm"))
+    model = DreamBooth(sd2, True, lora=lora, optimizer=optimizer, sampling=Sampling(3, 2.0, "ddim"))
     assert model.parts.scheduler.config.prediction_type == "v_prediction"
     trainer_of(tmp_path, 4, limit_val_batches=0).fit(model, data_of(sets))
     model.eval()
     before = sample(load_parts(sd2), ["melanoma"], [5], model.sampling)
     model.export(tmp_path / "out", "diffusers")
+    assert sampler_of(tmp_path / "out").items() >= {**sampler_of(sd2), "_class_name": "DDIMScheduler"}.items()
     image = model.sample(["melanoma"], [5])
     assert not np.array_equal(image, before)
     assert np.array_equal(theirs(tmp_path / "out"), image)
+
+
+def sampler_of(folder):
+    """What a pipeline says of its scheduler."""
+    content = json.loads((Path(folder) / "scheduler/scheduler_config.json").read_text())
+    return {key: value for key, value in content.items() if isinstance(value, str | int | float)}
+
+
+@pytest.mark.parametrize(
+    ("shipped", "exported"),
+    [(name, name) for name in ("PNDMScheduler", "EulerDiscreteScheduler")] + [("Own", "DDIMScheduler")],
+)
+def test_a_base_keeps_the_kind_of_sampler_that_it_came_with(base, tmp_path, shipped, exported):
+    folder = shutil.copytree(base, tmp_path / "base")
+    file = folder / "scheduler/scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "_class_name": shipped}))
+    parts = load_parts(str(folder))
+    assert type(parts.scheduler) is DDPMScheduler  # for training
+    save_pipeline(parts, tmp_path / "out", {})
+    assert sampler_of(tmp_path / "out")["_class_name"] == exported
+    assert theirs(tmp_path / "out").std() > 0
 
 
 def theirs(folder):

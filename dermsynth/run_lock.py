@@ -1,0 +1,70 @@
+"""One training at a time in a run's folder."""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from dermsynth.errors import InputError
+from dermsynth.files import make_folder
+
+# Not the `.lock` of slurm/common.sh, which holds it around all stages: on NFS the two would be one lock.
+LOCK = ".training"
+# Seconds for a process that was told to end, or killed, to be gone: it may have much memory to give back.
+PATIENCE = 30.0
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keep other processes from training in a run's folder, on this machine or another that sees it.
+
+    The system holds the lock for this process alone, and lets go of it when that ends, however it does. The file stays;
+    it only says whose the lock is, or was. Where the file system has no locks, nothing is kept from anybody.
+
+    Args:
+        run: the folder, which is made.
+
+    Raises:
+        InputError: another process trains there, or nothing can be written there.
+    """
+    make_folder(run)
+    path = run / LOCK
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    with file:
+        _wait_for(file, run)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def _wait_for(file: TextIO, run: Path) -> None:
+    until, said = time.monotonic() + PATIENCE, False
+    while _is_held_by_another(file):
+        file.seek(0)
+        other = file.read().strip() or "another process"
+        if time.monotonic() >= until:
+            raise InputError(f"--run {run}: {other} trains there. Let it end, or give another --run.")
+        if not said:
+            said = True
+            print(f"{run}: {other} trains there; waiting {PATIENCE:.0f} s for it to end", flush=True)
+        time.sleep(0.1)
+
+
+def _is_held_by_another(file: TextIO) -> bool:
+    """Take the lock, unless somebody has it."""
+    try:
+        # Not `flock`: forked loader processes would share it, and keep it if they outlive this one.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # this file system has none
+        return False
+    return False
