@@ -21,13 +21,14 @@ import numpy as np
 
 from dermsynth.data import mixing
 from dermsynth.data.dealing import Indices
+from dermsynth.data.policy import Policy
 
 # Images of each class in ISIC 2019.
 SKEW = np.array([12875, 4522, 3323, 2624, 867, 628, 253, 239, 10])
 EPOCH = 3  # one that begins and ends within passes
 
 
-def policies(count: int) -> dict[str, tuple[mixing.Policy, int, int]]:
+def policies(count: int) -> dict[str, tuple[Policy, int, int]]:
     """Each policy, with how many real and how many generated records it gets; `count` together."""
     half = count // 2
     each = half // len(SKEW)

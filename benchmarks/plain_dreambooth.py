@@ -1,7 +1,8 @@
 """DreamBooth as the usual script writes it: PIL loading, autoencoder and text encoder in the step, eager, one process.
 
 It is what `benchmarks.dreambooth` compares with: the settings of diffusers' `train_dreambooth.py`, which are half
-precision by autocast on a GPU, `torch.optim.AdamW`, no loader processes, and the loss shown at every step.
+precision by autocast on a GPU, `torch.optim.AdamW`, no loader processes, and the loss shown at every step; with LoRA
+those of `train_dreambooth_lora.py`, which keeps the frozen UNet in half precision.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -89,8 +91,10 @@ def train(config: dict[str, Any], batch_size: int, stopwatch: Stopwatch) -> None
     if model["gradient_checkpointing"]:
         unet.enable_gradient_checkpointing()
     if lora := model["lora"]:
-        unet.requires_grad_(False)
+        # Adapters in float32 on a frozen UNet in half precision.
+        unet.to(dtype=half).requires_grad_(False)
         unet.add_adapter(LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], target_modules=list(lora["targets"])))
+        cast_training_params(unet, torch.float32)
     trained = [p for part in (unet, text_encoder) for p in part.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=5e-6, weight_decay=1e-2)
     scaler = torch.amp.GradScaler(device.type, enabled=on_gpu)

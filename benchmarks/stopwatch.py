@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from benchmarks.measure import busy
-from callbacks.throughput import Throughput, peak_memory_gb
+from callbacks.throughput import Throughput, forget_peak_memory, peak_memory_gb
 
 
 class Stopwatch(Callback):
@@ -44,6 +44,7 @@ class Stopwatch(Callback):
             if self._count == 1:
                 self._first = time.time() - self.started
             if self._count == self.warmup:
+                forget_peak_memory(device)  # of loading, and of filling a cache
                 self._wall, self._cpu = time.perf_counter(), busy()
         if self._count < self.warmup + self.steps:
             return False

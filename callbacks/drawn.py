@@ -82,4 +82,4 @@ class Drawn(Callback):
 
 
 def _classes(trainer: L.Trainer) -> list[str]:
-    return trainer.datamodule.classes  # type: ignore[attr-defined]  # of every module in dermsynth.data.modules
+    return trainer.datamodule.classes  # type: ignore[attr-defined]  # of every data module of dermsynth

@@ -58,7 +58,7 @@ class SampleGrid(Callback):
             return
         wanted = [(prompt, self.seed + column) for prompt in self.prompts for column in range(self.columns)]
         mine = wanted[trainer.global_rank :: trainer.world_size]
-        with _evaluating(module), trainer.precision_plugin.forward_context():
+        with _evaluating(module), module.whole(), trainer.precision_plugin.forward_context():
             parts = [mine[start : start + _AT_ONCE] for start in range(0, len(mine), _AT_ONCE)]
             # An error on one rank would let the others wait; what has diverged is to be seen.
             images = [

@@ -82,11 +82,12 @@ class Throughput(Callback):
     """Logs, at every `log_every_n_steps`, the speed since the last time.
 
     `throughput/images_per_second` of all devices; of each `throughput/tflops`, `throughput/mfu`, the share of its dense
-    16-bit peak where that is known, and `throughput/peak_memory_gb`. Validation is not counted. The first interval, in
-    which things are compiled and warmed up, is not logged.
+    16-bit peak where that is known, and `throughput/peak_memory_gb`. Validation and the writing of checkpoints are left
+    out, of time and of a GPU's memory. The first interval, in which things are compiled and warmed up, is not logged.
 
     The work of an image is what the second batch took: forward and backward, and the frozen parts. What gradient
-    checkpointing computes a second time does not count. For that batch alone compiled code is left aside.
+    checkpointing computes a second time does not count. For that batch alone compiled code is left aside, which takes
+    more memory.
     """
 
     def __init__(self) -> None:
@@ -94,19 +95,22 @@ class Throughput(Callback):
         self.flops_per_image: float | None = None
         self._counting = ExitStack()
         self._counter: FlopCounterMode | None = None
-        self._images, self._seconds = 0, 0.0
-        self._since: float | None = None  # None while nothing is timed
+        self._images, self._seconds, self._peak_gb = 0, 0.0, 0.0
+        self._warm = self._timing = False  # after the first batch, and after the first interval
+        self._since: float | None = None  # None while the clock is stopped
         self._logged_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
+        self._warm = self._timing = False
         self._since, self._logged_step = None, trainer.global_step
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any], batch_idx: int
     ) -> None:
-        """Count the work of the second batch; in the first, models may still be loaded."""
-        if self.flops_per_image is None and self._images:
+        """Let the clock go on; count the work of the second batch, as in the first models may still be loaded."""
+        self._go_on(pl_module)
+        if self.flops_per_image is None and self._warm:
             # A function that is compiled while operations are counted would never be compiled afterwards.
             self._counting.enter_context(torch.compiler.set_stance("force_eager"))
             self._counter = self._counting.enter_context(flop_counter())
@@ -119,40 +123,44 @@ class Throughput(Callback):
         if self._counter is not None:
             self._counting.close()
             self.flops_per_image, self._counter = self._counter.get_total_flops() / images, None
+        self._warm = True
         self._images += images
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not every or step % every or step == self._logged_step:
             return
         self._logged_step = step
         # Only here does the host wait for the device.
-        timed = self._since is not None
         self._pause(pl_module)
-        if timed:
+        if self._timing:
             metrics = self._metrics(trainer, pl_module)
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=step)
-        self._images, self._seconds = 0, 0.0
-        self._since = time.perf_counter()
+        self._images, self._seconds, self._peak_gb, self._timing = 0, 0.0, 0.0, True
+        self._go_on(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        if self._since is not None:
-            self._pause(pl_module)
+        """Stop the clock until the next batch."""
+        self._pause(pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let it go on."""
-        if self._seconds:
-            self._since = time.perf_counter()
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Stop the clock until the next batch."""
+        self._pause(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing switched on behind."""
         self._counting.close()
+
+    def _go_on(self, pl_module: LightningModule) -> None:
+        if self._timing and self._since is None:
+            forget_peak_memory(pl_module.device)
+            self._since = time.perf_counter()
 
     def _pause(self, pl_module: LightningModule) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         if self._since is not None:
             self._seconds += time.perf_counter() - self._since
+            self._peak_gb = max(self._peak_gb, peak_memory_gb(pl_module.device))
         self._since = None
 
     def _metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
@@ -161,7 +169,7 @@ class Throughput(Callback):
         metrics = {
             "throughput/images_per_second": speed * trainer.world_size,
             "throughput/tflops": tflops,
-            "throughput/peak_memory_gb": peak_memory_gb(pl_module.device),
+            "throughput/peak_memory_gb": self._peak_gb,
         }
         on_gpu = pl_module.device.type == "cuda"
         peak = dense_peak(torch.cuda.get_device_name(pl_module.device)) if on_gpu else None
@@ -171,8 +179,14 @@ class Throughput(Callback):
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most memory that was held so far: tensors on a GPU, else all of this process."""
+    """The most memory that was held: by tensors on a GPU since the last was forgotten, else ever by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_gb` of a GPU begin anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

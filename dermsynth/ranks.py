@@ -52,6 +52,16 @@ def told_by_first(find: Callable[[], _T], trainer: Any) -> _T:
     return trainer.strategy.broadcast(found[0] if found else None, 0) if trainer else found[0]
 
 
+def mean_if_logged(value: Tensor, trainer: Any) -> Tensor:
+    """The mean of a number of a training step over all processes if Lightning logs the step, else the number itself.
+
+    So the processes wait for one another's numbers in those steps alone. A step that is logged only because training
+    stops there has the first process's own.
+    """
+    every = trainer.log_every_n_steps if trainer else 0
+    return mean_over_ranks(value) if every and (trainer.global_step + 1) % every == 0 else value
+
+
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean of a number over all processes, queued on the device; the number itself where there is one process.
 

@@ -15,6 +15,7 @@ die() {
   exit 2
 }
 
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || die "bash $BASH_VERSION is too old; 4.4 or newer is needed."
 [ -n "${SLURM_JOB_ID:-}" ] || die "no Slurm job. Submit it: sbatch slurm/….sbatch …"
 for name in SLURM_JOB_NAME SLURM_JOB_NUM_NODES; do
   [ -n "${!name:-}" ] || die "$name is not set, which Slurm does in a job. Does your ~/.bashrc or a module unset it?"
@@ -65,7 +66,8 @@ read_arguments() {
 dermsynth() {
   local status=0
   if [ -z "${lock:-}" ]; then lock_run; fi
-  srun --kill-on-bad-exit=1 --nodes="$nodes" --ntasks="$tasks" --ntasks-per-node="$per_node" \
+  # --export=ALL: after sbatch --export=NONE, which is the default of some clusters, srun would drop the environment.
+  srun --kill-on-bad-exit=1 --export=ALL --nodes="$nodes" --ntasks="$tasks" --ntasks-per-node="$per_node" \
     ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} \
     python -m dermsynth "$@" --trainer.num_nodes "$nodes" --trainer.devices "$per_node" || status=$?
   # Killed by SIGUSR1 or SIGTERM. A training that is at its steps saves its place and does this itself.
@@ -77,22 +79,27 @@ dermsynth() {
 # the shared disk has no locks, flock says so and the job goes on without.
 lock_run() {
   mkdir -p "$run"
-  exec {lock}>> "$run/.lock"
+  exec {lock}>> "$run/.job"
   flock --timeout 120 "$lock" || (($? != 1)) || die "another job is at work in $run; see squeue --me."
 }
 
-# requeue STATUS: give this job, or this task of its array, back to the queue, unless Slurm itself ends it, as after
-# scancel. After twenty starts that came to nothing it is left to a person.
+# requeue STATUS: give this job, or this task of its array, back to the queue, or say why it is not. After twenty starts
+# that came to nothing it is left to a person.
 requeue() {
-  local job=$SLURM_JOB_ID
+  local job=$SLURM_JOB_ID facts why
   [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-  [ "$(squeue --noheader --format=%T --jobs="$job")" = RUNNING ] || return 0
-  # Where one process fails, srun ends the others by SIGTERM too; then no job was preempted.
-  (($1 == 128 + 10)) || scontrol show job "$job" | grep -q ' PreemptTime=[0-9]' || return 0
-  if ((${SLURM_RESTART_COUNT:-0} >= 20)) && [ -z "$(find "$run/checkpoints/last.ckpt" -mtime -1 2> /dev/null)" ]; then
-    echo "$run: stopped by a signal, after $SLURM_RESTART_COUNT restarts and no checkpoint in a day. Is --time too short?"
+  if ! facts=$(scontrol show job "$job" || { sleep 1 && scontrol show job "$job"; }); then
+    why="Slurm does not answer, so job $job is not put back into the queue; submit it again."
+  elif [[ $facts != *" JobState=RUNNING "* ]]; then  # though Slurm would take it back
+    why="Slurm itself ends job $job, as after scancel or when its time is up, so it is not put back into the queue."
+  elif (($1 != 128 + 10)) && [[ $facts != *" PreemptTime="[0-9]* ]]; then  # of one that fails, srun ends the others so
+    why="Job $job was not preempted: another of its processes failed. It is not put back into the queue."
+  elif ((${SLURM_RESTART_COUNT:-0} >= 20)) && [ -z "$(find "$run/checkpoints/last.ckpt" -mtime -1 2> /dev/null)" ]; then
+    why="It is left to you after $SLURM_RESTART_COUNT restarts and no checkpoint in a day. Is --time too short?"
   else
     echo "$run: stopped by a signal before it could save its place. Job $job goes back into the queue."  # which ends it
-    scontrol requeue "$job" || echo "$run: Slurm refuses to put job $job back into the queue; submit it again."
+    ! scontrol requeue "$job" || return 0
+    why="Slurm refuses to put job $job back into the queue; submit it again."
   fi
+  echo "error: $run: stopped by a signal. $why" >&2
 }

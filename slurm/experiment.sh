@@ -14,6 +14,7 @@ die() {
   exit 2
 }
 
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || die "bash $BASH_VERSION is too old; 4.4 or newer is needed."
 dry_run=false
 if [ "${1:-}" = --dry-run ]; then
   dry_run=true
@@ -54,10 +55,14 @@ for name in "${!settings[@]}"; do
 done
 if ! $dry_run; then
   type sbatch squeue > /dev/null 2>&1 || die "no sbatch on this machine; it belongs to no Slurm cluster."
-  mkdir -p "$out/logs"
-  if [ -e "$out/jobs" ] && squeue --noheader --me --format=%F | grep -qxFf <(cut -f 1 "$out/jobs"); then
+  mkdir -p "$out/logs/earlier"
+  # Not piped to grep: one that leaves at the first match makes squeue fail, and the pipe with it.
+  queue=$(squeue --noheader --me --format=%F) || die "squeue fails, so jobs of $out may be in the queue. Try again later."
+  if [ -e "$out/jobs" ] && grep -qxFf <(cut -f 1 "$out/jobs") <<< "$queue"; then
     die "$out: jobs of it are in the queue; see squeue --me."
   fi
+  # So that logs/*.out are of this attempt.
+  find "$out/logs" -maxdepth 1 -name '*.out' -exec mv -t "$out/logs/earlier" {} +
   # Before the first job, which may make its set at once.
   for name in "${!settings[@]}"; do printf '%s\n' "${settings[$name]}" > "$out/$name.settings"; done
   : > "$out/jobs"
@@ -114,6 +119,6 @@ stage compare %x-%j.out slurm/compare.sbatch "${runs[@]}" "${compare[@]}" --out 
 if ! $dry_run; then
   echo
   echo "the queue:    squeue --me"
-  echo "what failed:  grep -i error ${out@Q}/logs/*"
+  echo "what failed:  grep -iE 'error|put back' ${out@Q}/logs/*.out"
   echo "the result:   $out/comparison/comparison.txt"
 fi

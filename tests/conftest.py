@@ -1,15 +1,29 @@
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.builders import make_pipeline
 
+TESTS = Path(__file__).parent
+
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
     """A tiny pipeline with random weights; read only."""
     return str(make_pipeline(tmp_path_factory.mktemp("models") / "base"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder but for `line.yaml`, from which `toy` can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(TESTS)
+    monkeypatch.setattr(sys, "argv", ["dermsynth"])
+    shutil.copy(TESTS / "line.yaml", tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def at_once(work, devices=RANKS):
 
     class Rank:
         world_size, num_devices, strategy = RANKS, devices, Strategy()
+        max_steps, max_epochs, accumulate_grad_batches = -1, None, 1
 
         def __init__(self, rank):
             self.global_rank, self.local_rank = rank, rank % devices

@@ -103,14 +103,19 @@ def test_quickstart_overlays_parse_on_their_recipes(overlay):
             assert "callbacks.preemption.Preemption" in [callback.class_path for callback in config.trainer.callbacks]
 
 
-def test_the_fast_overlay_is_of_both_dreambooth_recipes():
-    overlay = ROOT / "overlays/dreambooth_80gb.yaml"
-    recipes = [file for file in RECIPES if fits(overlay, file)]
-    assert [file.stem for file in recipes] == ["dreambooth_sd15", "dreambooth_sd15_lora"]
+def test_the_fast_overlay_and_the_latent_cache_are_of_both_dreambooth_recipes():
+    fast, cache = ROOT / "overlays/dreambooth_80gb.yaml", ROOT / "overlays/latent_cache.yaml"
+    for overlay in (fast, cache):
+        recipes = [file for file in RECIPES if fits(overlay, file)]
+        assert [file.stem for file in recipes] == ["dreambooth_sd15", "dreambooth_sd15_lora"]
     for recipe in recipes:
-        model = parse("fit", recipe, overlay).model.init_args
+        config = parse("fit", recipe, fast)
+        model, data = config.model.init_args, config.data.init_args
         assert (model.channels_last, model.compile, model.gradient_checkpointing) == (True, True, False)
         assert model.optimizer.init_args.fused
+        assert data.latent_cache is None  # 2,000 steps show fewer images than there would be views to encode
+        both = parse("fit", recipe, fast, cache).data.init_args
+        assert (both.batch_size, str(both.latent_cache)) == (12, "cache/latents")
 
 
 def test_eight_bit_optimizers_are_a_class_path_away():
@@ -140,3 +145,4 @@ def test_gradients_between_gpus_are_bf16():
     assert made._ddp_comm_hook is bf16_compress_hook
     assert made._ddp_kwargs["static_graph"]
     assert made._ddp_kwargs["gradient_as_bucket_view"]
+    assert made._ddp_kwargs["broadcast_buffers"] is False

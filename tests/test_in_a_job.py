@@ -1,27 +1,15 @@
 """What training.py does otherwise in a Slurm job, told by its variables."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from dermsynth.cli import main
-from tests.test_training import RECIPE
 
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "fit", "SLURM_NTASKS": "1", "SLURM_NODELIST": "localhost"}
 JOB |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 WARNING = "warning: trainer.callbacks has no callbacks.preemption.Preemption"
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with `line.yaml`, from which `toy` can be imported."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    monkeypatch.setattr(sys, "argv", ["dermsynth"])
-    Path("line.yaml").write_text(RECIPE)
-    return tmp_path
 
 
 @pytest.fixture
@@ -54,7 +42,7 @@ def test_a_training_that_slurm_could_kill_unprepared_warns_of_it(here, job, caps
     assert capsys.readouterr().out.count(WARNING) == 1
     assert main(["validate", "--config", "line.yaml", "--run", "r", "--ckpt_path", "r/checkpoints/last.ckpt"]) == 0
     assert main(["fit", "--config", "line.yaml", "--run", "other", "--trainer.fast_dev_run", "true"]) == 0
-    recipe = yaml.safe_load(RECIPE)
+    recipe = yaml.safe_load(Path("line.yaml").read_text())
     recipe["trainer"]["callbacks"] += [{"class_path": "callbacks.preemption.Preemption"}]
     Path("prepared.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     assert main(["fit", "--config", "prepared.yaml", "--run", "prepared"]) == 0

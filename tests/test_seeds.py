@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from dermsynth.batch_seed import BatchSeed
-from dermsynth.data.modules import image_seed
+from dermsynth.data.generation import image_seed
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.seeds import Purpose, entropy, stream_seed
 

@@ -127,7 +127,7 @@ def dreambooth(folder):
         },
     }
     grid = {"class_path": "callbacks.sample_grid.SampleGrid", "init_args": {"prompts": ["sks nevus"], "columns": 3}}
-    made = {"class_path": "dermsynth.data.modules.GenerationData", "init_args": {"count": 3}}
+    made = {"class_path": "dermsynth.data.generation.GenerationData", "init_args": {"count": 3}}
     for count in COUNTS:
         name = f"runs/dreambooth-{count}"
         run(folder, count, "fit", recipe(count, DREAMBOOTH, data, [BEST, grid]), "--run", name)
@@ -189,6 +189,29 @@ def test_the_overlay_for_several_gpus_trains_alike(folder, model, request):
     after = torch.load(last_checkpoint(folder / name), weights_only=True)["state_dict"]
     for key, weight in before.items():
         torch.testing.assert_close(after[key], weight, atol=TOLERANCE, rtol=TOLERANCE, msg=key)
+
+
+@pytest.mark.slow
+def test_the_overlay_rounds_gradients_alike_on_all_ranks(folder, dreambooth):
+    """Lightning leaves the overlay's hook out on CPUs; a callback puts it in its place."""
+    flags = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.max_steps", "3"]
+    found = {}
+    for rounded in ("false", "true"):
+        name = f"runs/rounded-{rounded}"
+        hook = ["--trainer.callbacks", "tests.gradients.Gradients", "--trainer.callbacks.rounded", rounded]
+        words = ["fit", "--config", "dreambooth-2-fit.json", "--config", str(OVERLAY), *flags, *hook, "--run", name]
+        ranks = Ranks(words, 2, folder, f"rounded-{rounded}")
+        assert ranks.statuses(180) == [0, 0], ranks.log(0)
+        found[rounded] = [torch.load(folder / name / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    exact, rounded = found["false"][0]["gradients"], found["true"][0]["gradients"]
+    assert exact.keys() == rounded.keys()
+    for name, gradient in exact.items():
+        # bfloat16 rounds by up to 2⁻⁹: each rank's gradient, and their mean, which is smaller where they cancel out.
+        torch.testing.assert_close(rounded[name], gradient, rtol=0, atol=2**-7 * float(gradient.abs().max()), msg=name)
+        assert torch.equal(rounded[name], rounded[name].bfloat16().float()), name
+    assert any(not torch.equal(rounded[name], gradient) for name, gradient in exact.items())
+    for name, weight in found["true"][0]["weights"].items():
+        assert torch.equal(found["true"][1]["weights"][name], weight), name
 
 
 def rows(file: Path) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config
 from dermsynth.classification import vit
 from dermsynth.classification.metrics import metrics
 from dermsynth.errors import InputError
-from dermsynth.ranks import mean_over_ranks
+from dermsynth.ranks import mean_if_logged, mean_over_ranks
 
 KIND = "classifier"
 PREPROCESSOR = "preprocessor_config.json"
@@ -141,7 +141,7 @@ class Classifier(L.LightningModule):
         _, losses, weights = self._shared_step(batch)
         # The mean, as gradients are averaged: so a batch trains the same however many ranks share it.
         loss = losses.sum() / mean_over_ranks(weights.sum())
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(weights))
+        self.log("train/loss", mean_if_logged(loss.detach(), self._trainer), batch_size=len(weights))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:

@@ -5,6 +5,7 @@ no caption says that something is not known, and the captions of a set can be li
 """
 
 import itertools
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -138,22 +139,26 @@ def prompts_of(
         key: what is named in a message.
 
     Raises:
-        InputError: a template has another field, or is that of a class that is not there.
+        InputError: a template has something else to fill in, or is that of a class that is not there.
     """
     own = {} if isinstance(template, str) else template
     if strangers := set(own) - set(classes):
         raise InputError(f"data.{key}: {', '.join(sorted(strangers))} not among data.classes ({', '.join(classes)}).")
     common = template if isinstance(template, str) else default
-    return {name: fill_prompt(own.get(name, common), name, token) for name in classes}
+    return {name: _filled(own.get(name, common), key, token=token, lesion=lesions.phrase(name)) for name in classes}
 
 
-def fill_prompt(template: str, class_name: str, token: str) -> str:
-    """The prompt of a class.
-
-    Raises:
-        InputError: the template has a field that is neither `{token}` nor `{lesion}`.
-    """
+def _filled(template: str, key: str, **values: str) -> str:
+    bare = [(name, "", None) for name in values]
     try:
-        return template.format(token=token, lesion=lesions.phrase(class_name))
-    except (KeyError, IndexError, ValueError) as error:
-        raise InputError(f"prompt {template!r}: only {{token}} and {{lesion}} can be filled in ({error}).") from error
+        # `str.format` alone would look for an attribute in `{token.x}` and for a letter in `{token[0]}`.
+        parts = list(string.Formatter().parse(template))
+        understood = all(name is None or (name, *how) in bare for _, name, *how in parts)
+    except ValueError:  # a brace without its other half
+        understood = False
+    if not understood:
+        raise InputError(
+            f"data.{key}: in {template!r} only {{token}} and {{lesion}}, spelt just so, can be filled in. Double "
+            "the braces that belong to the prompt itself."
+        )
+    return template.format(**values)

@@ -1,6 +1,6 @@
 """From how many images of each kind an epoch shows, to the order in which it shows which.
 
-A *cell* is the real, or the generated, images of one class. A policy (mixing.py) says how many of each cell an epoch
+A *cell* is the real, or the generated, images of one class. A policy (policy.py) says how many of each cell an epoch
 shows on average; here that becomes whole numbers, those become records, and the records an order. Whatever is random
 depends on (seed, epoch) alone.
 """

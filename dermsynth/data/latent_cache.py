@@ -5,11 +5,13 @@ training step draws a latent from them afresh. They are known by the image's con
 embeddings by the prompt, text encoder and tokenizer; runs share what they have in common.
 """
 
+import math
 import secrets
 import shutil
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +36,8 @@ ALL_VIEWS, UPRIGHT = tuple(range(VIEWS)), (0,)
 _IN_A_FILE = 256
 # Images that are encoded at once, whatever the size of training batches: all eight views of one.
 _AT_ONCE = 8
+# Seconds. What another machine wrote, NFS may not list for a minute.
+_SEEN_WITHIN, _LOOK_AGAIN = 90, 1
 
 
 class Encoders(Protocol):
@@ -73,13 +77,20 @@ class LatentCache:
         text = encoders.text_sha256
         self._embeddings = Shelf(folder, "prompts", {"text_encoder": text}) if text else None
 
-    def fill(self, images: Sequence[tuple[Path, Record, Sequence[int]]], prompts: Sequence[str], trainer: Any) -> None:
+    def fill(
+        self,
+        images: Sequence[tuple[Path, Record, Sequence[int]]],
+        prompts: Sequence[str],
+        trainer: Any,
+        showings: float = math.inf,
+    ) -> None:
         """Compute what is missing, each process a share of it; all go on when all have done theirs.
 
         Args:
             images: files with their records and the numbers of their views.
             prompts: to be embedded, unless the text encoder is trained.
             trainer: of this process.
+            showings: images that the run will show; where more views are missing, that is said.
 
         Raises:
             InputError: an image is broken or not the one of its record, the disk is full, or the processes do not see
@@ -91,10 +102,20 @@ class LatentCache:
         def missing() -> tuple[list[str], list[str]]:
             return self._moments.missing(names), self._embeddings.missing(prompts) if self._embeddings else []
 
+        def begin() -> tuple[tuple[list[str], list[str]], str]:
+            for shelf in filter(None, (self._moments, self._embeddings)):
+                shelf.delete_left_overs()
+            return missing(), secrets.token_hex(8)
+
         rank, ranks = rank_and_ranks(trainer)
-        left, run = told_by_first(lambda: (missing(), secrets.token_hex(8)), trainer)
+        left, run = told_by_first(begin, trainer)
         if not any(left):
             return
+        if rank == 0 and len(left[0]) > showings:
+            print(
+                f"data.latent_cache: {len(left[0]):,} views are to be encoded, and the run shows {showings:,} images: "
+                "without the cache it is faster, unless other runs share it."
+            )
         # By it the others hear of a failure before they have encoded their whole share.
         failure = self._moments.folder.parent / f".failed-{run}"
         try:
@@ -104,11 +125,14 @@ class LatentCache:
             self._encoders.release()
 
         def check() -> None:
-            if any(missing()):
-                raise InputError(
-                    f"data.latent_cache: {self._moments.folder.parent}: process {rank} does not see what the others "
-                    "wrote. Give a folder on a disk that all machines share."
-                )
+            until = time.monotonic() + _SEEN_WITHIN
+            while any(missing()):
+                if time.monotonic() > until:
+                    raise InputError(
+                        f"data.latent_cache: {self._moments.folder.parent}: process {rank} does not see what the "
+                        "others wrote. Give a folder on a disk that all machines share."
+                    )
+                time.sleep(_LOOK_AGAIN)
 
         done_by(range(ranks), check, trainer)
 
@@ -168,8 +192,8 @@ class LatentCache:
                 if failure.exists():
                     return  # why is said by the process that failed
                 parts = []
-                for few in _slices(some, _AT_ONCE):
-                    for pixels in torch.cat(list(pool.map(read, few))).split(_AT_ONCE):
+                for images in _read_ahead(pool, read, _slices(some, _AT_ONCE)):
+                    for pixels in torch.cat(images).split(_AT_ONCE):
                         parts.append(self._encoders.moments(pixels.to(device)).half().cpu())
                         bar.update(len(pixels))
                 if file == 0:
@@ -187,7 +211,7 @@ class LatentCache:
 
 
 class CachedMoments:
-    """Moments of images as they are shown: the call has the place of `dermsynth.data.modules.Show`.
+    """Moments of images as they are shown: the call has the place of `dermsynth.data.lesion_images.Show`.
 
     float16 halves the disk and is far finer than the noise that training adds.
     """
@@ -201,6 +225,14 @@ class CachedMoments:
         """`moments` of an image, float16 `[2C, h, w]`, in the view that the seed draws."""
         views = self._places[number]
         return {"moments": self._shelf[views[drawn_view(seed) if len(views) == VIEWS else 0]]}
+
+
+def _read_ahead(pool: Executor, read: Callable[[str], Tensor], groups: Sequence[Any]) -> Iterator[list[Tensor]]:
+    """What is read of each group; the next one is read meanwhile."""
+    coming = pool.map(read, groups[0])
+    for following in [*groups[1:], ()]:
+        here, coming = coming, pool.map(read, following)  # it begins at once
+        yield list(here)
 
 
 def _name(record: Record, view: int) -> str:

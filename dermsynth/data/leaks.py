@@ -5,10 +5,10 @@ import hashlib
 from collections.abc import Collection, Sequence
 
 from dermsynth.data import near_duplicates
-from dermsynth.data.manifest import ImageSet, train_split_sha256
+from dermsynth.data.manifest import ImageSet, Record, train_split_sha256
 from dermsynth.data.wording import some
 from dermsynth.errors import InputError
-from dermsynth.files import write_atomically
+from dermsynth.files import reading, write_atomically
 
 # In a generated set's folder: held-out sets of which it is known to hold no copy, a hash a line.
 SEARCHED = ".no-copies"
@@ -29,7 +29,7 @@ def check(
         real: the set that is trained, validated and tested on.
         synthetic: the generated sets that are mixed in.
         allow_foreign: names of generated sets (their folders' names) whose generator is allowed to have been fitted on
-            something else than this train split.
+            something else than this train split; a name stands for one set.
         for_prior: the images are the class images of a generator's own fit; those of a base that was never fitted on
             an image set (blank `train_split_sha256`) are allowed.
 
@@ -48,11 +48,15 @@ def check(
                 f"{real.root}: image {record.image_id} is generated; data.real takes real images only. "
                 "Give generated sets as data.synthetic."
             )
-    unknown = set(allow_foreign) - {s.root.name for s in (real, *synthetic)}
-    if unknown:
-        raise InputError(
-            f"data.allow_foreign: {', '.join(sorted(unknown))} is not the folder name of a set that is given."
-        )
+    for name in sorted(set(allow_foreign)):
+        of_this_name = [str(s.root) for s in (real, *synthetic) if s.root.name == name]
+        if not of_this_name:
+            raise InputError(f"data.allow_foreign: {name} is not the folder name of a set that is given.")
+        if len(of_this_name) > 1:
+            raise InputError(
+                f"data.allow_foreign: {name} is the folder name of {' and '.join(of_this_name)}, so it does not say "
+                "which of them you answer for. Rename one."
+            )
     split_hash = train_split_sha256(real.records)
     for generated in synthetic:
         for record in generated.records:
@@ -77,8 +81,8 @@ def check(
 def _refuse_copies(real: ImageSet, generated: ImageSet) -> None:
     """The search takes as long as reading the images, so a clean result is kept beside the generated ones."""
     held_out = [record for record in real.records if record.split in ("val", "test")]
-    hashes = (",".join(sorted(r.sha256 for r in records)) for records in (held_out, generated.records))
-    search = hashlib.sha256(";".join(hashes).encode()).hexdigest()
+    files = f"{_files(real, held_out)};{_files(generated, generated.records)}"
+    search = hashlib.sha256(files.encode()).hexdigest()
     kept = generated.root / SEARCHED
     known: list[str] = []
     with contextlib.suppress(OSError, UnicodeDecodeError):  # not there, or nothing of ours
@@ -100,3 +104,14 @@ def _refuse_copies(real: ImageSet, generated: ImageSet) -> None:
         )
     with contextlib.suppress(InputError):  # a set may lie where nobody can write
         write_atomically(kept, "\n".join([*known, search]) + "\n")
+
+
+def _files(images: ImageSet, records: Sequence[Record]) -> str:
+    """What tells these files from others: a replaced one has another size or time of change, if not another row."""
+    told = []
+    for record in records:
+        path = images.path(record)
+        with reading(path):
+            status = path.stat()
+        told.append(f"{record.sha256} {status.st_size} {status.st_mtime_ns}")
+    return ",".join(sorted(told))

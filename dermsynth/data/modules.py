@@ -1,11 +1,9 @@
-"""The LightningDataModules: one base that owns sets, leak checks, the mix and the loaders; thin leaves on it."""
+"""The data modules of training and testing: a base that owns sets, leak checks, mix and loaders; thin leaves on it."""
 
 import functools
-import os
-import signal
+import math
 import sys
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,15 @@ from dermsynth.data.dealing import Cells, count_cells
 from dermsynth.data.latent_cache import ALL_VIEWS, UPRIGHT, LatentCache
 from dermsynth.data.lesion_images import LesionImages, Sample, Show, ShowPixels
 from dermsynth.data.manifest import Record
-from dermsynth.data.mixing import Policy, RealOnly
+from dermsynth.data.mixing import RealOnly
 from dermsynth.data.pixel_cache import PixelCache
+from dermsynth.data.policy import Policy
 from dermsynth.data.sampler import ResumableLoader, ShardSampler, TrainSampler
 from dermsynth.data.splits import choose_fold
 from dermsynth.data.transforms import Augmentation, Transform
+from dermsynth.data.workers import leave_signals_to_the_trainer
 from dermsynth.errors import InputError
 from dermsynth.ranks import done_by, rank_and_ranks
-from dermsynth.seeds import Purpose, stream_seed
 
 
 class LesionData(LightningDataModule):
@@ -212,7 +211,7 @@ class LesionData(LightningDataModule):
             "persistent_workers": self.num_workers > 0,
             # Forked, they have the data as it is; Python 3.14 would send them a copy of it all.
             "multiprocessing_context": "fork" if self.num_workers and sys.platform == "linux" else None,
-            "worker_init_fn": _leave_signals_to_the_trainer,
+            "worker_init_fn": leave_signals_to_the_trainer,
             "pin_memory": bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),
         }
 
@@ -309,9 +308,16 @@ class DreamBoothData(LesionData):
             images += [(s.path, s.record, _views("none")) for s in held_out]
             cache = LatentCache(folder, self.size, encoders)
             prompts = self._prompts([*training, *held_out])
-            cache.fill(images, prompts, self.trainer)
+            cache.fill(images, prompts, self.trainer, self._showings() if training else math.inf)
             self._filled, self._embeddings = cache, cache.embeddings_of(prompts)
         return self._filled
+
+    def _showings(self) -> float:
+        """Training images of the whole run, over all processes."""
+        trainer: Any = self.trainer
+        steps, epochs = (math.inf if most in (None, -1) else most for most in (trainer.max_steps, trainer.max_epochs))
+        batch = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        return min(steps * batch, epochs * round(self._expected.sum()))
 
     def _prompts(self, samples: Sequence[Sample]) -> list[str]:
         """Every prompt that these images may get, and the empty one, which a model may drop them for."""
@@ -330,94 +336,12 @@ class DreamBoothData(LesionData):
         return {**super()._loading(), "collate_fn": functools.partial(_collate, self._embeddings[""])}
 
 
-class GenerationData(LightningDataModule):
-    """What to generate: so many images of each class, each with its own seed.
-
-    Args:
-        classes: `[benign, malignant]` or diagnosis codes.
-        count: images of each class, one number for all or one for each class.
-        batch_size: images a process makes at once.
-        prompt: `{token}` and `{lesion}` are filled in. One for all classes, or some classes' own.
-        token: the rare word that the model was taught; unused if the prompt does not ask for it.
-        seed: of the run; with an image's global index it decides that image's noise.
-        shard: which part to make, from 0: the images `shard`, `shard + shards`, … of all classes.
-        shards: parts that the images are made in, each an image set of its own; `data.synthetic` takes them all.
-    """
-
-    def __init__(
-        self,
-        classes: list[str],
-        count: int | dict[str, int],
-        batch_size: int,
-        prompt: str | dict[str, str] = INSTANCE_PROMPT,
-        token: str = "sks",
-        seed: int = 0,
-        shard: int = 0,
-        shards: int = 1,
-    ) -> None:
-        super().__init__()
-        lesions.label_by(classes)
-        counts: Mapping[str, int] = count if isinstance(count, dict) else dict.fromkeys(classes, count)
-        if set(counts) != set(classes) or min(counts.values()) < 0 or not sum(counts.values()):
-            raise InputError(
-                f"data.count: {count} must give each of the classes {', '.join(classes)} a number from 0, not all 0."
-            )
-        if batch_size < 1:
-            raise InputError(f"data.batch_size: {batch_size} must be at least 1.")
-        if not 0 <= shard < shards <= sum(counts.values()):
-            raise InputError(
-                f"data.shard: {shard} of {shards} shards and {sum(counts.values())} images. Shards are counted from 0, "
-                "and each needs an image."
-            )
-        self.classes, self.batch_size = classes, batch_size
-        #: What the model must have been taught for the prompts to mean anything.
-        prompts = prompts_of(prompt, INSTANCE_PROMPT, classes, token, "prompt")
-        self.token = token if prompts != prompts_of(prompt, INSTANCE_PROMPT, classes, "", "prompt") else ""
-        names = [name for name in classes for _ in range(counts[name])]
-        self.items = [
-            {
-                "index": index,
-                "seed": image_seed(seed, index),
-                "class_name": name,
-                "prompt": prompts[name],
-            }
-            for index, name in enumerate(names)
-        ][shard::shards]
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """The images of this rank: every `world_size`-th of the shard."""
-        rank, ranks = rank_and_ranks(self.trainer)
-        if len(self.items) < ranks:  # a process without an image would let the others wait for it
-            raise InputError(f"data.count: {len(self.items)} images are fewer than the {ranks} processes. Use fewer.")
-        return DataLoader(self.items[rank::ranks], batch_size=self.batch_size)  # type: ignore[arg-type]
-
-
-def image_seed(run_seed: int, index: int) -> int:
-    """The seed of the generated image with this global index; a function of nothing else."""
-    return stream_seed(run_seed, Purpose.IMAGE, index)
-
-
 def _views(augmentation: Augmentation) -> tuple[int, ...]:
     return UPRIGHT if augmentation == "none" else ALL_VIEWS
 
 
 def _collate(empty: Tensor, items: list[dict[str, Any]]) -> dict[str, Any]:
     return {**default_collate(items), "empty_embeds": empty}
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    # Slurm and Ctrl-C send them to every process; a worker that died of one would end the training on the spot.
-    for number in (signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    # SIGTERM is also how the trainer ends a worker. Only a thread that waits for it learns who sent it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_when_told(trainer: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        pass
-    os._exit(0)
 
 
 def _labels(samples: Sequence[Sample]) -> np.ndarray:

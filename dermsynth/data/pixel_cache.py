@@ -2,7 +2,8 @@
 
 Decoding a PNG and shrinking it costs several times what augmentation does, and gives the same pixels in every epoch
 (docs/performance.md). The files are made once, before training, and shared by all its processes through the page
-cache. Nothing is ever changed in them: other images or another size are another file.
+cache. Nothing is ever changed in them: other images or another size are another file. Of several runs on a machine that
+want the same file, one makes it while the others wait.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from dermsynth.data.decoding import RGB
 from dermsynth.data.images import cores, fit_short_side, fitted_shape, read_rgb
 from dermsynth.data.manifest import Record
 from dermsynth.errors import BrokenImageError, InputError
-from dermsynth.files import make_folder, whole_file
+from dermsynth.files import make_folder, one_at_a_time, whole_file
 
 _AT_ONCE = 256
 
@@ -39,9 +40,8 @@ class PixelCache:
         self._files = [folder / _file_name([record for _, record in part], size) for part in parts]
         shapes = [_shapes([record for _, record in part], size) for part in parts]
         for file, part, part_shapes in zip(self._files, parts, shapes, strict=True):
-            # Of another size it is what a power failure or a full disk left of it.
-            if not file.is_file() or file.stat().st_size != _lengths(part_shapes).sum():
-                _build(file, [path for path, _ in part], part_shapes, size)
+            if not _is_whole(file, part_shapes):
+                _build_once(file, [path for path, _ in part], part_shapes, size)
         self._part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         self._shapes = np.concatenate(shapes)
         self._starts = np.concatenate([np.cumsum(lengths) - lengths for lengths in map(_lengths, shapes)])
@@ -81,9 +81,24 @@ def _lengths(shapes: NDArray[np.int64]) -> NDArray[np.int64]:
     return shapes.prod(axis=1) * 3
 
 
+def _is_whole(file: Path, shapes: NDArray[np.int64]) -> bool:
+    # Of another size it is what a power failure or a full disk left of it.
+    return file.is_file() and file.stat().st_size == _lengths(shapes).sum()
+
+
+def _build_once(file: Path, paths: Sequence[Path], shapes: NDArray[np.int64], size: int) -> None:
+    """Decode a part, unless another process just does."""
+    make_folder(file.parent)
+    with one_at_a_time(file, f"data.pixel_cache: another process makes {file}; waiting for it.") as locked:
+        if locked:  # so nobody writes these any more: their processes were killed
+            for left_over in file.parent.glob(f".{file.name}.*.part"):
+                left_over.unlink(missing_ok=True)
+        if not _is_whole(file, shapes):
+            _build(file, paths, shapes, size)
+
+
 def _build(file: Path, paths: Sequence[Path], shapes: NDArray[np.int64], size: int) -> None:
     """Decode a part; the file appears when it is whole."""
-    make_folder(file.parent)
     needed, free = int(_lengths(shapes).sum()), shutil.disk_usage(file.parent).free
     if needed > free:
         raise InputError(

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from dermsynth.files import make_folder, whole_file
 
 _TENSOR, _NAMES = "values", "names"
 _FORMAT = 1
+_ABANDONED = 3600  # seconds
 
 
 class Shelf:
@@ -85,6 +88,16 @@ class Shelf:
         make_folder(self.folder)
         with whole_file(self.folder / f"{_hash(held)}.safetensors") as file:
             file.write(content)
+
+    def delete_left_overs(self) -> None:
+        """Delete what killed processes left of files that they were writing, an hour ago or longer.
+
+        Another run may be adding to the same shelf: it writes a file in seconds, so what is younger may be its own.
+        """
+        for left_over in self.folder.glob(".*.part"):
+            with suppress(OSError):  # it was renamed or deleted meanwhile, or belongs to somebody else
+                if time.time() - left_over.stat().st_mtime > _ABANDONED:
+                    left_over.unlink()
 
     def __getitem__(self, place: Sequence[int]) -> Tensor:
         """The tensor at a place that `find` gave; a view of the file."""

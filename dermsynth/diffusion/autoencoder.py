@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
+from dermsynth.ranks import mean_if_logged
 
 KIND = "autoencoder"
 
@@ -61,8 +62,8 @@ class Autoencoder(LightningModule):
         decoded = self.vae.decode(posterior.sample()).sample.float()
         reconstruction = F.l1_loss(decoded, pixels)
         loss = reconstruction + self.edge_weight * edge_loss(decoded, pixels) + self.kl_weight * posterior.kl().mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(pixels))
-        self.log("train/reconstruction", reconstruction, batch_size=len(pixels))
+        for name, value in (("loss", loss), ("reconstruction", reconstruction)):
+            self.log(f"train/{name}", mean_if_logged(value.detach(), self._trainer), batch_size=len(pixels))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -1,6 +1,7 @@
 """The LightningModule for text-to-image training: DreamBooth, and a tiny base from scratch."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ from dermsynth.diffusion.parts import (
     save_pipeline,
 )
 from dermsynth.diffusion.sampling import Sampling, sample
-from dermsynth.diffusion.speed import compile_blocks, shard, to_device
+from dermsynth.diffusion.speed import compile_blocks, shard, to_device, whole
 from dermsynth.errors import InputError
-from dermsynth.ranks import mean_over_ranks, told_by_first
+from dermsynth.ranks import mean_if_logged, told_by_first
 from dermsynth.seeds import Purpose, stream_seed
 
 KIND = "dreambooth"
@@ -90,7 +91,7 @@ class DreamBooth(LightningModule):
             self.unet.enable_gradient_checkpointing()
             if train_text_encoder:
                 self.text_encoder.gradient_checkpointing_enable()
-        self.compile_unet = compile
+        self.compile_unet, self.channels_last = compile, channels_last
         self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         # The frozen weights are not in the checkpoint; names and state dict keys are the same for parameters.
         self.strict_loading = False
@@ -100,15 +101,16 @@ class DreamBooth(LightningModule):
         self.sampling, self.seed = sampling, seed
         self._base_hash: str | None = None
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self._evaluation = ExitStack()
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
         self.provenance: dict[str, Any] = self.parts.provenance
 
     def configure_model(self) -> None:
-        """Spread the UNet over GPUs, where the strategy is to (configs/overlays/fsdp.yaml).
+        """Spread what is trained over GPUs, where the strategy is to (configs/overlays/fsdp.yaml).
 
         Raises:
-            InputError: the strategy would split the layers themselves.
+            InputError: the strategy would split the layers themselves, or the weights' memory order cannot be split.
         """
         if self.device_mesh is None:
             return
@@ -116,7 +118,13 @@ class DreamBooth(LightningModule):
             raise InputError(
                 "trainer.strategy: give data_parallel_size the number of all devices, and tensor_parallel_size 1."
             )
-        shard(self.unet, self.device_mesh["data_parallel"])
+        if self.channels_last:
+            raise InputError(
+                "model.channels_last: weights in that order cannot be spread over GPUs. Add "
+                "--model.channels_last false."
+            )
+        for part in self._trained_parts():
+            shard(part, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         """Refuse a base or checkpoint that saw other patients; set what is trained, and only that, to training mode."""
@@ -148,11 +156,12 @@ class DreamBooth(LightningModule):
             prior_weights = prior_weights[batch["label"]]
         loss = dreambooth_loss(errors if weights is None else errors * weights, batch["prior"], prior_weights)
         # Not on the progress bar, which would wait for the number at each step.
-        self.log("train/loss", mean_over_ranks(loss.detach()), batch_size=len(batch["prompt"]))
+        self.log("train/loss", mean_if_logged(loss.detach(), self._trainer), batch_size=len(batch["prompt"]))
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Begin the held-out loss of each class at zero."""
+        self._evaluation.enter_context(self.whole())
         self._held_out = HeldOutLoss(self.trainer.datamodule.classes, self.device)  # type: ignore[attr-defined]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -167,6 +176,7 @@ class DreamBooth(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one a class."""
+        self._evaluation.close()
         losses = self._held_out.means(self.trainer.strategy.reduce)
         for name, value in losses.items():
             self.log(f"val/{name}", value, prog_bar=name == "loss")
@@ -179,10 +189,22 @@ class DreamBooth(LightningModule):
                 f"data.prompt: it asks for the token {token!r}, which was not taught to the model that is loaded. Give "
                 "the checkpoint of a DreamBooth run as --ckpt_path, or a prompt without {token}."
             )
+        self._evaluation.enter_context(self.whole())
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Generate one image for each prompt and seed of the batch; adds `images`, uint8 `[B, H, W, 3]`."""
         return {**batch, "images": self.sample(batch["prompt"], batch["seed"].tolist())}
+
+    def on_predict_end(self) -> None:
+        """Let go of what `on_predict_start` has collected."""
+        self._evaluation.close()
+
+    def whole(self) -> AbstractContextManager[None]:
+        """For `sample`, where processes draw in different numbers and weights may be spread over them.
+
+        All processes enter it, also those that draw nothing.
+        """
+        return whole(*self._trained_parts())
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], black_if_nan: bool = False) -> NDArray[np.uint8]:
         """Images of the current weights, uint8 `[B, H, W, 3]`; see `sampling.sample`."""
@@ -254,6 +276,9 @@ class DreamBooth(LightningModule):
         if self.objective.prediction_type or self.objective.zero_terminal_snr:
             # The adapters' base may come with another schedule, on which they would give noise.
             default_sampler(self.parts).save_pretrained(out / "scheduler")
+
+    def _trained_parts(self) -> list[Any]:
+        return [self.unet, self.text_encoder] if self.train_text_encoder else [self.unet]
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -1,12 +1,13 @@
 """What makes a training step faster without changing what it computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 # diffusers' own list for regional compilation holds the transformer blocks alone; the residual blocks are as many again
 # and have the group norms, which gain most from being fused with their neighbours.
@@ -22,9 +23,17 @@ def compile_blocks(unet: nn.Module) -> None:
     place and their weights keep their names.
     """
     torch._dynamo.config.cache_size_limit = max(_SHAPES, torch._dynamo.config.cache_size_limit)
+    # Under DDP each would be cut in pieces, for the reduction of gradients to begin between two of them; between two
+    # blocks it can begin anyway.
+    torch._dynamo.config.optimize_ddp = False
     for block in unet.modules():
-        if type(block).__name__ in _REPEATED:
+        if _is_a(block, *_REPEATED):
             block.forward = _compiled_where_trained(block.forward)
+
+
+def _is_a(module: nn.Module, *names: str) -> bool:
+    # Also of a module that is spread, whose class is derived from its own.
+    return any(kind.__name__ in names for kind in type(module).__mro__)
 
 
 def _compiled_where_trained(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,17 +47,36 @@ def _compiled_where_trained(forward: Callable[..., Any]) -> Callable[..., Any]:
     return either
 
 
-def shard(unet: nn.Module, mesh: DeviceMesh) -> None:
+def shard(part: nn.Module, mesh: DeviceMesh) -> None:
     """Spread weights, gradients and optimizer state over GPUs (FSDP2), each block of its own and then the rest.
 
     Args:
-        unet: of diffusers.
+        part: UNet of diffusers or text encoder of transformers.
         mesh: the GPUs, of one dimension.
     """
-    for block in unet.modules():
-        if type(block).__name__ in _REPEATED:
+    for block in part.modules():
+        if _is_a(block, *_REPEATED, "CLIPEncoderLayer"):
             fully_shard(block, mesh=mesh)
-    fully_shard(unet, mesh=mesh)
+    fully_shard(part, mesh=mesh)
+
+
+@contextmanager
+def whole(*parts: nn.Module) -> Iterator[None]:
+    """Hold on each GPU all weights of what `shard` has spread, for as long as nothing is trained.
+
+    Spread, they are collected for each forward pass, and a GPU that has one more than the others would wait for them
+    for ever.
+    """
+    shards = [(part, module) for part in parts for module in part.modules() if isinstance(module, FSDPModule)]
+    with torch.inference_mode(False):  # what is allocated here is used in training, too
+        for _, module in shards:
+            module.unshard()
+            module.set_reshard_after_forward(False, recurse=False)
+    yield
+    for part, module in shards:
+        module.reshard()
+        # As `fully_shard` has it: the backward pass begins with what lies outside of the blocks.
+        module.set_reshard_after_forward(module is not part, recurse=False)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -56,6 +84,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
     Only a copy from pinned memory is queued like any other work; PyTorch keeps that memory until it is done.
     """
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    if device.type in ("cpu", "mps"):  # Apple's GPUs may read it before it is there
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from callbacks.image_set_writer import _BEGUN, ImageSetWriter
 from dermsynth.data import manifest
+from dermsynth.data.generation import GenerationData, image_seed
 from dermsynth.data.manifest import sha256_file
-from dermsynth.data.modules import GenerationData, image_seed
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
@@ -132,7 +132,7 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
             "init_args": {"base": base, "sampling": {"steps": 2, "guidance_scale": 2.0}},
         },
         "data": {
-            "class_path": "dermsynth.data.modules.GenerationData",
+            "class_path": "dermsynth.data.generation.GenerationData",
             "init_args": {
                 "classes": ["NV", "MEL"],
                 "count": {"NV": 3, "MEL": 2},

@@ -4,12 +4,15 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import TorchCheckpointIO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
+from callbacks import throughput
 from callbacks.throughput import Throughput, dense_peak, flop_counter
 
 WIDTH, TOKENS = 16, 4
@@ -52,17 +55,16 @@ def batches(count=8, size=4):
     return DataLoader(rows, batch_size=size)
 
 
-def fit(folder, module, steps=8, **options):
+def fit(folder, module, steps=8, callbacks=(), **options):
     callback = Throughput()
     trainer = L.Trainer(
         accelerator="cpu",
         max_steps=steps,
         logger=TensorBoardLogger(folder, name="", version=""),
-        callbacks=[callback],
+        callbacks=[callback, *callbacks],
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
-        **{"log_every_n_steps": 2, **options},
+        **{"enable_checkpointing": False, "log_every_n_steps": 2, **options},
     )
     trainer.fit(module, batches(), batches(1, 1) if "val_check_interval" in options else None)
     return callback
@@ -104,6 +106,49 @@ def test_speed_is_logged_after_the_first_interval_and_without_validation(tmp_pat
         assert work[step] * 1e12 / value == pytest.approx(LINEAR + ATTENTION, rel=1e-3)
     assert all(0.05 < value < 100 for value in logged(tmp_path, "peak_memory_gb").values())
     assert "throughput/mfu" not in EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
+
+
+def test_the_writing_of_checkpoints_is_not_counted(tmp_path):
+    class Slow(TorchCheckpointIO):
+        def save_checkpoint(self, *arguments, **options):
+            time.sleep(0.5)
+            super().save_checkpoint(*arguments, **options)
+
+    checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=3)
+    fit(
+        tmp_path,
+        Toy(seconds=0.05),
+        callbacks=[checkpoint],
+        plugins=[Slow()],
+        enable_checkpointing=True,
+        val_check_interval=5,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+    )
+    assert all(40 < value < 80 for value in logged(tmp_path, "images_per_second").values())
+
+
+def test_memory_is_that_of_training_steps(tmp_path, monkeypatch):
+    held = []
+
+    class Hungry(Toy):
+        def training_step(self, batch, index):
+            held.append(100 if self.global_step < 2 else 1 + self.global_step / 10)  # the first interval warms up
+            return super().training_step(batch, index)
+
+        def validation_step(self, batch, index):
+            held.append(50)
+
+    monkeypatch.setattr(throughput, "peak_memory_gb", lambda device: max(held, default=0))
+    monkeypatch.setattr(throughput, "forget_peak_memory", lambda device: held.clear())
+    held.append(1000)  # before training
+    fit(tmp_path, Hungry(), val_check_interval=3, limit_val_batches=1)
+    assert logged(tmp_path, "peak_memory_gb") == pytest.approx({4: 1.3, 6: 1.5, 8: 1.7})
+
+
+def test_work_is_counted_where_every_step_is_logged(tmp_path):
+    assert fit(tmp_path, Toy(), log_every_n_steps=1).flops_per_image == LINEAR + ATTENTION
+    assert list(logged(tmp_path, "tflops")) == [2, 3, 4, 5, 6, 7, 8]
 
 
 def test_accumulated_batches_are_all_counted(tmp_path):

@@ -18,6 +18,7 @@ from dermsynth.data.transforms import Transform
 from dermsynth.errors import InputError
 from dermsynth.schedules import WarmupCosine
 from tests.builders import make_set
+from tests.pretended_gpu import fit_on_pretended_gpu
 
 CLASSES = ["NV", "MEL", "SK"]
 TINY = {
@@ -152,6 +153,11 @@ def test_training_loss_is_torchs_weighted_smoothed_cross_entropy():
         loss, logits = model.training_step(batch, 0), model(batch["pixel_values"])
     reference = torch.nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 5.0]), label_smoothing=0.1)
     assert loss.item() == pytest.approx(reference(logits, batch["label"]).item())
+
+
+def test_no_step_waits_for_a_gpu(tmp_path):
+    model = classifier(optimizer=lambda groups: torch.optim.AdamW(groups, foreach=True))
+    assert fit_on_pretended_gpu(model, Bands((40, 20, 20)), tmp_path, gradient_clip_val=1.0) == 2
 
 
 def test_balanced_weights_by_hand(fitted):

@@ -123,6 +123,21 @@ def test_classes_may_have_prompts_of_their_own():
         prompts_of({"MLE": "x"}, "a {lesion}", ["NV", "MEL"], "sks", "instance_prompt")
 
 
+def test_braces_of_the_prompt_itself_are_doubled():
+    assert prompts_of("a {{{token}}} {lesion}", "", ["NV"], "sks", "prompt") == {"NV": "a {sks} nevus"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["{colour}", "{}", "{token.x}", "{token[0]}", "{token!r}", "{token:>5}", "{lesion:{token}}", "{token", "token}"],
+)
+def test_only_token_and_lesion_as_they_are_can_be_filled_in(field):
+    template = f"a mole of {field}"
+    with pytest.raises(InputError) as error:
+        prompts_of({"MEL": template}, "a {lesion}", ["NV", "MEL"], "sks", "instance_prompt")
+    assert str(error.value).startswith(f"data.instance_prompt: in {template!r} only {{token}} and {{lesion}}")
+
+
 @pytest.mark.parametrize(
     ("metadata", "dropout", "message"),
     [

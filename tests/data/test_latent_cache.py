@@ -1,7 +1,9 @@
 """The cache with an encoder whose moments tell the image and view, and whose embeddings tell the prompt."""
 
 import hashlib
+import os
 import shutil
+import threading
 import time
 from collections import namedtuple
 from dataclasses import replace
@@ -16,6 +18,7 @@ from safetensors import safe_open
 from dermsynth.data import latent_cache, manifest
 from dermsynth.data.mixing import PriorPreservation
 from dermsynth.data.modules import DreamBoothData
+from dermsynth.data.shelf import Shelf
 from dermsynth.data.views import view
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
@@ -52,6 +55,9 @@ def alone(encoders):
         global_rank=0,
         world_size=1,
         num_devices=1,
+        max_steps=-1,
+        max_epochs=None,
+        accumulate_grad_batches=1,
         strategy=strategy,
         lightning_module=SimpleNamespace(encoders=encoders),
     )
@@ -151,6 +157,29 @@ def test_two_processes_fill_it_together_and_see_every_image(sets, data):
         assert len(real) == (6 if part == 0 else 12)
 
 
+@pytest.mark.parametrize(
+    ("length", "shown"),
+    [
+        ({"max_steps": 23, "accumulate_grad_batches": 2}, "184"),  # batches of 4
+        ({"max_steps": 25, "accumulate_grad_batches": 2}, None),
+        ({"max_epochs": 8}, "192"),  # of 24
+        ({"max_epochs": 9}, None),
+        ({"max_steps": 24, "max_epochs": 9}, "96"),
+        ({}, None),
+    ],
+)
+def test_more_views_than_the_run_shows_images_are_said_before_they_are_encoded(data, capsys, length, shown):
+    encoders = Encoders()
+    trainer = alone(encoders)
+    vars(trainer).update(length)
+    data(encoders, trainer=trainer).train_dataloader()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("data.latent_cache")]
+    views = 24 * 8 + 6
+    assert [f"{views} views" in line and f"shows {shown} images" in line for line in said] == [True] * bool(shown)
+    data(encoders, trainer=trainer).train_dataloader()
+    assert "data.latent_cache" not in capsys.readouterr().out  # nothing is left to encode
+
+
 def test_runs_share_what_they_have_in_common(data):
     first = Encoders()
     data(first, augmentation="none", mix=None).train_dataloader()
@@ -201,6 +230,22 @@ def test_an_image_that_is_not_the_one_of_its_row_is_refused(sets, data):
         data(Encoders()).train_dataloader()
 
 
+def test_images_are_read_while_those_before_are_encoded(data, monkeypatch):
+    read, begun = latent_cache.read_rgb, []
+    monkeypatch.setattr(latent_cache, "read_rgb", lambda path: (begun.append(path), read(path))[1])
+
+    class Waiting(Encoders):
+        def moments(self, pixels):
+            until = time.monotonic() + 10
+            while len(begun) < 16 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert len(begun) >= 16, "of the second eight images none was read"
+            return super().moments(pixels)
+
+    data(Waiting()).train_dataloader()
+    assert len(begun) == 24 + 6
+
+
 def test_a_filling_that_was_stopped_goes_on_where_it_was(sets, data, monkeypatch):
     monkeypatch.setattr(latent_cache, "_IN_A_FILE", 5)
 
@@ -218,6 +263,19 @@ def test_a_filling_that_was_stopped_goes_on_where_it_was(sets, data, monkeypatch
     assert not set(first.embedded) & set(second.embedded)
     for batch in loader:
         shown(sets, batch)
+
+
+def test_what_a_killed_filling_left_is_deleted_and_that_of_a_running_one_is_not(data, tmp_path):
+    data(Encoders(), "validate").val_dataloader()
+    shelves = sorted(tmp_path.glob("cache/*-*"))
+    assert len(shelves) == 2
+    old, young = ([shelf / f".{age}.safetensors.0123.part" for shelf in shelves] for age in ("old", "young"))
+    for path in old + young:
+        path.write_bytes(b"")
+    for path in old:
+        os.utime(path, (time.time() - 4000,) * 2)
+    data(Encoders(), "validate").val_dataloader()  # nothing is missing
+    assert sorted(tmp_path.glob("cache/*/.*.part")) == young
 
 
 def test_where_one_process_fails_all_say_why_and_none_waits(data, tmp_path):
@@ -240,12 +298,14 @@ def test_where_one_process_fails_all_say_why_and_none_waits(data, tmp_path):
 
 def test_a_process_stops_when_another_failed_before_it_has_done_its_whole_share(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(latent_cache, "_IN_A_FILE", 2)
-    told = []
+    begun, told = threading.Event(), []
 
     class Failing(Encoders):
         def moments(self, pixels):
             if rank_here() == 1:
+                begun.wait(10)
                 raise InputError("the disk is full")
+            begun.set()
             until = time.monotonic() + 10
             while not told and time.monotonic() < until:
                 told.extend(tmp_path.glob("cache/.failed-*"))
@@ -264,7 +324,31 @@ def test_a_process_stops_when_another_failed_before_it_has_done_its_whole_share(
     assert not list(tmp_path.glob("cache/.failed-*"))
 
 
-def test_processes_that_do_not_see_one_folder_are_told(data, tmp_path):
+def test_what_the_others_wrote_may_be_seen_later(data, monkeypatch):
+    """As on NFS, which may list what it knew a minute ago."""
+    monkeypatch.setattr(latent_cache, "_LOOK_AGAIN", 0.01)
+    missing, looks = Shelf.missing, []
+
+    def late(shelf, names):
+        if rank_here() == 1 and len(looks) < 5:
+            looks.append(names)
+            return list(names)
+        return missing(shelf, names)
+
+    monkeypatch.setattr(Shelf, "missing", late)
+
+    def work(trainer):
+        trainer.lightning_module = SimpleNamespace(encoders=Encoders())
+        return len(list(data(None, trainer=trainer, batch_size=2).train_dataloader()))
+
+    assert at_once(work) == [6, 6]
+    assert len(looks) == 5
+
+
+def test_processes_that_do_not_see_one_folder_are_told(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(latent_cache, "_SEEN_WITHIN", 0)
+    monkeypatch.setattr(latent_cache, "_LOOK_AGAIN", 0)
+
     def work(trainer):
         trainer.lightning_module = SimpleNamespace(encoders=Encoders())
         data(None, trainer=trainer, batch_size=2, latent_cache=tmp_path / f"{rank_here()}").train_dataloader()

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import cv2
@@ -31,6 +32,14 @@ def test_a_generator_that_saw_another_split_is_refused_unless_allowed_by_name(tm
     leaks.check(real, [foreign], allow_foreign=["made"])
     with pytest.raises(InputError, match="typo is not the folder name"):
         leaks.check(real, [foreign], allow_foreign=["made", "typo"])
+
+
+def test_a_name_that_two_sets_have_allows_neither(tmp_path, real):
+    foreign = [generated(tmp_path / parent, real, fitted_on="0" * 64) for parent in "ab"]
+    with pytest.raises(InputError, match=r"data\.allow_foreign: made is the folder name of .*a/made and .*b/made"):
+        leaks.check(real, foreign, allow_foreign=["made"])
+    ours = [generated(tmp_path / parent, real) for parent in "cd"]
+    leaks.check(real, ours, allow_foreign=[])
 
 
 def test_an_unknown_generator_is_refused_except_for_class_images(tmp_path, real):
@@ -116,6 +125,22 @@ class TestCopies:
         assert len(searches) == 3
         leaks.check(real, [made], allow_foreign=[])
         assert len(searches) == 3
+
+    @pytest.mark.parametrize("same", ["size", "time"])
+    def test_a_file_that_was_replaced_is_searched_again(self, sets, pictures, same):
+        """By a copy of a test image, with the row in metadata.csv as it was."""
+        real, made = sets
+        path, copy = made.path(made.records[1]), cv2.imencode(".png", pictures[0])[1].tobytes()
+        if same == "size":
+            clean = path.read_bytes()
+            path.write_bytes(clean.ljust(len(copy) - 8, b"\0") + clean[-8:])
+        leaks.check(real, [made], allow_foreign=[])
+        before = path.stat()
+        path.write_bytes(copy)
+        if same == "time":
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with pytest.raises(InputError, match=rf"{made.records[1].file_name} of {real.split('test')[0].image_id}"):
+            leaks.check(real, [made], allow_foreign=[])
 
     @pytest.mark.parametrize("spoil", [lambda p: p.mkdir(), lambda p: p.write_bytes(b"\xff\xfe")])
     def test_a_result_that_cannot_be_kept_or_read_stops_nothing(self, sets, spoil):

@@ -1,5 +1,3 @@
-import multiprocessing
-import subprocess
 from dataclasses import replace
 
 import pytest
@@ -7,7 +5,7 @@ import torch
 
 from dermsynth.data import manifest, near_duplicates
 from dermsynth.data.mixing import CountPerClass, OversampledReal, PriorPreservation, Ratio, RealOnly, SyntheticFirst
-from dermsynth.data.modules import ClassificationData, DreamBoothData, GenerationData, image_seed
+from dermsynth.data.modules import ClassificationData, DreamBoothData
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
 from tests.ranks import at_once, rank_here
@@ -212,52 +210,6 @@ def test_fewer_held_out_images_than_processes_are_refused_by_all(tmp_path, stage
     assert all(f"has 1 images of the classes NV in its {split} split, fewer than the 2" in str(e) for e in errors)
 
 
-def test_generation_gives_each_image_a_seed_of_its_index_alone():
-    data = GenerationData(classes=["NV", "MEL"], count={"NV": 2, "MEL": 3}, batch_size=2, seed=7)
-    batches = list(data.predict_dataloader())
-    assert [n for b in batches for n in b["class_name"]] == ["NV", "NV", "MEL", "MEL", "MEL"]
-    assert [int(s) for b in batches for s in b["seed"]] == [image_seed(7, i) for i in range(5)]
-    assert len({image_seed(7, i) for i in range(1000)} | {image_seed(8, i) for i in range(1000)}) == 2000
-
-
-@pytest.mark.parametrize("shards", [1, 2, 3, 7])
-def test_shards_hold_the_same_images_whatever_their_number(shards):
-    def made(**which):
-        data = GenerationData(classes=["NV", "MEL"], count={"NV": 4, "MEL": 3}, batch_size=2, seed=7, **which)
-        return data.items
-
-    parts = [made(shard=shard, shards=shards) for shard in range(shards)]
-    for shard, part in enumerate(parts):
-        assert [item["index"] for item in part] == list(range(shard, 7, shards))
-    assert sorted((item for part in parts for item in part), key=lambda item: item["index"]) == made()
-
-
-def test_processes_share_a_shard_and_no_image_is_made_twice():
-    def indices(rank):
-        data = GenerationData(classes=["NV"], count=10, batch_size=2, shard=1, shards=2)
-        data.trainer = rank
-        return [int(index) for batch in data.predict_dataloader() for index in batch["index"]]
-
-    assert sorted(index for part in at_once(indices) for index in part) == [1, 3, 5, 7, 9]
-
-
-@pytest.mark.parametrize(("shard", "shards"), [(-1, 2), (2, 2), (0, 0), (0, 4)])
-def test_a_shard_that_does_not_exist_or_would_be_empty_is_refused(shard, shards):
-    with pytest.raises(InputError, match=rf"data\.shard: {shard} of {shards} shards and 3 images"):
-        GenerationData(classes=["NV"], count=3, batch_size=1, shard=shard, shards=shards)
-
-
-@pytest.mark.parametrize("count", [{"NV": 2}, {"NV": 0, "MEL": 0}, {"NV": -1, "MEL": 3}])
-def test_counts_that_do_not_fit_the_classes_are_refused(count):
-    with pytest.raises(InputError, match=r"data\.count"):
-        GenerationData(classes=["NV", "MEL"], count=count, batch_size=2)
-
-
-def test_a_prompt_with_an_unknown_field_is_refused():
-    with pytest.raises(InputError, match=r"only \{token\} and \{lesion\}"):
-        GenerationData(classes=["NV"], count=1, batch_size=1, prompt="a {colour} mole")
-
-
 def test_a_class_without_training_images_is_refused_with_what_there_is(real):
     data = ClassificationData(real=real, classes=["NV", "BCC"], size=16, batch_size=2)
     with pytest.raises(InputError, match=r"no training image of BCC .*\(NV 4, BCC 0; 8 of 12 images"):
@@ -308,19 +260,3 @@ def test_folds_that_tear_a_group_apart_are_refused(real):
     manifest.write(real, records, {})
     with pytest.raises(InputError, match="belongs to a patient, lesion or group"):
         ClassificationData(real=real, classes=CLASSES, size=16, batch_size=4, fold=0).setup("fit")
-
-
-def test_a_loader_process_dies_of_the_trainers_signal_alone(real):
-    data = ClassificationData(real=real, classes=CLASSES, size=16, batch_size=2, num_workers=1)
-    data.setup("fit")
-    batches = iter(data.val_dataloader())
-    next(batches)
-    (worker,) = multiprocessing.active_children()
-    for number in ("TERM", "USR1", "INT"):
-        subprocess.run(["kill", f"-{number}", str(worker.pid)], check=True)
-    next(batches)
-    worker.join(0.2)
-    assert worker.is_alive()
-    worker.terminate()
-    worker.join(10)
-    assert worker.exitcode == 0

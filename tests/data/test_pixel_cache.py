@@ -1,10 +1,15 @@
 """Decoded images: the same pixels as from the files, made once, whole or not at all."""
 
+import errno
+import fcntl
+import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -23,10 +28,17 @@ from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
 from tests.ranks import at_once, rank_here
 
+FORKED = multiprocessing.get_context("fork")
+
 
 def listed(root):
     image_set = manifest.read(root)
     return [(image_set.path(record), record) for record in image_set.records]
+
+
+def files_of(cache):
+    """All that lies in a cache but the files that processes lock."""
+    return [path for path in cache.iterdir() if path.suffix != ".lock"]
 
 
 @pytest.fixture
@@ -41,7 +53,7 @@ def test_it_holds_the_pixels_of_the_files_in_their_order(tmp_path, parts, size):
     assert len(cache) == len(paths) == 27
     for number, path in enumerate(paths):
         np.testing.assert_array_equal(cache[number], fit_short_side(read_rgb(path), size))
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(files_of(tmp_path / "cache")) == 2
 
 
 def test_images_keep_their_aspect(tmp_path):
@@ -88,7 +100,7 @@ def test_a_broken_image_is_named_and_leaves_no_file(tmp_path, parts):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(InputError, match=f"{path.name}: truncated"):
         PixelCache(tmp_path / "cache", parts, 8)
-    assert not list((tmp_path / "cache").iterdir())
+    assert not files_of(tmp_path / "cache")
 
 
 def test_an_image_of_another_size_than_its_row_says_is_refused(tmp_path, parts):
@@ -117,15 +129,61 @@ def test_threads_are_as_many_as_the_job_has_cores(tmp_path, parts, monkeypatch):
 
 def test_a_file_that_was_cut_is_made_again(tmp_path, parts):
     PixelCache(tmp_path / "cache", parts, 8)
-    file = max((tmp_path / "cache").iterdir(), key=lambda path: path.stat().st_size)
+    file = max(files_of(tmp_path / "cache"), key=lambda path: path.stat().st_size)
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
     PixelCache(tmp_path / "cache", parts, 8)
     assert file.read_bytes() == whole
 
 
-def test_processes_of_the_same_id_on_two_machines_do_not_write_into_one_file(tmp_path, parts, monkeypatch):
-    """On a shared disk: while one machine decodes, another makes the same file."""
+def test_two_processes_decode_the_images_once(tmp_path, parts, monkeypatch):
+    start, cache, log = FORKED.Barrier(2), tmp_path / "cache", tmp_path / "log"
+
+    def read(path):
+        with log.open("a") as file:
+            file.write(f"{path.name}\n")
+        time.sleep(0.02)
+        return read_rgb(path)
+
+    def work():
+        start.wait(20)
+        mine = PixelCache(cache, parts, 8)
+        np.testing.assert_array_equal(mine[26], fit_short_side(read_rgb(parts[2][2][0]), 8))
+
+    monkeypatch.setattr(pixel_cache, "read_rgb", read)
+    processes = [FORKED.Process(target=work) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert sorted(log.read_text().split()) == sorted(path.name for part in parts for path, _ in part)
+    assert len(files_of(cache)) == 2
+
+
+def test_what_a_killed_process_left_is_deleted_and_holds_up_nobody(tmp_path, parts, monkeypatch):
+    cache = tmp_path / "cache"
+    PixelCache(cache, parts[2:], 8)
+    other = cache / f".{files_of(cache)[0].name}.0123.part"
+    other.write_bytes(b"of another file, which may be in the making")
+    with monkeypatch.context() as patch:
+        patch.setattr(pixel_cache, "read_rgb", lambda path: os.kill(os.getpid(), signal.SIGKILL))
+        killed = FORKED.Process(target=PixelCache, args=(cache, parts[:1], 8))
+        killed.start()
+        killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    assert len(list(cache.glob(".*.part"))) == 2
+    assert len(PixelCache(cache, parts[:1], 8)) == 24
+    assert list(cache.glob(".*.part")) == [other]
+
+
+def test_on_a_disk_without_locks_two_machines_do_not_write_into_one_file(tmp_path, parts, monkeypatch):
+    """While one decodes, another, with a process of the same id, makes the same file."""
+
+    def flock(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(os, "getpid", lambda: 1)
     others = []
 
@@ -139,7 +197,7 @@ def test_processes_of_the_same_id_on_two_machines_do_not_write_into_one_file(tmp
     mine = PixelCache(tmp_path / "cache", parts, 8)
     for number in range(27):
         np.testing.assert_array_equal(mine[number], others[0][number])
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(files_of(tmp_path / "cache")) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -245,5 +303,4 @@ def test_two_processes_that_train_are_shown_the_same_with_and_without_it(tmp_pat
     # Two epochs of three training batches and, of six validation images, two.
     assert [len(lines) for lines in plain] == [10, 10]
     assert not set(plain[0]) & set(plain[1])
-    assert len(list((tmp_path / "cache").glob("*.rgb"))) == 2
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("*.rgb"))) == len(files_of(tmp_path / "cache")) == 2

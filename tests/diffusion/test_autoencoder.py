@@ -8,6 +8,7 @@ from dermsynth.diffusion.parts import load_parts
 from dermsynth.errors import InputError
 from dermsynth.schedules import WarmupCosine
 from tests.builders import CLASSES, make_set
+from tests.pretended_gpu import fit_on_pretended_gpu
 
 
 def test_edge_loss_is_that_of_explicit_differences():
@@ -48,6 +49,12 @@ def test_it_learns_and_exports_latents_of_unit_variance(base, tmp_path):
     with torch.no_grad():
         latents = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
     assert float(latents.std(correction=0)) == pytest.approx(1, abs=0.05)
+
+
+def test_no_step_waits_for_a_gpu(base, tmp_path):
+    data = ClassificationData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4)
+    model = Autoencoder(base, optimizer=lambda parameters: torch.optim.AdamW(parameters, foreach=True))
+    assert fit_on_pretended_gpu(model, data, tmp_path) == 2
 
 
 def test_a_base_that_saw_another_train_split_is_refused(base, tmp_path):

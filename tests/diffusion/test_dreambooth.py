@@ -10,8 +10,9 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from callbacks.ema import EMA
+from dermsynth.data.generation import GenerationData
 from dermsynth.data.mixing import PriorPreservation
-from dermsynth.data.modules import DreamBoothData, GenerationData
+from dermsynth.data.modules import DreamBoothData
 from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA

@@ -4,8 +4,8 @@ Those of these that are not below, and where they are tested:
 
 - every rank draws the same noise and timesteps: test_dreambooth.py,
   `test_noise_differs_between_samples_steps_epochs_and_seeds_and_not_by_the_number_of_ranks`
-- every rank makes the same class images: tests/data/test_modules.py, `test_generation_gives_each_image_a_seed_of_its_
-  index_alone`; tests/callbacks/test_image_set_writer.py, `test_two_processes_make_the_images_of_one`
+- every rank makes the same class images: tests/data/test_generation.py, `test_generation_gives_each_image_a_seed_of_
+  its_index_alone`; tests/callbacks/test_image_set_writer.py, `test_two_processes_make_the_images_of_one`
 - `snr_gamma` with class images crashes, or weighs only the instances: test_dreambooth.py,
   `test_min_snr_weighs_each_sample_of_the_batch`
 - a resumed run skips no data, takes a step too many and ends with other weights: test_dreambooth.py,
@@ -15,7 +15,8 @@ Those of these that are not below, and where they are tested:
   `test_half_precision_weights_train_with_float32_noise_levels`
 - class images are JPEG, the instances are not: tests/data/test_images.py,
   `test_a_written_png_reads_back_the_same_and_is_recognised` (the one encoder of both)
-- every step waits for the device: test_speed.py, `test_no_step_waits_for_the_device`
+- every step waits for the device: test_speed.py,
+  `test_all_of_a_step_is_on_the_gpu_and_waits_for_none_of_it`
 - LoRA files that A1111 and ComfyUI cannot read: test_lora.py, `test_kohyas_…`
 - caches that keep one sample of a latent, take another VAE's, or pair it with another's prompt, and ranks that see a
   share of it: tests/data/test_latent_cache.py, test_cached_training.py

@@ -6,19 +6,28 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from lightning import Callback
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from callbacks.drawn import Drawn
 from callbacks.ema import EMA
+from callbacks.throughput import Throughput
+from dermsynth import ranks
 from dermsynth.checkpoints import clip_gradients
 from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
+from dermsynth.diffusion.speed import compile_blocks, to_device
 from dermsynth.errors import InputError
 from dermsynth.ranks import mean_over_ranks
+from tests.builders import CLASSES
 from tests.diffusion.test_dreambooth import data_of, trainer_of
+from tests.pretended_gpu import GPU, Copies, fit_on_pretended_gpu
 
 
 def fused(parameters):
@@ -59,17 +68,17 @@ class Watched(Callback):
         self.watching.close()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {
-            "objective": Objective(snr_gamma=5.0, noise_offset=0.1, huber_delta=0.1, caption_dropout=0.5),
-            "train_text_encoder": True,
-        },
-    ],
+EVERYTHING = Objective(
+    snr_gamma=5.0,
+    noise_offset=0.1,
+    huber_delta=0.1,
+    caption_dropout=0.5,
+    prior_loss_weight=dict.fromkeys(CLASSES, 1.0),
 )
-def test_no_step_waits_for_the_device(base, sets, tmp_path, options):
+
+
+@pytest.mark.parametrize("options", [{}, {"objective": EVERYTHING, "train_text_encoder": True}])
+def test_no_fused_step_waits_for_the_device(base, sets, tmp_path, options):
     watched = Watched()
     model = DreamBooth(base, optimizer=fused, channels_last=True, **options)
     fit(model, sets, tmp_path, callbacks=[watched], precision="bf16-mixed", gradient_clip_val=1.0)
@@ -79,6 +88,56 @@ def test_no_step_waits_for_the_device(base, sets, tmp_path, options):
 def test_waiting_is_noticed():
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
         torch.ones(1).item()
+
+
+def foreach(parameters):
+    return torch.optim.AdamW(parameters, lr=1e-3, foreach=True)  # the meta device knows no fused one
+
+
+@pytest.mark.parametrize(
+    ("precision", "cached", "options"),
+    [
+        ("bf16-mixed", False, {}),
+        ("bf16-true", True, {"gradient_checkpointing": True}),
+        ("32-true", False, {"objective": EVERYTHING, "train_text_encoder": True}),
+        ("32-true", True, {"objective": EVERYTHING, "lora": LoRA(rank=2)}),
+    ],
+)
+def test_all_of_a_step_is_on_the_gpu_and_waits_for_none_of_it(base, sets, tmp_path, precision, cached, options):
+    data = data_of(sets, latent_cache=tmp_path / "cache" if cached else None)
+    if cached:
+        trainer_of(tmp_path, 1, limit_val_batches=0).fit(DreamBooth(base, optimizer=foreach), data)
+    model = DreamBooth(base, optimizer=foreach, channels_last=True, **options)
+    callbacks = [Drawn(), Throughput(), *([] if precision == "bf16-true" else [EMA(decay=0.5)])]
+    steps = fit_on_pretended_gpu(model, data, tmp_path, callbacks, precision=precision, gradient_clip_val=1.0)
+    assert steps == 2
+
+
+def test_a_step_that_waits_for_a_gpu_is_noticed(base, sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(dreambooth, "to_device", torch.Tensor.to)
+    with pytest.raises(AssertionError, match="waits for a copy to the GPU"):
+        fit_on_pretended_gpu(DreamBooth(base, optimizer=foreach), data_of(sets), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("slip", "message"),
+    [
+        (lambda x: x[0].item(), "reads a number"),
+        (lambda x: bool(x[0] > 0), "reads a number"),
+        (lambda x: x.cpu(), "copies from the GPU"),
+        (lambda x: x.tolist(), "copies from the GPU"),
+        (lambda x: torch.ones(8).to(x.device, non_blocking=True), "waits for a copy to the GPU"),
+        (lambda x: torch.ones(8).pin_memory().to(x.device), "waits for a copy to the GPU"),
+        (lambda x: x + torch.ones(8), "of the GPU and of the host"),
+        (lambda x: x[torch.tensor([0])], "of the GPU and of the host"),
+    ],
+)
+def test_what_waits_for_a_gpu_is_noticed(slip, message):
+    with Copies(in_step=True):
+        number = torch.ones((8,), device=GPU)
+        to_device(torch.ones(8), GPU) + number * 2
+        with pytest.raises(AssertionError, match=message):
+            slip(number)
 
 
 def test_noise_is_added_in_float32_under_mixed_precision(base, sets, tmp_path, monkeypatch):
@@ -127,6 +186,26 @@ def test_compiled_blocks_train_to_the_same_weights_under_the_same_names(base, se
     assert list(weights[True]) == list(weights[False])
     for name, value in weights[False].items():
         torch.testing.assert_close(weights[True][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_ddp_leaves_a_compiled_block_whole(tmp_path):
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        # Each of its two convolutions fills a bucket of gradients of 1 MB.
+        block = ResnetBlock2D(in_channels=256, temb_channels=None)
+        compile_blocks(block)
+        with torch.compiler.set_stance(force_backend=count):
+            DistributedDataParallel(block, bucket_cap_mb=1)(torch.zeros(1, 256, 2, 2), None)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(graphs) == 1
 
 
 def test_validation_and_samples_compile_nothing(base, sets, tmp_path):
@@ -178,11 +257,14 @@ def test_gradients_are_clipped_under_a_fused_optimizer_and_mixed_precision(base,
 
 RANK = """
 import sys, torch
-from dermsynth.ranks import mean_over_ranks
+from types import SimpleNamespace
+from dermsynth.ranks import mean_if_logged, mean_over_ranks
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
 value = torch.tensor(float(rank + 1))
 assert (mean_over_ranks(value), value) == (1.5, rank + 1)
+step = lambda number: SimpleNamespace(global_step=number, log_every_n_steps=3)
+assert [mean_if_logged(value, step(number)) for number in range(4)] == [rank + 1, rank + 1, 1.5, rank + 1]
 torch.distributed.destroy_process_group()
 """
 
@@ -192,8 +274,24 @@ def test_the_logged_loss_is_the_mean_of_the_ranks(tmp_path):
     assert mean_over_ranks(value) is value
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     commands = [[sys.executable, "-c", RANK, str(rank), str(tmp_path)] for rank in (0, 1)]
-    ranks = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    processes = [subprocess.Popen(command, env=environment) for command in commands]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+
+
+def test_the_loss_is_reduced_in_the_steps_that_are_logged_and_in_no_other(base, sets, tmp_path, monkeypatch):
+    reduced, logged = [], {}
+    monkeypatch.setattr(ranks, "mean_over_ranks", lambda value: (reduced.append(model.global_step), 0 * value + 7)[1])
+
+    class Noted(DummyLogger):
+        def log_metrics(self, metrics, step):
+            logged.update({step: metrics["train/loss"]} if "train/loss" in metrics else {})
+
+    model = DreamBooth(base, optimizer=fused)
+    trainer = trainer_of(tmp_path, 6, limit_val_batches=0, accumulate_grad_batches=2, log_every_n_steps=3)
+    trainer.loggers = [Noted()]
+    trainer.fit(model, data_of(sets))
+    assert list(logged.values()) == [7, 7]
+    assert reduced == [2, 2, 5, 5]  # both batches of the third and sixth step
 
 
 def test_a_fused_optimizer_cannot_be_clipped_with_scaled_gradients():

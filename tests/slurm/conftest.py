@@ -103,7 +103,7 @@ def slurm(cluster, base, tmp_path_factory):
     """The cluster, and a project's folder with a space in its name and two recipes that take seconds."""
     project = tmp_path_factory.mktemp("project") / "my project"
     project.mkdir()
-    for name in ("slurm", "callbacks"):
+    for name in ("slurm", "dermsynth", "callbacks"):
         (project / name).symlink_to(ROOT / name)
     (project / ".venv").symlink_to(sys.prefix)
     shutil.copy(Path(__file__).with_name("seen.py"), project)
@@ -164,7 +164,7 @@ def recipes(base):
         "generate": {
             "trainer": {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "callbacks": made},
             "model": part(model, base=base, sampling={"steps": 2, "guidance_scale": 1.0}),
-            "data": part("dermsynth.data.modules.GenerationData", classes=CLASSES, count=2, batch_size=2),
+            "data": part("dermsynth.data.generation.GenerationData", classes=CLASSES, count=2, batch_size=2),
         },
         "baseline": vit,
         "hybrid": hybrid,

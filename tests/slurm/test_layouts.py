@@ -57,6 +57,12 @@ def test_the_classifier_is_the_same_in_every_layout(slurm, jobs):
         assert all(torch.allclose(value, other[name], atol=TOLERANCE) for name, value in weights[0].items())
 
 
+def test_a_job_that_is_given_no_environment_trains(slurm):
+    job = slurm.sbatch("--export=NONE", "slurm/fit.sbatch", "configs/baseline.yaml", "--run", "runs/bare")
+    assert slurm.wait(job) == {"COMPLETED"}, slurm.log(job)
+    assert (slurm.project / "runs/bare/finished").read_text().startswith("4 steps")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
