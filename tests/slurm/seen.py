@@ -16,7 +16,7 @@ class Seen(Callback):
             if trainer.global_rank == 1:
                 raise RuntimeError("this process alone is broken")
             time.sleep(600)
-        self._hold(trainer, stage)
+        self._hold(trainer, trainer.state.fn.value)
 
     def on_train_start(self, trainer, pl_module):
         self._hold(trainer, "train")  # before Preemption, which saves and so comes later, listens
