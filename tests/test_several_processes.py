@@ -201,13 +201,13 @@ def test_the_overlay_rounds_gradients_alike_on_all_ranks(folder, dreambooth):
     """Lightning leaves the overlay's hook out on CPUs; a callback puts it in its place."""
     flags = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.max_steps", "3"]
     found = {}
-    for rounded in ("false", "true"):
-        name = f"runs/rounded-{rounded}"
-        hook = ["--trainer.callbacks", "tests.gradients.Gradients", "--trainer.callbacks.rounded", rounded]
+    for choice in ("false", "true"):
+        name = f"runs/rounded-{choice}"
+        hook = ["--trainer.callbacks", "tests.gradients.Gradients", "--trainer.callbacks.rounded", choice]
         words = ["fit", "--config", "dreambooth-2-fit.json", "--config", str(OVERLAY), *flags, *hook, "--run", name]
-        ranks = Ranks(words, 2, folder, f"rounded-{rounded}")
+        ranks = Ranks(words, 2, folder, f"rounded-{choice}")
         assert ranks.statuses(180) == [0, 0], ranks.log(0)
-        found[rounded] = [torch.load(folder / name / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+        found[choice] = [torch.load(folder / name / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     exact, rounded = found["false"][0]["gradients"], found["true"][0]["gradients"]
     assert exact.keys() == rounded.keys()
     for name, gradient in exact.items():
