@@ -91,10 +91,16 @@ class Preemption(Checkpoint):
         if asked := self._agreed():
             self._save_and_leave(trainer, asked, f"after the validation of step {trainer.global_step}")
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Listen no longer where training broke off, since nobody heeds the flag; while it leaves, a signal waits."""
+        if not isinstance(exception, SystemExit):
+            self.teardown(trainer, pl_module, "fit")
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen no longer."""
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._note:  # else somebody has already put back what was before
+                signal.signal(number, handler)
         self._handlers = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -56,7 +56,8 @@ def mean_if_logged(value: Tensor, trainer: Any) -> Tensor:
     """The mean of a number of a training step over all processes if Lightning logs the step, else the number itself.
 
     So the processes wait for one another's numbers in those steps alone. A step that is logged only because training
-    stops there has the first process's own.
+    stops there has the first process's own. In `callback_metrics`, which a checkpoint can monitor, the number differs
+    between processes wherever the step is not logged.
     """
     every = trainer.log_every_n_steps if trainer else 0
     return mean_over_ranks(value) if every and (trainer.global_step + 1) % every == 0 else value

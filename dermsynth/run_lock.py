@@ -12,7 +12,7 @@ from typing import TextIO
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder
 
-# Not the `.lock` of slurm/common.sh, which holds it around all stages: on NFS the two would be one lock.
+# Not the `.job` of slurm/common.sh, which holds it around all stages: on NFS the two would be one lock.
 LOCK = ".training"
 # Seconds for a process that was told to end, or killed, to be gone: it may have much memory to give back.
 PATIENCE = 30.0

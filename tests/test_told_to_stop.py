@@ -49,13 +49,14 @@ def test_no_rank_asks_the_other(tmp_path, command, stage, rank):
 
 
 @pytest.mark.slow
-def test_processes_that_lightning_started_end_with_the_first(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_processes_that_lightning_started_end_with_the_first(tmp_path, number):
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("STAGE", "predict"))
     shutil.copy(ROOT / "tests/toy.py", tmp_path)
     command = [sys.executable, "-m", "dermsynth", "predict", "--config", "recipe.yaml", "--run", "run"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     until(lambda: both_are_held(tmp_path) or process.poll() is not None, 120)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     # Both write into the pipe, so that it ends when they have.
     printed, _ = process.communicate(timeout=10)
-    assert process.returncode == -signal.SIGTERM, printed.decode()
+    assert process.returncode == -number, printed.decode()

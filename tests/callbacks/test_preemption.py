@@ -13,6 +13,7 @@ from dermsynth.errors import InputError
 from dermsynth.run_folder import last_checkpoint
 from tests.preempted import run
 from tests.processes import Ranks
+from tests.toy import Data, Line
 
 CONFIG = """\
 trainer:
@@ -89,6 +90,21 @@ def test_before_training_starts_it_ends_at_once(tmp_path, sent, status):
 @pytest.mark.slow
 def test_two_ranks_stop_together_and_go_on_to_the_same_end(tmp_path):
     assert run(trials=4, seed=0, folder=tmp_path) == []
+
+
+def test_nobody_listens_after_training_broke_off(tmp_path):
+    class Broken(Line):
+        def training_step(self, batch, index):
+            assert signal.getsignal(signal.SIGTERM) not in before
+            raise ZeroDivisionError
+
+    numbers = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
+    before = [signal.getsignal(number) for number in numbers]
+    callbacks = [ModelCheckpoint(tmp_path), Preemption()]
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=callbacks, enable_progress_bar=False)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(Broken(), Data())
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_it_must_know_of_the_best_checkpoint():

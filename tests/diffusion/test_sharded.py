@@ -27,7 +27,7 @@ FSDP = {
 }
 # Of three pictures in batches of one the first process has two.
 GENERATION = {
-    "class_path": "dermsynth.data.modules.GenerationData",
+    "class_path": "dermsynth.data.generation.GenerationData",
     "init_args": {"classes": CLASSES, "count": 1, "batch_size": 1},
 }
 
@@ -89,7 +89,10 @@ def runs(run, folder):
     """The folders of a training on one process, on two, and on two with a stop in the middle."""
     names = ["alone", "spread", "stopped"]
     # One picture, so that the second process draws none.
-    grid = {"class_path": "callbacks.sample_grid.SampleGrid", "init_args": {"prompts": ["a mole"], "columns": 1}}
+    grid = {
+        "class_path": "callbacks.sample_grid.SampleGrid",
+        "init_args": {"prompts": ["a mole"], "columns": 1, "every_n_steps": 3},
+    }
     for name, processes, steps in zip(names, (1, 2, 2), (6, 6, 3), strict=True):
         statuses, said = run(name, processes=processes, max_steps=steps, callbacks=[grid])
         assert statuses == [0] * processes, said
