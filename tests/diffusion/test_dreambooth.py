@@ -239,7 +239,7 @@ def test_velocity_and_caption_dropout_reach_the_loss(base, sets):
     dropping = DreamBooth(base, objective=Objective(caption_dropout=0.5))
     dropping.parts.tokenize = lambda texts: (prompts.extend(texts), noise.parts.tokenize(texts))[1]
     dropping.log = lambda *a, **k: None
-    dropping._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0})()
+    dropping._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0, "log_every_n_steps": 0})()
     for number in range(30):
         dropping.training_step(batch, number)
     assert 0.3 < prompts.count("") / len(prompts) < 0.7
@@ -253,7 +253,7 @@ def test_min_snr_weighs_each_sample_of_the_batch(base, sets):
     for gamma in (None, 1e9, 5.0):
         model = DreamBooth(base, objective=Objective(snr_gamma=gamma))
         model.log = lambda *a, **k: None
-        model._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0})()
+        model._trainer = type("T", (), {"current_epoch": 0, "global_rank": 0, "log_every_n_steps": 0})()
         losses.append(float(model.training_step(batch, 0)))
         prediction, wanted, timesteps = model._denoise(batch, model._draws(0, 0, 4))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
