@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install test test-slurm lint types quickstart clean
+.PHONY: help install test test-slurm test-eightbit lint types quickstart clean
 
 help:
 	@echo "make quickstart   the whole way on drawn lesions, about 5 minutes on 2 cores"
 	@echo "make test         the tests"
 	@echo "make test-slurm   those on a real Slurm, which they start; as root on Debian or Ubuntu"
+	@echo "make test-eightbit   those of 8-bit optimizers; installs bitsandbytes"
 	@echo "make lint types   ruff and mypy"
 	@echo "make clean        remove .venv and the quickstart's folder"
 
@@ -21,11 +22,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not real_data"
+	$(BIN)/python -m pytest -m "not real_data and not eightbit"
 
 test-slurm: $(INSTALLED)
 	command -v slurmctld > /dev/null || tests/slurm/cluster.sh install
 	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m slurm tests/slurm -p no:cacheprovider
+
+test-eightbit: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,eightbit]'
+	$(BIN)/python -m pytest -m eightbit
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -14,6 +14,8 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     # Advertisements of its makers' services.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    # That a kernel for 4-bit products is not fetched from a hub, where bitsandbytes is installed: nothing here asks for it.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for message in (
         # Checkpoint callbacks belong to `fit`; other stages need none.
         r"Be aware that when using .ckpt_path.",

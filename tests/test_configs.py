@@ -121,8 +121,8 @@ def test_the_fast_overlay_and_the_latent_cache_are_of_both_dreambooth_recipes():
 EIGHT_BIT = ROOT / "dreambooth_sd15.yaml", ROOT.parent / "tests/eight_bit.yaml"
 
 
+@pytest.mark.eightbit
 def test_eight_bit_optimizers_are_a_class_path_away():
-    pytest.importorskip("bitsandbytes")
     assert parse("fit", *EIGHT_BIT).model.init_args.optimizer.init_args.lr == 1e-5
 
 

@@ -61,10 +61,10 @@ def test_a_classifier_with_dropout_goes_on_with_the_same_units_dropped(tmp_path)
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.eightbit
 @pytest.mark.parametrize("kind", ["AdamW8bit", "PagedAdamW8bit"])
 def test_an_optimizer_of_eight_bits_goes_on_with_the_same_bits(base, tmp_path, kind):
     """On a CPU, where nothing is paged; from files that load as tensors and plain values alone."""
-    pytest.importorskip("bitsandbytes", minversion="0.50")  # among what `make install` installs
     recipe = dreambooth(tmp_path, base, lora=True, max_steps=4)
     eight = ["--model.optimizer", f"bitsandbytes.optim.{kind}", "--model.optimizer.lr", "1e-2"]
     eight += ["--model.optimizer.min_8bit_size", "16"]
