@@ -14,7 +14,7 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     # Advertisements of its makers' services.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
-    # That a kernel for 4-bit products is not fetched from a hub, where bitsandbytes is installed: nothing here asks for it.
+    # Where bitsandbytes is installed, that a kernel for 4-bit products is not: nothing here has any.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for message in (
         # Checkpoint callbacks belong to `fit`; other stages need none.
