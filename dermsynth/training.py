@@ -39,6 +39,11 @@ from dermsynth.run_folder import (
 )
 from dermsynth.run_lock import locked
 
+_NO_GPU = (
+    "trainer.accelerator: gpu, but torch sees no GPU here. Run it where there is one, with a torch built for it, or "
+    "add --trainer.accelerator cpu."
+)
+
 
 class TrainingCLI(LightningCLI):
     """The command line of fit, validate, test and predict."""
@@ -219,7 +224,7 @@ def run(arguments: list[str]) -> None:
     try:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except MisconfigurationException as error:
-        raise InputError(str(error)) from error
+        raise InputError(_NO_GPU if "No supported gpu backend" in str(error) else str(error)) from error
     except SystemExit as error:
         # Lightning answers Ctrl-C with exit status 1, that of a crash.
         if isinstance(error.__context__, KeyboardInterrupt):

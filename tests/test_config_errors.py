@@ -73,3 +73,9 @@ def test_what_must_be_given_is_said(here, capsys):
     assert "fit: --run must be given" in capsys.readouterr().err
     assert main(["test", "--config", "line.yaml", "--run", "r"]) == 2
     assert "r/checkpoints/best.ckpt" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_recipe_for_gpus_says_that_there_is_none(here, capsys):
+    assert fit("--trainer.accelerator", "gpu") == 2
+    assert "add --trainer.accelerator cpu" in capsys.readouterr().err

@@ -30,6 +30,7 @@ done
 step "compare the arms" compare $out/runs/vit-baseline-seed0 $out/runs/vit-hybrid-seed0 --baseline vit-baseline --out $out/comparison
 touch $out/done
 echo
+echo "That was the way, not a result: with drawn lesions and minutes of training the numbers mean nothing."
 echo "table:       $out/comparison/comparison.txt"
 echo "pictures:    $out/sets/synthetic/grid.png  $out/comparison/comparison.png"
 echo "TensorBoard: ${python%python}tensorboard --logdir $out/runs"

@@ -69,7 +69,8 @@ def _about(c: Comparison) -> str:
         f"Baseline: {c.baseline} ({c.baseline_reason}). Primary metric: {NAMES[c.primary]}.",
     ]
     if c.n_without_id == c.n_images:
-        lines.append("There are no patient or lesion ids: images are taken as independent.")
+        copies = " but for copies of one photograph" if c.n_groups < c.n_images else ""
+        lines.append(f"There are no patient or lesion ids: images are taken as independent{copies}.")
     elif c.n_without_id:
         without = count(c.n_without_id, "image")
         lines.append(f"Of {without} no patient or lesion is known: each is taken as a patient of its own.")
@@ -140,10 +141,9 @@ def _decisions(c: Comparison) -> str:
     if len(set(c.arms.values())) > 1:
         notes += " The arms have different numbers of seeds, and averaging more seeds helps by itself."
     if c.n_groups < c.n_images:
-        notes += (
-            " These tests take images as independent; patients or lesions have several here, so trust the "
-            "intervals above where they disagree."
-        )
+        known = c.n_without_id < c.n_images
+        several = "patients or lesions have several" if known else "some photographs have copies"
+        notes += f" These tests take images as independent; {several} here, so trust the intervals where they differ."
     return "\n".join([*lines, _wrap(notes)])
 
 

@@ -70,7 +70,8 @@ def prepare(
         straddling: what to do with images of one group that lie across an official split. report names
             near-duplicates, leaves the split as it is, and refuses patients and lesions in several splits; move takes
             all images of such a group out (unused) but those in test, or, where it has none there, in val.
-        near_duplicates: whether to look for images that are copies of one photograph; they stay in one split.
+        near_duplicates: whether to look for images that are copies of one photograph; they stay in one
+            split, unless the split is the official one and straddling is report.
         seed: of the grouped split or the folds.
         image_types: dermoscopic leaves out clinical photographs and others, where the download tells them apart
             (archive, MILK10k).

@@ -138,6 +138,9 @@ def test_text_of_images_without_ids_names_no_patients(comparison):
     assert "the choice of test images for these trained models" in text
     assert text.count("patient") == text.count("lesion") == 1
     assert "group" not in text
+    text = " ".join(report.text(replace(c, n_groups=595)).split())
+    assert "images are taken as independent but for copies of one photograph." in text
+    assert "some photographs have copies here" in text
     some = " ".join(report.text(replace(c, n_groups=500, n_without_id=450)).split())
     assert "on 600 images of 500 patients or lesions" in some
     assert "Of 450 images no patient or lesion is known: each is taken as a patient of its own." in some
