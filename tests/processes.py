@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -56,8 +57,9 @@ class Ranks:
 
     def send(self, rank: int, number: signal.Signals) -> None:
         """Send a signal to a rank that may have ended already."""
-        if self.processes[rank].is_alive():
-            os.kill(self.processes[rank].pid, number)
+        with suppress(ProcessLookupError):  # it may end in between, and is no child of this process
+            if self.processes[rank].is_alive():
+                os.kill(self.processes[rank].pid, number)
 
     def statuses(self, seconds: float = 60) -> list[int] | None:
         """How the ranks ended, negative for a signal; None if one was still there, and had to be killed."""
