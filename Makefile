@@ -7,12 +7,12 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help install test test-slurm test-eightbit lint types quickstart clean
 
 help:
-	@echo "make quickstart   the whole way on drawn lesions, about 5 minutes on 2 cores"
-	@echo "make test         the tests"
-	@echo "make test-slurm   those on a real Slurm, which they start; as root on Debian or Ubuntu"
+	@echo "make quickstart      the whole way on drawn lesions, about 5 minutes on 2 cores"
+	@echo "make test            the tests"
+	@echo "make test-slurm      those on a real Slurm, which they start; as root on Debian or Ubuntu"
 	@echo "make test-eightbit   those of 8-bit optimizers; installs bitsandbytes"
-	@echo "make lint types   ruff and mypy"
-	@echo "make clean        remove .venv and the quickstart's folder"
+	@echo "make lint types      ruff and mypy"
+	@echo "make clean           remove .venv and the quickstart's folder"
 
 install: $(INSTALLED)
 

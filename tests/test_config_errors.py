@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
 from dermsynth.cli import main
 from tests.line import fit
@@ -75,7 +76,8 @@ def test_what_must_be_given_is_said(here, capsys):
     assert "r/checkpoints/best.ckpt" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_recipe_for_gpus_says_that_there_is_none(here, capsys):
+def test_a_recipe_for_gpus_says_that_there_is_none(here, capsys, monkeypatch):
+    for kind in (CUDAAccelerator, MPSAccelerator):
+        monkeypatch.setattr(kind, "is_available", lambda: False)
     assert fit("--trainer.accelerator", "gpu") == 2
     assert "add --trainer.accelerator cpu" in capsys.readouterr().err
