@@ -19,19 +19,28 @@ from tests.builders import CLASSES, make_set
 PROMPTS = ["a dermoscopic image of nevus", "a dermoscopic image of melanoma"]
 
 
-@pytest.mark.parametrize("sanity", [0, 2])
-def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(base, tmp_path, sanity):
-    model = DreamBooth(base, sampling=Sampling(2, 2.0), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2))
-    untrained = model.sample([PROMPTS[0]], [9])[0]
-    trainer = Trainer(
+def trainer_of(folder, callbacks, **options):
+    """One that logs into a folder and is silent."""
+    return Trainer(
         accelerator="cpu",
-        max_steps=3,
-        logger=TensorBoardLogger(tmp_path, name="", version=""),
+        logger=TensorBoardLogger(folder, name="", version=""),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        callbacks=[EMA(decay=0.5), SampleGrid(PROMPTS, every_n_steps=3, columns=3, seed=9)],
+        callbacks=callbacks,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(base, tmp_path, sanity):
+    model = DreamBooth(base, sampling=Sampling(2, 2.0), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2))
+    untrained = model.sample([PROMPTS[0]], [9])[0]
+    trainer = trainer_of(
+        tmp_path,
+        [EMA(decay=0.5), SampleGrid(PROMPTS, every_n_steps=3, columns=3, seed=9)],
+        max_steps=3,
         num_sanity_val_steps=sanity,
     )
     trainer.fit(model, DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4))
@@ -51,17 +60,7 @@ def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(bas
 def test_a_model_that_has_diverged_is_shown_in_black_and_the_run_goes_on(base, tmp_path):
     model = DreamBooth(base, sampling=Sampling(1, 1.0))
     model.unet.conv_out.bias.data.fill_(torch.nan)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=1,
-        limit_val_batches=0,
-        logger=TensorBoardLogger(tmp_path, name="", version=""),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        callbacks=[SampleGrid(PROMPTS, every_n_steps=2, columns=1)],
-    )
+    trainer = trainer_of(tmp_path, [SampleGrid(PROMPTS, every_n_steps=2, columns=1)], max_steps=1, limit_val_batches=0)
     data = DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4)
     with pytest.warns(UserWarning, match="2 of 2 sampled images are NaN"):
         trainer.fit(model, data)
@@ -79,17 +78,12 @@ def test_a_resumed_run_without_validation_draws_at_the_steps_that_an_uninterrupt
         model = DreamBooth(
             base, train_text_encoder=True, sampling=Sampling(1, 1.0), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2)
         )
-        trainer = Trainer(
-            accelerator="cpu",
+        trainer = trainer_of(
+            tmp_path / "log",
+            [EMA(decay=0.5), *grids, Keep(tmp_path / "c.ckpt", 6)],
             max_steps=steps,
             limit_val_batches=0,
             accumulate_grad_batches=2,
-            logger=TensorBoardLogger(tmp_path / "log", name="", version=""),
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            callbacks=[EMA(decay=0.5), *grids, Keep(tmp_path / "c.ckpt", 6)],
         )
         data = DreamBoothData(real=real, classes=CLASSES, size=16, batch_size=2)
         trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
@@ -120,17 +114,7 @@ class Keep(Callback):
 
 def test_a_drawing_that_fails_leaves_the_model_as_it_was(base, tmp_path):
     model = DreamBooth(base)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=1,
-        limit_val_batches=0,
-        logger=TensorBoardLogger(tmp_path, name="", version=""),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        callbacks=[SampleGrid([5], every_n_steps=1)],  # no prompt
-    )
+    trainer = trainer_of(tmp_path, [SampleGrid([5], every_n_steps=1)], max_steps=1, limit_val_batches=0)  # no prompt
     data = DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4)
     with pytest.raises(ValueError, match="text input must be of type"):
         trainer.fit(model, data)
