@@ -48,6 +48,11 @@ def provenance_of(trainer: Trainer) -> dict[str, Any]:
     return getattr(trainer.datamodule, "provenance", {})  # type: ignore[attr-defined]
 
 
+def held_out_of(trainer: Trainer) -> frozenset[str]:
+    """Ids of the images that the data module validates or tests on; none for one that says nothing."""
+    return getattr(trainer.datamodule, "held_out", frozenset())  # type: ignore[attr-defined]
+
+
 def check_kind(checkpoint: dict[str, Any], expected: str, **facts: Any) -> None:
     """Refuse a checkpoint that another model wrote.
 

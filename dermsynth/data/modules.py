@@ -105,6 +105,8 @@ class LesionData(LightningDataModule):
             "license": "; ".join(sorted({r.license for r in train if r.license})),
             "attribution": "; ".join(sorted({r.attribution for r in train if r.attribution})),
         }
+        #: Ids of the images, of whatever class, that no generator may have been fitted on.
+        self.held_out = frozenset(r.image_id for name in ("val", "test") for r in real.split(name))
         self.samples = {name: self._samples(real, real.split(name)) for name in ("train", "val", "test")}
         self._generated_sets = [self._samples(generated, generated.records) for generated in synthetic]
         self.generated = [sample for generated in self._generated_sets for sample in generated]

@@ -187,7 +187,9 @@ class _Canvas:
             melanin += np.float32(extra_melanin * rng.uniform(0.6, 1.2)) * zone
             haemoglobin += np.float32(extra_haemoglobin + rng.uniform(-0.1, 0.12)) * zone
             if name in ("blue-grey", "white"):
-                veil = np.maximum(veil, np.float32(0.6 if name == "blue-grey" else 0.3) * zone * (1 + 0.3 * ragged))
+                # A haze with pigment showing through, denser in places, and not a stain of one strength.
+                haze = np.clip(0.75 + 0.35 * ragged + 0.3 * self.noise(12) + 0.2 * self.noise(90), 0.15, 1.3)
+                veil = np.maximum(veil, np.float32(0.6 if name == "blue-grey" else 0.3) * zone * haze)
         melanin += body * self.globules(centre, radius, lesion)
         return melanin, haemoglobin, veil
 
@@ -201,7 +203,9 @@ class _Canvas:
         for angle in turn + np.array([0, np.pi / 3, 2 * np.pi / 3]):
             comb += np.cos(np.float32(wave * np.cos(angle)) * x + np.float32(wave * np.sin(angle)) * y)
         patchy = np.clip(0.6 + 0.5 * self.noise(5), 0, 1)
-        return np.float32(rng.uniform(0.0, 0.35)) * patchy * (0.5 - np.maximum(comb, -1) / 1.5)
+        # Lines are thinner than the holes between them.
+        lines = 0.55 - _step((comb + np.float32(1.1)) / np.float32(2.2))
+        return np.float32(rng.uniform(0.1, 1.0) ** 2) * patchy * lines
 
     def zone(self, x: Field, y: Field, radius: float, lesion: Lesion, bend: Field, ragged: Field) -> Field:
         """A blurred patch inside the lesion, off centre where the lesion is asymmetric."""
@@ -231,8 +235,14 @@ class _Canvas:
             turns = angle + curl * np.linspace(0, 1, 24)
             steps = np.stack([np.cos(turns), np.sin(turns)], axis=1) * length / 24
             strokes.append((start + np.cumsum(steps, axis=0), float(rng.uniform(0.05, 0.11))))
-        cover = self._strokes(strokes)[..., None]
-        picture += 0.9 * cover * (HAIR - picture) * np.float32(rng.uniform(0.7, 1.0))
+        # Hairs thin out towards their tips, no two are equally dark, and their round tops catch the light.
+        for k, shade in enumerate((0.6, 1.0, 1.7)):
+            some = strokes[k::3]
+            colour = HAIR * np.float32(shade * rng.uniform(0.8, 1.2))
+            tapered = [part for s, w in some for part in ((s[:17], w), (s[16:21], 0.7 * w), (s[20:], 0.45 * w))]
+            picture += np.float32(0.92) * self._strokes(tapered)[..., None] * (colour - picture)
+            shine = self._strokes([(s[2:18], 0.3 * w) for s, w in some], blur=0.01)[..., None]
+            picture += np.float32(0.35) * shine * (np.float32(2.2) * colour + np.float32(0.12) - picture)
 
     def ruler(self, picture: Field) -> None:
         """A scale with a tick a millimetre near one edge, slightly askew."""

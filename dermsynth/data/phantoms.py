@@ -190,8 +190,8 @@ def _patient(number: int, rng: np.random.Generator) -> Patient:
     fewest = 2 if number % DUPLICATE_EVERY == 0 else 1
     images = int(np.clip(np.round(rng.lognormal(np.log(6), 0.8)), fewest, MOST_IMAGES))
     skin = Skin(
-        # Mostly light, as in the archive, with a tail over the whole range of human skin.
-        melanin=float(np.clip(rng.lognormal(np.log(0.18), 0.85), 0.06, 1.4)),
+        # Mostly light, as in the archive, with a tenth of it dark.
+        melanin=float(np.clip(rng.lognormal(np.log(0.2), 1.0), 0.06, 1.4)),
         redness=float(rng.gamma(3, 0.05)),
         hairs=float(rng.choice([0, 1, 6, 25], p=[0.45, 0.25, 0.2, 0.1])),
         light=tuple(np.exp(rng.normal(0, [0.05, 0.025, 0.05]))),

@@ -9,7 +9,7 @@ from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
+from dermsynth.checkpoints import ScheduleCallable, check_kind, held_out_of, optimizer_config, provenance_of
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
 from dermsynth.ranks import mean_if_logged
 
@@ -50,9 +50,9 @@ class Autoencoder(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse a base or a checkpoint that saw other patients."""
-        data = provenance_of(self.trainer)
-        refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data)
-        refuse_foreign_weights("the checkpoint", self.provenance, data)
+        data, held_out = provenance_of(self.trainer), held_out_of(self.trainer)
+        refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data, held_out)
+        refuse_foreign_weights("the checkpoint", self.provenance, data, held_out)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch of images."""

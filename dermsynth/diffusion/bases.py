@@ -19,19 +19,35 @@ from dermsynth.files import read_json
 from dermsynth.hub import explain_missing, first_line, is_folder_name, local_folder
 
 INDEX = "model_index.json"
+#: Bases that come with the package, by their names: each a folder with its model card.
+PACKAGED = Path(__file__).parents[1] / "bases"
 SUPPORTED = (
     "Give a Stable Diffusion 1.x or 2.x pipeline of the class StableDiffusionPipeline: a hub id such as "
-    f"stable-diffusion-v1-5/stable-diffusion-v1-5, or a folder with {INDEX}."
+    f"stable-diffusion-v1-5/stable-diffusion-v1-5, a folder with {INDEX}, or tiny, the small base in the package."
 )
 ADVICE = "Copy or download it again."
 PARTS_WITH_WEIGHTS = ("text_encoder", "unet", "vae")
+
+
+def base_folder(base: str) -> Path | None:
+    """The folder that a base's name means, if it means one: that of a packaged base, or one of the user's.
+
+    A folder of the user's that has a packaged base's name is given as `./NAME`.
+    """
+    # Only the names themselves: joined to the folder, a path such as `../x` would lead out of it.
+    return PACKAGED / base if base in _packaged() else local_folder(base)
+
+
+@functools.cache
+def _packaged() -> frozenset[str]:
+    return frozenset(file.parent.name for file in PACKAGED.glob(f"*/{INDEX}"))
 
 
 def check_base(base: str) -> Path | None:
     """Find a base and look at its configuration.
 
     Args:
-        base: hub id or folder.
+        base: hub id, folder, or the name of a packaged base.
 
     Returns:
         The folder; none if it is a hub id.
@@ -39,7 +55,7 @@ def check_base(base: str) -> Path | None:
     Raises:
         InputError: there is no such folder or id, it may not be read, or it is another kind of model.
     """
-    folder = local_folder(base)
+    folder = base_folder(base)
     if folder is None and (is_folder_name(base) or base.count("/") != 1):
         raise InputError(f"model.base: {explain_missing(base, '--model.base', INDEX)} {SUPPORTED}")
     kind = read_json(_file(base, folder, INDEX), ADVICE).get("_class_name")

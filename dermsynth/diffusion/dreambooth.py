@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, optimizer_config, provenance_of
+from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, held_out_of, optimizer_config, provenance_of
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
@@ -129,9 +129,9 @@ class DreamBooth(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse a base or checkpoint that saw other patients; set what is trained, and only that, to training mode."""
-        data = provenance_of(self.trainer)
-        refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data)
-        refuse_foreign_weights("the checkpoint", self.provenance, data)
+        data, held_out = provenance_of(self.trainer), held_out_of(self.trainer)
+        refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data, held_out)
+        refuse_foreign_weights("the checkpoint", self.provenance, data, held_out)
         weights = self.objective.prior_weights(data.get("classes", []))
         self.prior_weights = weights.to(self.device) if isinstance(weights, Tensor) else weights
         self.unet.train()

@@ -7,7 +7,7 @@ The folder layout is that of `diffusers.StableDiffusionPipeline.save_pretrained`
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,10 +28,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dermsynth.diffusion.bases import ADVICE, INDEX, PARTS_WITH_WEIGHTS, SUPPORTED, check_base, commit_of
+from dermsynth.diffusion.bases import (
+    ADVICE,
+    INDEX,
+    PARTS_WITH_WEIGHTS,
+    SUPPORTED,
+    base_folder,
+    check_base,
+    commit_of,
+)
 from dermsynth.errors import InputError
 from dermsynth.files import read_json
-from dermsynth.hub import first_line, local_folder
+from dermsynth.hub import first_line
 
 PROVENANCE = "dermsynth.json"
 _TINY_VOCABULARY = 768
@@ -265,17 +273,29 @@ def part_config(base: str, part: str) -> dict[str, Any]:
         return json.loads(_part_file(base, part, "config.json").read_text(encoding="utf-8"))
 
 
-def refuse_foreign_weights(name: str, provenance: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Refuse to go on training weights of ours that were fitted on other patients than the data's train split.
+def refuse_foreign_weights(
+    name: str, provenance: Mapping[str, Any], data: Mapping[str, Any], held_out: Collection[str]
+) -> None:
+    """Refuse to go on training weights of ours that may know the patients that a classifier is tested on.
+
+    Weights were fitted on the data's own train split, or on images that their provenance lists, none of which is held
+    out here. The second is how a packaged base serves any data but that which it knows.
 
     Args:
         name: what they are called in the message.
         provenance: of the weights, if they are ours; else empty.
         data: the provenance of what they are to be trained on.
+        held_out: ids of the images that are validated or tested on.
 
     Raises:
-        InputError: the two train splits differ.
+        InputError: the two train splits differ, or an image that the weights were fitted on is held out.
     """
+    known = sorted(set(provenance.get("train_images", [])) & set(held_out))
+    if known:
+        raise InputError(
+            f"{name} was fitted on {len(known)} of the images that the data validates or tests on, such as {known[0]}. "
+            "Give another base, or keep that data set's own split (prepare --split official)."
+        )
     seen, ours = provenance.get("train_split_sha256"), data.get("train_split_sha256", "")
     if seen and seen != ours:
         raise InputError(
@@ -289,7 +309,7 @@ def _weights_file(base: str, part: str) -> Path:
 
 
 def _part_file(base: str, part: str, name: str) -> Path:
-    folder = local_folder(base)
+    folder = base_folder(base)
     if folder:
         return folder / part / name
     return Path(hf_hub_download(base, f"{part}/{name}", revision=commit_of(base)))

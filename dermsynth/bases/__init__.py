@@ -1,0 +1,1 @@
+"""Bases that come with the package: small Stable Diffusion pipelines with their model cards, found by name."""
