@@ -26,6 +26,7 @@ from dermsynth.checkpoint_io import WholeCheckpointIO, remove_leftovers
 from dermsynth.config_errors import explain
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
+from dermsynth.precision import resolve
 from dermsynth.quiet import quieten
 from dermsynth.run_config import RUN_FILE
 from dermsynth.run_folder import (
@@ -106,6 +107,8 @@ class TrainingCLI(LightningCLI):
         _check_static_graph(config)
         _check_moved(config)
         _check_foreign(config.run)
+        for line in resolve(config, self.subcommand):
+            _say(line)
         if self.subcommand == "test" and config.ckpt_path is None:
             raise InputError(
                 "test: --ckpt_path must be given, else the weights would be untrained; for example "

@@ -23,6 +23,7 @@ FORKS = multiprocessing.get_context("fork")
 RECIPE = """\
 trainer:
   accelerator: cpu
+  precision: 32-true
   devices: 1
   max_epochs: -1
   max_steps: STEPS

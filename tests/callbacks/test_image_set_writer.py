@@ -136,6 +136,7 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
     recipe = {
         "trainer": {
             "accelerator": "cpu",
+            "precision": "32-true",
             "logger": False,
             "enable_progress_bar": False,
             "callbacks": [{"class_path": "callbacks.image_set_writer.ImageSetWriter"}],

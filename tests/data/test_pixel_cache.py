@@ -283,7 +283,14 @@ def test_two_processes_that_train_are_shown_the_same_with_and_without_it(tmp_pat
     tests = Path(__file__).parents[1]
     data = {"real": str(make_set(tmp_path / "real")), "classes": CLASSES, "size": 12, "batch_size": 2}
     data |= {"augmentation": "standard", "num_workers": 1}
-    trainer = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "max_epochs": 2, "logger": False}
+    trainer = {
+        "accelerator": "cpu",
+        "precision": "32-true",
+        "devices": 2,
+        "strategy": "ddp",
+        "max_epochs": 2,
+        "logger": False,
+    }
     trainer |= {"enable_progress_bar": False, "num_sanity_val_steps": 0}
     recipe = {
         "trainer": trainer,

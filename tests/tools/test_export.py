@@ -16,7 +16,14 @@ CHECKPOINT = {
     "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
     "init_args": {"save_last": True, "enable_version_counter": False},
 }
-TRAINER = {"accelerator": "cpu", "max_steps": 1, "logger": False, "limit_val_batches": 0, "callbacks": [CHECKPOINT]}
+TRAINER = {
+    "accelerator": "cpu",
+    "precision": "32-true",
+    "max_steps": 1,
+    "logger": False,
+    "limit_val_batches": 0,
+    "callbacks": [CHECKPOINT],
+}
 
 
 def fit(folder, model, data):
