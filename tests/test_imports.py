@@ -32,6 +32,7 @@ COMMON = {
     "dermsynth.grids",
     "dermsynth.files",
     "dermsynth.hub",
+    "dermsynth.provenance",
     "dermsynth.ranks",
     "dermsynth.run_config",
     "dermsynth.seeds",
