@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, that stay in their place, or that cannot be read."""
 
 import fcntl
+import glob
 import json
 import os
 import secrets
@@ -169,15 +170,59 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when the block ends well.
+    """A folder to write into, which becomes `out` when the block ends well; else nothing is left.
 
     Raises:
-        InputError: `out` exists, or no folder can be made there.
+        InputError: `out` exists, or another command has made it meanwhile, or it cannot be written to.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
-    temporary = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a command that was killed
+    _remove_leftovers(out)
+    # By chance, as two commands may make one folder at the same time.
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(8)}.partial")
     make_folder(temporary, new=True)
-    yield temporary
-    temporary.rename(out)
+    held = _hold(temporary)
+    try:
+        yield temporary
+        give_usual_rights(temporary)
+        if os.path.lexists(out):  # an empty folder would be replaced
+            raise InputError(f"--out {out}: another command has made it meanwhile. Choose another folder.")
+        temporary.rename(out)
+    except Exception as error:
+        # safetensors hands on what the system said in words alone.
+        if isinstance(error, OSError) or "os error" in str(error):
+            said = error.strerror if isinstance(error, OSError) else None
+            raise InputError(f"--out {out}: cannot be written ({said or error}). Nothing is left there.") from error
+        raise
+    finally:
+        if held is not None:
+            os.close(held)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def give_usual_rights(folder: Path) -> None:
+    """Give the files of a folder the rights that new files have here; safetensors writes for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
+
+
+def _hold(folder: Path) -> int | None:
+    """Keep others from taking a folder for one that a killed command left; none if they do, or cannot tell."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_leftovers(out: Path) -> None:
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        with suppress(OSError):
+            if (held := _hold(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(held)

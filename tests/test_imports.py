@@ -32,9 +32,11 @@ COMMON = {
     "dermsynth.grids",
     "dermsynth.files",
     "dermsynth.hub",
+    "dermsynth.provenance",
     "dermsynth.ranks",
     "dermsynth.run_config",
     "dermsynth.seeds",
+    "dermsynth.weights",
 }
 
 

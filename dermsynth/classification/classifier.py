@@ -128,8 +128,8 @@ class Classifier(L.LightningModule):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Logits `[B, C]` of images `[B, 3, H, W]` in [-1, 1]."""
-        size = getattr(self.model.config, "image_size", None)
-        if isinstance(size, int) and pixel_values.shape[-2:] != (size, size):
+        size = vit.image_size(self.model.config)
+        if size is not None and pixel_values.shape[-2:] != (size, size):
             raise InputError(
                 f"data.size: images are {pixel_values.shape[-1]} x {pixel_values.shape[-2]} pixels, but the "
                 f"network takes {size} x {size}. Set model.init_args.image_size to data.init_args.size."
@@ -256,7 +256,7 @@ def _shape(state: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
 
 def _preprocessor(config: Any) -> dict[str, Any]:
     """How transformers makes of an image what the network saw in the test: short side, centre, [-1, 1]."""
-    size = config.image_size if isinstance(getattr(config, "image_size", None), int) else None
+    size = vit.image_size(config)
     square = {} if size is None else {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
     return {
         "image_processor_type": "ViTImageProcessor",
