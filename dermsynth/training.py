@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from dermsynth.batch_seed import BatchSeed
 from dermsynth.checkpoint_io import WholeCheckpointIO, remove_leftovers
 from dermsynth.config_errors import explain
+from dermsynth.divergence import FiniteLoss
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.quiet import quieten
@@ -154,7 +155,7 @@ class TrainingCLI(LightningCLI):
         # Last of all, so that it holds what the other callbacks note at the same moment.
         last = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)] or [LastCheckpoint()]
         callbacks = [callback for callback in callbacks if not isinstance(callback, LastCheckpoint)]
-        callbacks += [BatchSeed(int(config.seed_everything)), *(last if self._is_kept() else [])]
+        callbacks += [BatchSeed(int(config.seed_everything)), FiniteLoss(), *(last if self._is_kept() else [])]
         plugins = config.trainer.plugins or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
