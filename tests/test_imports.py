@@ -35,6 +35,7 @@ COMMON = {
     "dermsynth.ranks",
     "dermsynth.run_config",
     "dermsynth.seeds",
+    "dermsynth.yaml_files",
 }
 
 
