@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from dermsynth.divergence import refuse_broken_weights
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder, whole_file
 
@@ -26,10 +27,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
             storage_options: of other plugins; must not be given.
 
         Raises:
-            InputError: the disk is full, or the place cannot be written to; the old file is as it was.
+            InputError: weights are not finite, the disk is full, or the place cannot be written to; the old file is as
+                it was.
         """
         if storage_options is not None:
             raise TypeError("storage_options: a checkpoint is one file on a disk and has none.")
+        refuse_broken_weights(checkpoint)
         path = Path(path)
         make_folder(path.parent)
         try:

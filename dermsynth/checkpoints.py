@@ -1,9 +1,11 @@
 """What all LightningModules agree on: how an optimizer is handed over, and whose checkpoint a file is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch.optim import Optimizer
@@ -14,11 +16,34 @@ from dermsynth.errors import InputError
 ScheduleCallable = Callable[[Optimizer], LRScheduler]
 
 
-def optimizer_config(optimizer: Optimizer, lr_scheduler: ScheduleCallable | None) -> Any:
-    """For `configure_optimizers`: the optimizer, and its schedule stepped after every batch."""
+def optimizer_config(
+    optimizer: OptimizerCallable, parameters: Iterable[Any], lr_scheduler: ScheduleCallable | None
+) -> Any:
+    """For `configure_optimizers`: the optimizer, and its schedule stepped after every batch.
+
+    Args:
+        optimizer: makes the optimizer.
+        parameters: or groups of them.
+        lr_scheduler: makes its schedule.
+
+    Raises:
+        InputError: one of them refuses the numbers that it is given.
+    """
+    with _refusing("model.optimizer"):
+        made = optimizer(parameters)
     if lr_scheduler is None:
-        return optimizer
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler(optimizer), "interval": "step"}}
+        return made
+    with _refusing("model.lr_scheduler"):
+        return {"optimizer": made, "lr_scheduler": {"scheduler": lr_scheduler(made), "interval": "step"}}
+
+
+@contextmanager
+def _refusing(key: str) -> Iterator[None]:
+    """Name the key where torch refuses a number."""
+    try:
+        yield
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{key}: {' '.join(str(error).split())}") from error
 
 
 def clip_gradients(module: LightningModule, optimizer: Optimizer, limit: float | None, algorithm: str | None) -> None:

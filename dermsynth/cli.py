@@ -82,8 +82,10 @@ def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
     import docstring_parser
     from jsonargparse import ArgumentError, ArgumentParser
 
+    from dermsynth.config_checks import check_arguments, check_values, take_paths
     from dermsynth.config_errors import explain
 
+    take_paths()
     documented = docstring_parser.parse(function.__doc__ or "")
     name, *rest = arguments
     parser = ArgumentParser(
@@ -101,11 +103,13 @@ def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
         metavar = (first.removesuffix("s") if several else first).upper()
         parser.add_argument(first, type=Path, nargs="+" if several else None, metavar=metavar, help=about)
     parser.add_function_arguments(function, skip={first} if positional else None)
+    flags = [key for key, _ in parser.get_defaults().items() if key != first or not positional]
+    check_arguments(rest, [])
     try:
         values = parser.parse_args(rest)
     except ArgumentError as error:
-        flags = [key for key, _ in parser.get_defaults().items() if key != first or not positional]
         raise InputError(explain(str(error), flags, arguments)) from error
+    check_values(values, flags)
     function(**parser.instantiate(values))
 
 

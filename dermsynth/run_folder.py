@@ -18,6 +18,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.run_config import RUN_FILE, leaves
+from dermsynth.yaml_files import read_yaml
 
 # Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
 FINISHED = "finished"
@@ -60,7 +61,7 @@ def claim(run: Path, resolved: str) -> bool:
         return False
     if not file.is_file():
         raise InputError(f"--run {run}: it holds checkpoints but no {RUN_FILE}; give another folder.")
-    changes = differences(yaml.safe_load(file.read_text(encoding="utf-8")), yaml.safe_load(resolved))
+    changes = differences(read_yaml(file), yaml.safe_load(resolved))
     if changes:
         lines = "\n".join(f"  {line}" for line in changes)
         raise InputError(
@@ -104,6 +105,8 @@ def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, A
     """
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint.")
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise InputError(f"{path}: not a file; expected a checkpoint, such as RUN/checkpoints/best.ckpt.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
     except pickle.UnpicklingError as error:

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
@@ -22,8 +21,11 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dermsynth.batch_seed import BatchSeed
+from dermsynth.callback_checks import check_callbacks
 from dermsynth.checkpoint_io import WholeCheckpointIO, remove_leftovers
-from dermsynth.config_errors import explain
+from dermsynth.config_checks import check_arguments, check_training, check_values, take_paths
+from dermsynth.config_errors import config_files, explain
+from dermsynth.divergence import FiniteLoss
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.precision import resolve
@@ -39,6 +41,7 @@ from dermsynth.run_folder import (
     read_checkpoint,
 )
 from dermsynth.run_lock import locked
+from dermsynth.yaml_files import read_yaml
 
 _NO_GPU = (
     "trainer.accelerator: gpu, but torch sees no GPU here. Run it where there is one, with a torch built for it, or "
@@ -87,13 +90,17 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and say in one message what is wrong."""
+        words = args if isinstance(args, list) else sys.argv[1:]
+        check_arguments(words, config_files(words))
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            words = args if isinstance(args, list) else sys.argv[1:]
             known = self._subcommand_parsers.get(words[0], parser) if words else parser
             keys = [key for key, _ in known.get_defaults().items()]
             raise InputError(explain(str(error), keys, words)) from error
+        config = self.config[self.config.subcommand]
+        check_values(config)
+        check_training(config)
 
     def _parse_ckpt_path(self) -> None:
         """Keep Lightning from merging a checkpoint's hyperparameters over YAML and flags without a word."""
@@ -115,7 +122,7 @@ class TrainingCLI(LightningCLI):
                 f"{config.run / 'checkpoints' / 'best.ckpt'}."
             )
         if self._is_kept():
-            if claim(config.run, self._parser("fit").dump(config, skip_unset=False)):
+            if claim(config.run, self._resolved()):
                 mark = (config.run / FINISHED).read_text(encoding="utf-8").strip()
                 _say(f"{config.run} is complete ({mark}); nothing is done. A new run needs another --run.")
                 raise SystemExit(0)
@@ -128,10 +135,25 @@ class TrainingCLI(LightningCLI):
             checkpoint = read_checkpoint(Path(config.ckpt_path), config.weights_only)
             if self.subcommand == "fit":
                 try:
-                    check_configuration(checkpoint, self._parser("fit").dump(config, skip_unset=False))
+                    check_configuration(checkpoint, self._resolved())
                 except InputError as error:
                     raise InputError(f"{config.ckpt_path}: {error}") from error
                 _say(f"{config.run}: going on from {config.ckpt_path}, step {checkpoint['global_step']}")
+
+    def _resolved(self) -> str:
+        """The whole configuration as YAML.
+
+        Raises:
+            InputError: a class has a default that YAML has no word for, such as Lightning's `Timer`.
+        """
+        try:
+            return self._parser("fit").dump(self.config["fit"], skip_unset=False)
+        except ValueError as error:
+            classes = re.findall(r"class_path='([\w.]+)'", str(error))
+            raise InputError(
+                f"trainer.callbacks: {classes[-1] if classes else 'a class'} has a default that cannot be written into "
+                f"{RUN_FILE}. Give it each of its parameters, for example `interval: step` to Timer."
+            ) from error
 
     def instantiate_classes(self) -> None:
         """Instantiate, and let a class's own message through.
@@ -157,7 +179,7 @@ class TrainingCLI(LightningCLI):
         # Last of all, so that it holds what the other callbacks note at the same moment.
         last = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)] or [LastCheckpoint()]
         callbacks = [callback for callback in callbacks if not isinstance(callback, LastCheckpoint)]
-        callbacks += [BatchSeed(int(config.seed_everything)), *(last if self._is_kept() else [])]
+        callbacks += [BatchSeed(int(config.seed_everything)), FiniteLoss(), *(last if self._is_kept() else [])]
         plugins = config.trainer.plugins or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -165,7 +187,11 @@ class TrainingCLI(LightningCLI):
         if self._is_kept() and "SLURM_JOB_ID" in os.environ:
             _warn_of_signals([type(callback).__name__ for callback in callbacks])
         ours = {"default_root_dir": config.run, "logger": logger, "callbacks": callbacks, "plugins": plugins}
-        trainer = super().instantiate_trainer(**ours, **kwargs)
+        check_callbacks(callbacks)
+        try:
+            trainer = super().instantiate_trainer(**ours, **kwargs)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         _check_torchrun(trainer)
         _take_signals_from_lightning(trainer)
         return trainer
@@ -181,6 +207,8 @@ class TrainingCLI(LightningCLI):
         except (InputError, RuntimeError) as error:
             # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
             text = str(error)
+            if text.startswith("Early stopping conditioned on metric"):
+                raise InputError(f"trainer.callbacks: {' '.join(text.split())}") from error
             if isinstance(error, InputError) and "Original Traceback" in text:
                 # From a loader process: torch puts the traceback before the message.
                 raise InputError(re.split(r"(?:InputError|BrokenImageError): ", text)[-1].strip()) from error
@@ -224,6 +252,7 @@ def run(arguments: list[str]) -> None:
         KeyboardInterrupt: Ctrl-C, after Lightning has shut down.
     """
     quieten()
+    take_paths()
     try:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except MisconfigurationException as error:
@@ -307,7 +336,7 @@ def _check_moved(config: Namespace) -> None:
     for file in config.config or []:
         path = Path(str(file))
         if path.name == RUN_FILE:
-            recorded = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("run")
+            recorded = read_yaml(path).get("run")
             if recorded == str(config.run) and path.resolve().parent != config.run.resolve():
                 raise InputError(f"{path}: it is of the run {recorded}, which lay there. Add --run {path.parent}.")
 

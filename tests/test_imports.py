@@ -37,6 +37,7 @@ COMMON = {
     "dermsynth.run_config",
     "dermsynth.seeds",
     "dermsynth.weights",
+    "dermsynth.yaml_files",
 }
 
 

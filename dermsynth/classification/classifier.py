@@ -1,6 +1,7 @@
 """The classifier as a LightningModule."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -80,7 +81,7 @@ class Classifier(L.LightningModule):
         self.classes = list(classes)
         self.balance = class_weights == "balanced"
         weights = class_weights if isinstance(class_weights, list) else [1.0] * len(classes)
-        if len(weights) != len(classes) or min(weights) <= 0:
+        if len(weights) != len(classes) or not all(0 < weight < math.inf for weight in weights):
             raise InputError(f"class_weights: {weights}; expected {len(classes)} positive numbers, one a class.")
         self.label_smoothing = label_smoothing
         self.optimizer = optimizer
@@ -166,7 +167,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer on two parameter groups, and its schedule per step."""
-        return optimizer_config(self.optimizer(vit.parameter_groups(self.model)), self.lr_scheduler)
+        return optimizer_config(self.optimizer, vit.parameter_groups(self.model), self.lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the file is: its kind, the classes, the network's configuration and the data it was fitted on."""
@@ -219,11 +220,12 @@ class Classifier(L.LightningModule):
 
     def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `[B, C]`, weighted losses `[B]` and the weights `[B]` that normalise them."""
-        logits = self(batch["pixel_values"]).float()
+        # In float32 whatever the precision: `bf16-true` and `64-true` make the weights another type, too.
+        logits, class_weight = self(batch["pixel_values"]).float(), self.class_weight.float()
         losses = F.cross_entropy(
-            logits, batch["label"], self.class_weight, reduction="none", label_smoothing=self.label_smoothing
+            logits, batch["label"], class_weight, reduction="none", label_smoothing=self.label_smoothing
         )
-        return logits, losses, self.class_weight[batch["label"]]
+        return logits, losses, class_weight[batch["label"]]
 
     def _evaluate(
         self, batch: dict[str, Any], stage: str, mean_loss: MeanMetric, collection: MetricCollection

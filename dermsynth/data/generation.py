@@ -13,6 +13,9 @@ from dermsynth.ranks import rank_and_ranks
 from dermsynth.seeds import Purpose, stream_seed
 
 
+_MOST_IMAGES = 1_000_000
+
+
 class GenerationData(LightningDataModule):
     """What to generate: so many images of each class, each with its own seed.
 
@@ -45,8 +48,10 @@ class GenerationData(LightningDataModule):
             raise InputError(
                 f"data.count: {count} must give each of the classes {', '.join(classes)} a number from 0, not all 0."
             )
-        if batch_size < 1:
-            raise InputError(f"data.batch_size: {batch_size} must be at least 1.")
+        if sum(counts.values()) > _MOST_IMAGES:
+            raise InputError(f"data.count: {sum(counts.values()):,} images are more than {_MOST_IMAGES:,}, one set's most.")
+        if not 1 <= batch_size <= _MOST_IMAGES:
+            raise InputError(f"data.batch_size: {batch_size} must be from 1 to {_MOST_IMAGES:,}.")
         if not 0 <= shard < shards <= sum(counts.values()):
             raise InputError(
                 f"data.shard: {shard} of {shards} shards and {sum(counts.values())} images. Shards are counted from 0, "

@@ -76,6 +76,9 @@ class LesionData(LightningDataModule):
         self.real, self.classes, self.size, self.batch_size = Path(real), classes, size, batch_size
         self.synthetic = [Path(folder) for folder in synthetic]
         self.mix = mix or RealOnly()
+        for name, value, least, most in (("size", size, 8, 8192), ("num_workers", num_workers, 0, 256)):
+            if not least <= value <= most:
+                raise InputError(f"data.{name}: {value} must be from {least} to {most}.")
         if batch_size < 1 or batch_size % self.mix.batch_multiple:
             raise InputError(
                 f"data.batch_size: {batch_size} must be a positive multiple of {self.mix.batch_multiple} "

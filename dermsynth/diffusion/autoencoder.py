@@ -1,5 +1,6 @@
 """The LightningModule that trains a pipeline's autoencoder from scratch, for bases that need no download."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
+from dermsynth.errors import InputError
 from dermsynth.ranks import mean_if_logged
 
 KIND = "autoencoder"
@@ -27,6 +29,9 @@ class Autoencoder(LightningModule):
             1e-6 in latent diffusion (Rombach et al. 2022).
         optimizer: what updates the weights.
         lr_scheduler: stepped after every batch.
+
+    Raises:
+        InputError: a weight is below 0.
     """
 
     latent_moments: Tensor
@@ -40,6 +45,9 @@ class Autoencoder(LightningModule):
         lr_scheduler: ScheduleCallable | None = None,
     ) -> None:
         super().__init__()
+        for name, weight in (("edge_weight", edge_weight), ("kl_weight", kl_weight)):
+            if not 0 <= weight < math.inf:
+                raise InputError(f"model.{name}: {weight} must be at least 0.")
         self.parts = load_parts(base)
         self.vae = self.parts.vae.train()
         self.edge_weight, self.kl_weight = edge_weight, kl_weight
@@ -78,7 +86,7 @@ class Autoencoder(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the autoencoder, its schedule stepped per batch."""
-        return optimizer_config(self.optimizer(self.vae.parameters()), self.lr_scheduler)
+        return optimizer_config(self.optimizer, self.vae.parameters(), self.lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `export` needs."""

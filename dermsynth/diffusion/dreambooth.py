@@ -76,8 +76,12 @@ class DreamBooth(LightningModule):
         super().__init__()
         if text_encoder_lr is not None and not train_text_encoder:
             raise InputError("model.text_encoder_lr: it is not trained. Add --model.train_text_encoder true.")
+        if text_encoder_lr is not None and not text_encoder_lr >= 0:
+            raise InputError(f"model.text_encoder_lr: {text_encoder_lr} must be at least 0.")
         self.parts = load_parts(base)
         self.parts.scheduler = objective.schedule(self.parts.scheduler)
+        if sampling.steps > (levels := len(self.parts.scheduler.alphas_cumprod)):
+            raise InputError(f"model.sampling.steps: {sampling.steps} is more than the base's {levels} noise levels.")
         self.encoders = Encoders(self.parts, train_text_encoder)
         self.unet = self.parts.unet
         self.lora, self.train_text_encoder = lora, train_text_encoder
@@ -216,12 +220,12 @@ class DreamBooth(LightningModule):
         """The optimizer over everything trained, its schedule stepped per optimizer step."""
         trained = [p for p in self.parameters() if p.requires_grad]
         if self.text_encoder_lr is None:
-            return optimizer_config(self.optimizer(trained), self.lr_scheduler)
+            return optimizer_config(self.optimizer, trained, self.lr_scheduler)
         groups = [
             {"params": [p for p in self.unet.parameters() if p.requires_grad]},
             {"params": [p for p in self.text_encoder.parameters() if p.requires_grad], "lr": self.text_encoder_lr},
         ]
-        return optimizer_config(self.optimizer(groups), self.lr_scheduler)
+        return optimizer_config(self.optimizer, groups, self.lr_scheduler)
 
     def configure_gradient_clipping(
         self,

@@ -1,5 +1,6 @@
 """LoRA adapters through peft: added, merged and exported."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from dermsynth.diffusion.parts import Parts
 from dermsynth.errors import InputError
 
 _TEXT_ENCODER_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+# The width of the largest layers: adapters of more would be larger than what they adapt.
+_LARGEST_RANK = 1280
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class LoRA:
         use_dora: learn the length of each of the weight's rows besides (DoRA, Liu et al. 2024).
 
     Raises:
-        InputError: rank or alpha is not above 0, or no target is named.
+        InputError: rank or alpha is out of its range, or no target is named.
     """
 
     rank: int = 4
@@ -38,8 +41,10 @@ class LoRA:
     use_dora: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0:
-            raise InputError(f"model.lora: rank {self.rank} and alpha {self.alpha} must be above 0.")
+        if not 1 <= self.rank <= _LARGEST_RANK:
+            raise InputError(f"model.lora.rank: {self.rank} must be from 1 to {_LARGEST_RANK}.")
+        if not 0 < self.alpha < math.inf:
+            raise InputError(f"model.lora.alpha: {self.alpha} must be above 0.")
         if not self.targets:
             raise InputError("model.lora.targets: name at least one layer, such as to_q.")
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from dermsynth.errors import InputError
 from dermsynth.files import new_folder
 from dermsynth.run_config import RUN_FILE
+from dermsynth.yaml_files import read_yaml
 
 Format = Literal["diffusers", "lora", "kohya", "transformers"]
 
@@ -49,7 +50,6 @@ def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
 
 def _module_of_run(checkpoint: Path) -> Any:
     """The untrained module that the run's configuration describes."""
-    import yaml
     from lightning import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningArgumentParser
 
@@ -57,7 +57,7 @@ def _module_of_run(checkpoint: Path) -> Any:
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise InputError(f"{checkpoint}: neither {files[0]} nor {files[1]} exists; the run's fit.yaml is needed.")
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    config = read_yaml(file)
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
