@@ -92,8 +92,8 @@ def prepare(
     refuse_inside(out, sources)
     readings = [read_source(folder, layout, choices) for folder in sources]
     policy = _policy(readings, split, folds)
-    found, repeated, contradictions = once_each(readings, official=policy == "official")
-    known = links_by_copies(found, repeated)
+    once = once_each(readings, official=policy == "official")
+    found, known = once.images, links_by_copies(once.images, once.repeated)
     plan = Plan(policy, tuple(fractions), folds, straddling, seed)
     plan.check([image.record for image in found], known)
 
@@ -130,8 +130,9 @@ def prepare(
             "prepare", sources, out=out, layout=layout, size=size, split=split, max_broken=max_broken, **options
         ),
         "sources": accounts,
-        "repeated": len(repeated),
-        "contradictions": contradictions,
+        "repeated": len(once.repeated),
+        "contradictions": once.contradictions,
+        "refined": once.refined,
         "moved": moved,
         "near_duplicates": {"pairs": near, "groups_joined": joined, "across_official_splits": torn}
         if near_duplicates
