@@ -114,9 +114,13 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is not JSON in UTF-8, or holds something else than an object.
     """
+    if not path.is_file():  # a pipe would be waited on for ever
+        raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}. {advice}")
     try:
         with reading(path):
             content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(f"{path}: lists or objects within one another, too deep to be read. {advice}") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON in UTF-8 ({error}). {advice}") from error
     if not isinstance(content, dict):

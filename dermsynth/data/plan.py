@@ -54,12 +54,14 @@ class Plan:
             known: as for `check`.
             near: pairs of image ids of near-duplicates.
         """
+        same = splits.identical(records)
         if self.policy == "official" and self.straddling == "report":
-            names, dealt = official.keep(records, known, near), [record.split for record in records]
+            # Near-duplicates stay, as nobody can be sure of them; the same file in train and test is never right.
+            names, (_, dealt) = official.keep(records, known, near), official.mend(records, [*known, *same])
         elif self.policy == "official":
-            names, dealt = official.mend(records, [*known, *near])
+            names, dealt = official.mend(records, [*known, *same, *near])
         else:
-            names = splits.groups(records, [*known, *near])
+            names = splits.groups(records, [*known, *same, *near])
             if self.folds is not None:
                 return self._deal_folds(records, names, self.folds)
             dealt = self._deal_shares(records, names)

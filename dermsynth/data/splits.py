@@ -66,6 +66,16 @@ def groups(records: Sequence[Record], links: Iterable[Link] = ()) -> list[str]:
     return [names[root][1] for root in roots]
 
 
+def identical(records: Sequence[Record]) -> list[Link]:
+    """Pairs of images whose files are the same byte for byte; those without a hash yet are like no other."""
+    first: dict[str, str] = {}
+    return [
+        (first[record.sha256], record.image_id)
+        for record in records
+        if record.sha256 and first.setdefault(record.sha256, record.image_id) != record.image_id
+    ]
+
+
 def stratum(record: Record) -> str:
     """What the split keeps in proportion: diagnosis and malignancy together."""
     return f"{record.diagnosis or 'unknown'}/{'?' if record.malignant is None else record.malignant}"

@@ -92,8 +92,8 @@ def prepare(
     refuse_inside(out, sources)
     readings = [read_source(folder, layout, choices) for folder in sources]
     policy = _policy(readings, split, folds)
-    found, repeated, contradictions = once_each(readings, official=policy == "official")
-    known = links_by_copies(found, repeated)
+    once = once_each(readings, official=policy == "official")
+    found, known = once.images, links_by_copies(once.images, once.repeated)
     plan = Plan(policy, tuple(fractions), folds, straddling, seed)
     plan.check([image.record for image in found], known)
 
@@ -124,14 +124,15 @@ def prepare(
     # Broken images are dealt, too, so that one that is mended moves no other.
     records = plan.deal(filled, known, near)
     joined = _joined(near, records, splits.groups(filled, known))
-    moved = _moved(filled, records) if policy == "official" and straddling == "move" else None
+    moved = _moved(filled, records) if policy == "official" else None
     info = {
         "command": command(
             "prepare", sources, out=out, layout=layout, size=size, split=split, max_broken=max_broken, **options
         ),
         "sources": accounts,
-        "repeated": len(repeated),
-        "contradictions": contradictions,
+        "repeated": len(once.repeated),
+        "contradictions": once.contradictions,
+        "refined": once.refined,
         "moved": moved,
         "near_duplicates": {"pairs": near, "groups_joined": joined, "across_official_splits": torn}
         if near_duplicates
@@ -139,8 +140,8 @@ def prepare(
     }
     records = complete(records, out, settings, info)
     if near_duplicates:
-        _report_near_duplicates(near, torn, joined, mend=straddling == "move")
-    if moved:
+        _report_near_duplicates(near, torn, joined, left=bool(official.across(records, near)))
+    if moved and moved["images"]:
         print(
             f"{moved['images']} images taken out (split unused), of {moved['groups']} patients, lesions or groups that "
             "lie across the official splits"
@@ -182,11 +183,11 @@ def _joined(links: Sequence[Link], records: Sequence[Record], before: Sequence[s
 
 def _moved(before: Sequence[Record], after: Sequence[Record]) -> dict[str, int]:
     """How many images a mended official split lost, and of how many groups."""
-    groups = [new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split != old.split]
+    groups = [new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split == "unused" != old.split]
     return {"images": len(groups), "groups": len(set(groups))}
 
 
-def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined: tuple[int, int], mend: bool) -> None:
+def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined: tuple[int, int], left: bool) -> None:
     pairs = "1 pair" if len(found) == 1 else f"{len(found)} pairs"
     if not found:
         print("no near-duplicates")
@@ -194,7 +195,7 @@ def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined:
     print(f"\n{pairs} of near-duplicates, which join {joined[0]} groups to {joined[1]}: {_named(found)}")
     if torn:
         print(f"WARNING: {len(torn)} of these pairs lie across the official splits: {_named(torn)}")
-        if not mend:
+        if left:
             print(
                 "  The split is left as it is, so that images are tested on that were trained on. "
                 "--straddling move takes such groups out of train (and val)."

@@ -103,7 +103,7 @@ def test_near_duplicates_across_an_official_split(tmp_path, capsys, straddling):
     assert "WARNING: 2 of these pairs lie across the official splits" in printed
     assert ("--straddling move takes" in printed) == (straddling == "report")
     sizes = Counter(r.split for r in image_set.records)
-    moved = {"images": 2, "groups": 2} if straddling == "move" else None
+    moved = {"images": 2, "groups": 2} if straddling == "move" else {"images": 0, "groups": 0}
     assert image_set.info["moved"] == moved
     assert ("2 images taken out (split unused), of 2 patients, lesions or groups" in printed) == bool(moved)
     if straddling == "report":
