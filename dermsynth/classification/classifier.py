@@ -8,7 +8,9 @@ from typing import Any, Literal, TypedDict
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
@@ -16,7 +18,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
 from dermsynth.classification import vit
-from dermsynth.classification.metrics import metrics
+from dermsynth.classification.metrics import metrics, undefined
 from dermsynth.errors import InputError
 from dermsynth.ranks import mean_if_logged, mean_over_ranks
 
@@ -111,9 +113,10 @@ class Classifier(L.LightningModule):
         self.class_weight.copy_(torch.tensor(balanced_weights(counts)))
 
     def on_fit_start(self) -> None:
-        """Refuse to go on with a run on other data; note which data the weights are fitted on."""
+        """Refuse to resume on other data; note which data the weights are fitted on; say what will be undefined."""
         self._check_train_split()
         self.provenance = provenance_of(self.trainer) or self.provenance
+        self._report_absent()
 
     def on_validation_start(self) -> None:
         """Refuse data whose validation images the weights may have been fitted on."""
@@ -217,6 +220,21 @@ class Classifier(L.LightningModule):
                 f"({ours[:12]}), so it may have seen the images it is tested on. Give it the image set that it was "
                 "fitted on; or, if this is an external test set of other patients, name it in data.allow_foreign."
             )
+
+    def _report_absent(self) -> None:
+        """Say which classes the validation images lack, and whether the best checkpoint could not be told by them."""
+        counts = getattr(getattr(self.trainer, "datamodule", None), "val_counts", None)
+        if counts is None or all(counts):
+            return
+        names = {f"val/{name}" for name in undefined(self.classes, counts)}
+        absent = ", ".join(name for name, count in zip(self.classes, counts, strict=True) if not count)
+        rank_zero_info(f"val: no image of {absent}; NaN, and left out of means: {', '.join(sorted(names))}")
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint | EarlyStopping) and callback.monitor in names:
+                rank_zero_info(
+                    f"warning: {type(callback).__name__} monitors {callback.monitor}, which will be NaN at every "
+                    "validation, so that it cannot tell the best checkpoint. Monitor val/loss, or split the set otherwise."
+                )
 
     def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `[B, C]`, weighted losses `[B]` and the weights `[B]` that normalise them."""

@@ -127,6 +127,11 @@ class LesionData(LightningDataModule):
         """How often an epoch shows each class, on average, in the order of `classes`; of a schedule, its last phase."""
         return self._expected.sum(axis=0).tolist()
 
+    @property
+    def val_counts(self) -> list[int]:
+        """Validation images of each class, in the order of `classes`."""
+        return np.bincount(_labels(self.samples["val"]), minlength=len(self.classes)).tolist()
+
     def train_dataloader(self) -> DataLoader[Any]:
         """The mix, dealt to this rank."""
         length = round(self._expected.sum())
@@ -198,7 +203,8 @@ class LesionData(LightningDataModule):
                 f"data.classes: no training image of {', '.join(missing)} in {self.real} ({counts}; {left_out} of "
                 f"{train_images} images are of other classes or unknown). Choose other classes."
             )
-        rank_zero_info(f"train: {counts}; {left_out} of {train_images} images of other classes left out")
+        others = f"; {left_out} of {train_images} images of other classes left out" if left_out else ""
+        rank_zero_info(f"train: {counts}{others}")
 
     def _samples(self, images: manifest.ImageSet, records: Sequence[Record]) -> list[Sample]:
         number = {name: index for index, name in enumerate(self.classes)}

@@ -329,3 +329,14 @@ def test_exported_preprocessing_makes_of_an_image_what_the_test_does(tmp_path):
     found = processor(image, return_tensors="pt")["pixel_values"][0]
     assert found.shape == (3, 16, 16)
     torch.testing.assert_close(found, Transform(16, "none")(image, 0), atol=0.1, rtol=0)
+
+
+def test_fit_says_which_class_validation_lacks_and_that_nothing_tells_the_best(tmp_path, caplog):
+    real = make_set(tmp_path / "real", {"NV": 8, "MEL": 2})  # of MEL one image in train, one in test
+    data = ClassificationData(real=real, classes=["NV", "MEL"], size=16, batch_size=5)
+    keeper = ModelCheckpoint(tmp_path / "run", monitor="val/auroc", mode="max")
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        trainer(tmp_path, steps=1, callbacks=[keeper]).fit(classifier(classes=["NV", "MEL"]), data)
+    said = [record.getMessage() for record in caplog.records]
+    assert "val: no image of MEL; NaN, and left out of means: val/auroc, val/sensitivity/MEL, val/specificity/NV" in said
+    assert any(line.startswith("warning: ModelCheckpoint monitors val/auroc, which will be NaN") for line in said)
