@@ -31,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="*", metavar="PATTERN", help="cases whose name matches, as '*--data.size=*'")
     parser.add_argument("--list", action="store_true", help="name the cases and run none")
     options = parser.parse_args(arguments)
-    from tests.robustness import generated, written
+    from tests.robustness import generated, written_models, written_sets
 
-    chosen = [case for case in [*generated.cases(), *written.cases()] if fnmatchcase(case.name, options.only)]
+    every = [*generated.cases(), *written_sets.cases(), *written_models.cases()]
+    chosen = [case for case in every if fnmatchcase(case.name, options.only)]
     if options.list:
         print("\n".join(f"{case.expected:9} {case.name}" for case in chosen))
         return 0

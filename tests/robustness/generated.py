@@ -38,13 +38,13 @@ from tests.robustness.meant import expected
 
 #: A type, in the order in which a key of several types is asked: values that are of no sense to it.
 NONSENSE: dict[Any, tuple[str, ...]] = {
-    dict: ("x", "[1]", "5"),
-    list: ("{a: .nan}", "[[[]]]", "[.nan]", "5"),
+    dict: ("x", "[1]"),
+    list: ("{a: .nan}", "[.nan]", "5"),
     Path: ("", "missing/folder", "file.txt", "fifo", "/dev/null/x", "a\0b", "x" * 300),
-    float: (".nan", ".inf", "-.inf", "-1", "1e308", "x", "", "[1]"),
-    int: (".nan", ".inf", "-1", "0", "1.5", "x", "", "[1]", "99999999999999999999"),
-    bool: ("2", "x", "", ".nan", "[true]"),
-    typing.Literal: ("x", "", "7", "[]"),
+    float: (".nan", ".inf", "-1", "1e308", "x"),
+    int: (".nan", "-1", "0", "1.5", "x", "99999999999999999999"),
+    bool: ("2", ".nan"),
+    typing.Literal: ("x", "7"),
     str: ("{a: 1}", "a\0b"),
 }
 #: What is linked to another key, or is Lightning's own object rather than a value.
