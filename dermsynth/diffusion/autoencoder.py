@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import dermsynth.lean  # noqa: F401
+
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
