@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dermsynth import __version__
 from dermsynth.errors import InputError
 
 PROGRAM = "python -m dermsynth"
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_help(), file=sys.stdout if arguments else sys.stderr)
             return 0 if arguments else 2
+        if arguments[0] == "--version":
+            print(f"dermsynth {__version__}")
+            return 0
         command = _load(arguments[0])
         command(arguments)
     except InputError as error:

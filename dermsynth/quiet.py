@@ -1,17 +1,14 @@
 """Silence what libraries say in every run and a user can do nothing about; each line says why."""
 
 import logging
+import os
 import warnings
 
 
 def quieten() -> None:
     """Call before diffusers or transformers is imported."""
-    from transformers.utils import logging as transformers_logging
-
     # That there is no torchvision: nothing here uses what it would be for.
-    transformers_logging.set_verbosity_error()
-    # Bars for files that are read in a blink; downloads keep theirs.
-    transformers_logging.disable_progress_bar()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Advertisements of its makers' services.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     # Where bitsandbytes is installed, that a kernel for 4-bit products is not: nothing here has any.
@@ -33,6 +30,15 @@ def quieten() -> None:
         r"Precision bf16-mixed is not supported by the model summary",
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def quieten_transformers() -> None:
+    """Call before a model is loaded, and only where one is: the import takes a second."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    # Bars for files that are read in a blink; downloads keep theirs.
+    transformers_logging.disable_progress_bar()
 
 
 def _is_no_tip(line: logging.LogRecord) -> bool:

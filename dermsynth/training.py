@@ -1,6 +1,7 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
 import functools
+import importlib
 import os
 import re
 import signal
@@ -10,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import dermsynth.lean  # noqa: F401
 
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -29,7 +32,7 @@ from dermsynth.divergence import FiniteLoss
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.precision import resolve
-from dermsynth.quiet import quieten
+from dermsynth.quiet import quieten, quieten_transformers
 from dermsynth.run_config import RUN_FILE
 from dermsynth.run_folder import (
     FINISHED,
@@ -43,6 +46,17 @@ from dermsynth.run_folder import (
 from dermsynth.run_lock import locked
 from dermsynth.yaml_files import read_yaml
 
+# What this package trains and what it trains on, as `--help` lists them.
+MODELS = (
+    "dermsynth.classification.classifier.Classifier",
+    "dermsynth.diffusion.dreambooth.DreamBooth",
+    "dermsynth.diffusion.autoencoder.Autoencoder",
+)
+DATA = (
+    "dermsynth.data.modules.ClassificationData",
+    "dermsynth.data.modules.DreamBoothData",
+    "dermsynth.data.generation.GenerationData",
+)
 _NO_GPU = (
     "trainer.accelerator: gpu, but torch sees no GPU here. Run it where there is one, with a torch built for it, or "
     "add --trainer.accelerator cpu."
@@ -80,7 +94,10 @@ class TrainingCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Set defaults of the arguments that Lightning adds here, from the Trainer's methods."""
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        usage = f"dermsynth {subcommand} --config FILE --run FOLDER [--KEY VALUE ...]"
+        parser = super()._prepare_subcommand_parser(
+            klass, subcommand, usage=usage, epilog=_classes(subcommand), **kwargs
+        )
         # Checkpoints hold tensors and plain values; anything else in one could run code.
         parser.set_defaults(weights_only=True)
         if subcommand == "predict":
@@ -107,6 +124,8 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Check run and checkpoint before anything slow happens; decide whether `fit` goes on with a run."""
+        if "transformers" in sys.modules:
+            quieten_transformers()
         config = self.config[self.subcommand]
         if config.trainer.default_root_dir is not None:
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
@@ -253,6 +272,7 @@ def run(arguments: list[str]) -> None:
     """
     quieten()
     take_paths()
+    _import_named(arguments)
     try:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except MisconfigurationException as error:
@@ -262,6 +282,23 @@ def run(arguments: list[str]) -> None:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+
+
+def _classes(subcommand: str) -> str:
+    """The models and data modules, and how to see what each takes; the parser breaks the lines."""
+    return (
+        f"Models of this package: {', '.join(MODELS)}. Data modules: {', '.join(DATA)}. "
+        f"To see the keys of one: dermsynth {subcommand} --model.help Classifier, --data.help ClassificationData."
+    )
+
+
+def _import_named(arguments: list[str]) -> None:
+    """Import what stands in the arguments by its class's name alone, which jsonargparse finds only then."""
+    words = {word.rpartition("=")[2] for word in arguments}
+    for path in (*MODELS, *DATA):
+        module, _, name = path.rpartition(".")
+        if name in words:
+            importlib.import_module(module)
 
 
 def _check_steps(config: Namespace) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import dermsynth.lean  # noqa: F401
+
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 

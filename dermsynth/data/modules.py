@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dermsynth.lean  # noqa: F401
+
 import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info

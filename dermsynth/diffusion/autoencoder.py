@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import dermsynth.lean  # noqa: F401
+
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule

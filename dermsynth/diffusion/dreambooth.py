@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import dermsynth.lean  # noqa: F401
+
 import numpy as np
 import torch
 from lightning import LightningModule

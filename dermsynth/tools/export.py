@@ -27,9 +27,10 @@ def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
             diffusers reads them, kohya for the same as A1111 and ComfyUI do, transformers for a classifier; by default
             the first that the model has.
     """
-    from dermsynth.quiet import quieten
+    from dermsynth.quiet import quieten, quieten_transformers
 
     quieten()
+    quieten_transformers()
     from dermsynth.run_folder import read_checkpoint
 
     content = read_checkpoint(checkpoint)
