@@ -35,7 +35,9 @@ _JPEG = ("JPEG", "MPO")  # MPO: a JPEG with a preview behind it
 _PNG_END = b"IEND\xaeB`\x82"
 _END_OF_IMAGE = 0xD9
 # libjpeg fills what it cannot read and only says so. Some cameras pad the end with a few bytes, which harms nothing.
-_DAMAGE = re.compile(r"premature end|bad Huffman|corrupt JPEG data(?!: \d{1,2} extraneous bytes before marker 0xd9)", re.I)
+_DAMAGE = re.compile(
+    r"premature end|bad Huffman|corrupt JPEG data(?!: \d{1,2} extraneous bytes before marker 0xd9)", re.I
+)
 _LISTENING = threading.Lock()
 
 
@@ -69,12 +71,24 @@ def decode(data: bytes, where: object, cover: int | None = None) -> RGB:
     return image
 
 
-def decode_trusted(data: bytes, where: object) -> RGB:
-    """The same for a PNG that we wrote, without the slower checks: training reads millions of them."""
+def decode_trusted(data: bytes, where: object, expected: tuple[int, int] | None = None) -> RGB:
+    """The same for an image of a set, without the slower checks if it is a PNG: training reads millions of them.
+
+    Args:
+        data: the file's bytes.
+        where: the file, for messages.
+        expected: its width and height in metadata.csv; a PNG is compared with them before it is decoded.
+
+    Raises:
+        BrokenImageError: see `decode`; or it is of another size.
+    """
     if not data.endswith(_PNG_END):
-        return decode(data, where)
+        image = decode(data, where)
+        _refuse_other_size((image.shape[1], image.shape[0]), expected, where)
+        return image
     if size := png_size(data):
         refuse_size(*size, len(data), where)
+        _refuse_other_size(size, expected, where)
     else:  # the end of a PNG behind something else
         return decode(data, where)
     return _pixels(data, where, cv2.IMREAD_COLOR)
@@ -141,6 +155,14 @@ def _header(data: bytes, where: object) -> Image.Image:
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and its own, by format
         raise BrokenImageError(where, f"damaged ({error}). Download it again.") from error
     return image
+
+
+def _refuse_other_size(size: tuple[int, int], expected: tuple[int, int] | None, where: object) -> None:
+    if expected and size != expected:
+        raise BrokenImageError(
+            where,
+            f"{size[0]} × {size[1]} pixels where metadata.csv says {expected[0]} × {expected[1]}. Prepare the set again.",
+        )
 
 
 def _refuse_thin(width: int, height: int, where: object) -> None:

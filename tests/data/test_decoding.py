@@ -213,6 +213,15 @@ def test_a_jpeg_that_is_damaged_in_the_middle_is_noticed(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_an_image_of_another_size_than_its_row_says_is_refused(tmp_path, quarters):
+    for suffix in ("png", "jpg"):
+        path = tmp_path / f"x.{suffix}"
+        Image.fromarray(quarters).save(path)
+        assert images.read_rgb(path, (160, 96)).shape == (96, 160, 3)
+        with pytest.raises(BrokenImageError, match=r"160 × 96 pixels where metadata.csv says 999 × 96"):
+            images.read_rgb(path, (999, 96))
+
+
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
     png = bytearray(encoded(Image.fromarray(np.zeros((16, 16), bool)), "PNG"))
     png[16:24] = (30_000).to_bytes(4, "big") * 2
