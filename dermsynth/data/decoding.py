@@ -161,7 +161,8 @@ def _refuse_other_size(size: tuple[int, int], expected: tuple[int, int] | None, 
     if expected and size != expected:
         raise BrokenImageError(
             where,
-            f"{size[0]} × {size[1]} pixels where metadata.csv says {expected[0]} × {expected[1]}. Prepare the set again.",
+            f"{size[0]} × {size[1]} pixels where metadata.csv says {expected[0]} × {expected[1]}. "
+            "Prepare the set again.",
         )
 
 
