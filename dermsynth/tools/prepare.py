@@ -62,7 +62,8 @@ def prepare(
         layout: how the downloads lie on disk; auto recognises it by their files.
         size: pixels of the short side; the aspect is kept.
         split: official is the download's own; grouped deals whole patients (else lesions, else images) with
-            each class in proportion; auto takes the official one where every source has one, else grouped.
+            each class in proportion; auto takes the official one where every source has one, else grouped. Where an
+            official split has train and test only, val is dealt from train.
         fractions: shares of the images in train, val and test of a grouped split. Images of a download's test part
             that have no label, as those of ISIC 2020, stay in test and do not count.
         folds: deal whole groups to so many folds instead and note them in the column fold; data.fold chooses the
@@ -92,6 +93,11 @@ def prepare(
     refuse_inside(out, sources)
     readings = [read_source(folder, layout, choices) for folder in sources]
     policy = _policy(readings, split, folds)
+    if columns.split and policy == "grouped":
+        raise InputError(
+            f"--columns.split {columns.split}: it would not be used, as the split is made anew (--split grouped, --folds, "
+            "or a source without official parts). Leave one of them out."
+        )
     once = once_each(readings, official=policy == "official")
     found, known = once.images, links_by_copies(once.images, once.repeated)
     plan = Plan(policy, tuple(fractions), folds, straddling, seed)
@@ -139,6 +145,9 @@ def prepare(
         else None,
     }
     records = complete(records, out, settings, info)
+    if policy == "official" and not any(image.record.split == "val" for image in found):
+        val = sum(record.split == "val" for record in records)
+        print(f"the official split has no val part: {val} images of train were dealt to it, the test part is as it was")
     if near_duplicates:
         _report_near_duplicates(near, torn, joined, left=bool(official.across(records, near)))
     if moved and moved["images"]:
@@ -158,12 +167,15 @@ def _policy(
     if split == "official" and without:
         raise InputError(
             f"--split official: {without[0].folder} ({without[0].layout.name}) "
-            "does not have all three official parts. Use --split grouped."
+            "has no official train and test parts. Use --split grouped."
         )
     if split == "auto":
-        if folds is None and 0 < len(without) < len(readings):
-            print(f"grouped split: {without[0].folder} ({without[0].layout.name}) has no official train, val and test")
-        return "grouped" if without or folds is not None else "official"
+        split = "grouped" if without or folds is not None else "official"
+        if split == "grouped" and folds is None and len(without) < len(readings):
+            print(f"grouped split: {without[0].folder} ({without[0].layout.name}) has no official train and test parts")
+    lost = [reading.folder for reading in readings if reading.download.official_split]
+    if split == "grouped" and lost:
+        print(f"WARNING: the official parts of {some(map(str, lost))} are not kept: its test images may be trained on")
     return split
 
 

@@ -54,8 +54,12 @@ def _read(folder: Path, choices: Choices) -> Download:
         SourceImage(folder / path, _record(image_id, row, labels[row["label"]] or Label(), where, folder))
         for image_id, path, (row, where) in zip(image_ids(paths), paths, table_rows, strict=True)
     ]
-    official = {image.record.split for image in images} >= {"train", "val", "test"}
-    return Download(tuple(images), (table,), official, files_without_row=len(there) - len(images))
+    if columns.split and not {"train", "test"} <= (parts := {image.record.split for image in images} - {"unused"}):
+        raise InputError(
+            f"--columns.split {columns.split}: {table} has the parts {', '.join(sorted(parts)) or 'none'}; expected train "
+            "and test, and val or none. Leave it out to have patients dealt anew."
+        )
+    return Download(tuple(images), (table,), files_without_row=len(there) - len(images))
 
 
 def _find(

@@ -56,8 +56,7 @@ def _read(folder: Path, choices: Choices) -> Download:
             image_ids([path.relative_to(folder) for path, _, _ in files]), files, strict=True
         )
     ]
-    official = {image.record.split for image in images} >= {"train", "val", "test"}
-    return Download(tuple(images), (), official)
+    return Download(tuple(images), ())
 
 
 FOLDERS = Layout("folders", ("folders with images, named by code or diagnosis, or benign and malignant",), _read, _fits)

@@ -51,7 +51,7 @@ class _Challenge:
         images: list[SourceImage] = []
         tables: list[Path] = []
         notes: list[str] = []
-        parts, without_row = 0, 0
+        without_row = 0
         for split, part in self.parts.items():
             truth = self.table(folder, part, "GroundTruth")
             data = folder / f"{self.prefix}_{part}_Input"
@@ -72,7 +72,7 @@ class _Challenge:
                 refuse_missing(names, about, str(people), truth)
                 tables.append(people)
             found, extra = find(names, places, truth)
-            parts, without_row = parts + 1, without_row + extra
+            without_row += extra
             for name, row, where in table:
                 code = self.classes[one_of(row, tuple(self.classes), where)]
                 person, place = about.get(name, (dict.fromkeys(_PEOPLE, ""), ""))
@@ -80,9 +80,9 @@ class _Challenge:
                 image_id = name.removesuffix("_downsampled")
                 record = _record(image_id, code, person, place, source=self.source, attribution=self.attribution)
                 images.append(SourceImage(found[name], replace(record, split=split)))
-        if not parts:
+        if not tables:
             require(self.table(folder, "Training", "GroundTruth"))
-        return Download(tuple(images), tuple(tables), parts == 3, files_without_row=without_row, notes=tuple(notes))
+        return Download(tuple(images), tuple(tables), files_without_row=without_row, notes=tuple(notes))
 
 
 _PEOPLE = ("lesion_id", "age_approx", "sex", "anatom_site_general")

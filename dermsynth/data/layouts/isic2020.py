@@ -99,7 +99,7 @@ def _read_training(folder: Path, table: Path) -> Download:
         )
         images.append(SourceImage(found[name], record))
     tables = (table, duplicates) if duplicates.is_file() else (table,)
-    return Download(tuple(images), tables, False, len(dropped), extra)
+    return Download(tuple(images), tables, len(dropped), extra)
 
 
 def _read_test(folder: Path, table: Path) -> Download:

@@ -72,9 +72,19 @@ def test_a_column_that_is_not_named_is_not_read(folder):
     assert all("secret" not in r.extra for r in records.values())
 
 
-def test_the_malignant_column_decides(folder):
-    rewrite(folder / "labels.csv", "naevus,0", "naevus,malignant")
+def test_the_malignant_column_adds_to_the_label_and_the_label_decides(folder):
+    rewrite(folder / "labels.csv", "naevus,0", "unknown,malignant")
     assert go(folder)[0]["a"].malignant == 1
+    rewrite(folder / "labels.csv", "unknown,malignant", "naevus,malignant")
+    records, download = go(folder)
+    assert records["a"].malignant == 0
+    assert any("NV called malignant 1" in note for note in download.notes)
+
+
+def test_a_split_column_that_cannot_be_used_is_refused(folder):
+    rewrite(folder / "labels.csv", "test", "val")
+    with pytest.raises(InputError, match=r"--columns\.split .*labels\.csv has the parts train, val; expected train and"):
+        go(folder)
 
 
 def test_unknown_labels_are_all_listed_and_can_be_mapped(folder):

@@ -75,8 +75,10 @@ def test_train_val_and_test_above_the_classes_are_an_official_split(tmp_path):
     assert download.official_split
 
 
-def test_train_and_test_alone_are_none(tmp_path):
+def test_train_and_test_alone_are_one_too_and_train_alone_is_none(tmp_path):
     _, download = read(make(tmp_path / "set", "train/nv/a.jpg", "test/nv/b.jpg"))
+    assert download.official_split
+    _, download = read(make(tmp_path / "train", "train/nv/a.jpg", "val/nv/b.jpg"))
     assert not download.official_split
 
 
