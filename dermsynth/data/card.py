@@ -35,8 +35,8 @@ def files(records: "Sequence[Record]") -> dict[str, str]:
         "",
         f"{len(records)} images of skin lesions. Licence: {licenses}. Attribution: {credit}.",
         "",
-        "`datasets.load_dataset` of this folder gives the splits of `metadata.csv`, which has all that is known of each",
-        "image; no patient, lesion or file is in two of them. `dataset.json` says how the set was made.",
+        "`datasets.load_dataset` of this folder gives the splits of `metadata.csv`, which has all that is known of",
+        "each image; no patient, lesion or file is in two of them. `dataset.json` says how the set was made.",
         "Do not open it as `imagefolder` with `data_dir`, which knows nothing of splits.",
         "",
     ]

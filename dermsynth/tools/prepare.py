@@ -26,7 +26,7 @@ from dermsynth.tools.image_set import (
     refuse_inside,
     used_splits,
 )
-from dermsynth.tools.sources import Reading, links_by_copies, once_each, read_source
+from dermsynth.tools.sources import Reading, links_by_copies, once_each, read_source, refuse_unused
 
 
 def prepare(
@@ -92,11 +92,12 @@ def prepare(
     choices = Choices(columns, labels or {}, image_types, actinic_keratosis)
     refuse_inside(out, sources)
     readings = [read_source(folder, layout, choices) for folder in sources]
+    refuse_unused(readings, choices)
     policy = _policy(readings, split, folds)
     if columns.split and policy == "grouped":
         raise InputError(
-            f"--columns.split {columns.split}: it would not be used, as the split is made anew (--split grouped, --folds, "
-            "or a source without official parts). Leave one of them out."
+            f"--columns.split {columns.split}: it would not be used, as the split is made anew (--split grouped, "
+            "--folds, or a source without official parts). Leave one of them out."
         )
     once = once_each(readings, official=policy == "official")
     found, known = once.images, links_by_copies(once.images, once.repeated)
@@ -195,7 +196,9 @@ def _joined(links: Sequence[Link], records: Sequence[Record], before: Sequence[s
 
 def _moved(before: Sequence[Record], after: Sequence[Record]) -> dict[str, int]:
     """How many images a mended official split lost, and of how many groups."""
-    groups = [new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split == "unused" != old.split]
+    groups = [
+        new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split == "unused" != old.split
+    ]
     return {"images": len(groups), "groups": len(set(groups))}
 
 
@@ -204,7 +207,8 @@ def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined:
     if not found:
         print("no near-duplicates")
         return
-    print(f"\n{pairs} of near-duplicates, which join {joined[0]} groups to {joined[1]}: {_named(found)}")
+    kept = "" if left else ", each kept in one split"
+    print(f"\n{pairs} of near-duplicates, so {joined[0]} groups form {joined[1]}{kept}: {_named(found)}")
     if torn:
         print(f"WARNING: {len(torn)} of these pairs lie across the official splits: {_named(torn)}")
         if left:
@@ -232,7 +236,19 @@ def _report(records: Sequence[Record], readings: Sequence[Reading], out: Path, p
         print(f"{name:<8}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True)))
     patients = len({record.patient_id for record in records if record.patient_id})
     print(f"\n{policy} split; {patients or 'no'} patient ids")
-    print(f"{sum(reading.download.duplicates_dropped for reading in readings)} listed duplicates dropped")
+    shares = [
+        f"{name} {100 * sum(r.split == name for r in records) / len(records):.1f} %" for name in used_splits(records)
+    ]
+    print(f"shares of the images: {', '.join(shares)}")
+    largest = max(Counter(record.group for record in records).values())
+    groups = len({record.group for record in records})
+    if largest * 10 > len(records) and largest * groups > 5 * len(records):
+        print(
+            f"WARNING: one patient, lesion or group holds {largest} of {len(records)} images. Does its id "
+            "stand for unknown? Blank it in the table then"
+        )
+    if dropped := sum(reading.download.duplicates_dropped for reading in readings):
+        print(f"{dropped} listed duplicates dropped")
     if extra := sum(reading.download.files_without_row for reading in readings):
         print(f"{extra} image files left out that no table names")
     print(f"image set: {out}")

@@ -130,7 +130,9 @@ def test_a_patient_lesion_or_file_in_two_splits_is_refused_whatever_the_group_sa
 def test_a_column_that_is_there_twice_is_refused(tmp_path):
     root = make_set(tmp_path / "set")
     table = root / "metadata.csv"
-    table.write_text("".join(f"{line},NV\n" for line in table.read_text().splitlines()).replace(",NV\n", ",diagnosis\n", 1))
+    table.write_text(
+        "".join(f"{line},NV\n" for line in table.read_text().splitlines()).replace(",NV\n", ",diagnosis\n", 1)
+    )
     with pytest.raises(InputError, match="column diagnosis occurs twice"):
         manifest.read(root)
 
@@ -204,7 +206,10 @@ def test_the_card_gives_every_split_its_own_images_and_a_label(tmp_path):
         assert table in config["metadata_filenames"]
         assert images == "images/*"
         listed[part["split"]] = [json.loads(line) for line in (root / table).read_text().splitlines()]
-    expected = {name: [r for r in records if r.split == split] for name, split in (("train", "train"), ("validation", "val"), ("test", "test"))}
+    expected = {
+        name: [r for r in records if r.split == split]
+        for name, split in (("train", "train"), ("validation", "val"), ("test", "test"))
+    }
     assert listed == {
         name: [{"file_name": r.file_name, "image_id": r.image_id, "label": r.diagnosis} for r in rows]
         for name, rows in expected.items()

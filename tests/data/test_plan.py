@@ -14,7 +14,8 @@ BY_SHARES = Plan("grouped", (0.5, 0.25, 0.25), None, "report", 0)
 def records(labelled=12, unlabelled=3):
     """One image a patient; those without a label are an official test part."""
     known = [
-        Record("", f"L{n}", f"{n:x}", 8, 8, "MEL" if n % 2 else "NV", n % 2, patient_id=f"P{n}") for n in range(labelled)
+        Record("", f"L{n}", f"{n:x}", 8, 8, "MEL" if n % 2 else "NV", n % 2, patient_id=f"P{n}")
+        for n in range(labelled)
     ]
     return [*known, *(Record("", f"U{n}", f"u{n}", 8, 8, patient_id=f"Q{n}", split="test") for n in range(unlabelled))]
 
@@ -88,5 +89,5 @@ def test_an_official_split_without_val_keeps_its_test_part_and_deals_val_from_tr
 def test_shares_that_are_no_numbers_are_refused(fractions):
     for policy, splits in (("grouped", ["unused"]), ("official", ["train", "test"])):
         rows = [replace(row, split=splits[n % len(splits)]) for n, row in enumerate(records(8, 0))]
-        with pytest.raises(InputError, match="--fractions: .*; expected shares"):
+        with pytest.raises(InputError, match=r"--fractions: .*; expected shares"):
             Plan(policy, fractions, None, "report", 0).check(rows, [])
