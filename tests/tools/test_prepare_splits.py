@@ -28,7 +28,7 @@ def test_near_duplicates_join_patients(source, tmp_path, capsys):
     assert len(set(group_of.values())) == 7
     assert image_set.info["near_duplicates"]["pairs"] == [["ISIC_0000001", "ISIC_0000010"]]
     printed = capsys.readouterr().out
-    assert "1 pair of near-duplicates, so 2 groups form 1, each kept in one split: ISIC_0000001 = ISIC_0000010" in printed
+    assert "1 pair of near-duplicates, so 2 groups form 1, each kept in one split: ISIC_0000001 =" in printed
     assert "IP_" not in printed
 
     go(source, tmp_path / "without", near_duplicates=False)
