@@ -128,6 +128,11 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     return content
 
 
+def utf8(name: str) -> str:
+    """A file's name as text can hold it: bytes that are no UTF-8 become their numbers."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def make_folder(path: Path, new: bool = False) -> None:
     """Make a folder and those above it, or find that it is there.
 

@@ -95,9 +95,9 @@ def _refuse_replaced(real: ImageSet, held_out: Sequence[Record]) -> None:
             found = sha256_file(path)
         if found != record.sha256:
             raise InputError(
-                f"{path}: another file than the one that metadata.csv was written for (its sha256 is {found[:12]}…, not "
-                f"{record.sha256[:12]}…), and it is in the {record.split} split. Put the first one back, or prepare the "
-                "set again."
+                f"{path}: another file than the one that metadata.csv was written for (its sha256 is {found[:12]}…, "
+                f"not {record.sha256[:12]}…), and it is in the {record.split} split. Put the first one back, or "
+                "prepare the set again."
             )
     note.write()
 

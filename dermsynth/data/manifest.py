@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dermsynth.data import card
 from dermsynth.errors import InputError
 from dermsynth.files import read_json, reading, refuse_links_out, write_atomically
 from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT, malignancy
@@ -173,7 +174,7 @@ def read(root: Path) -> ImageSet:
 
 
 def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
-    """Write `dataset.json`, then `metadata.csv`; each appears whole or not at all.
+    """Write `dataset.json` and the card, then `metadata.csv`; each appears whole or not at all.
 
     Args:
         root: the set's folder, which already holds the images.
@@ -189,6 +190,8 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
     extra = sorted({name for r in records for name in r.extra})
     full_info = {**info, "train_split_sha256": train_split_sha256(records)}
     write_atomically(root / DATASET, json.dumps(full_info, indent=2, ensure_ascii=False) + "\n")
+    for name, content in card.files(records).items():
+        write_atomically(root / name, content)
     lines: list[dict[str, Any]] = [{**{name: getattr(r, name) for name in COLUMNS}, **r.extra} for r in records]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *extra], restval="", lineterminator="\n")

@@ -50,7 +50,7 @@ def fingerprint(found: Iterable[SourceImage]) -> str:
         for image in found
         for r in [image.record]
     ]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def fill(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from dermsynth import lesions
 from dermsynth.data import manifest, splits
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage
+from dermsynth.data.layouts.labels import plain
 from dermsynth.data.layouts.recognise import LAYOUTS, read_download
 from dermsynth.data.manifest import Record
 from dermsynth.data.splits import Link
@@ -49,6 +50,31 @@ def read_source(folder: Path, layout: str, choices: Choices, among: Sequence[str
     for note in download.notes:
         print(f"  {note}")
     return Reading(folder, chosen, why, download)
+
+
+def refuse_unused(readings: Sequence[Reading], choices: Choices) -> None:
+    """Raise if the user said something of columns or labels that no source has: a misspelling.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    columns = {name: column for name, column in vars(choices.columns).items() if column}
+    if columns and not any(reading.layout.name == "csv" for reading in readings):
+        name, column = next(iter(columns.items()))
+        taken = ", ".join(reading.layout.name for reading in readings)
+        raise InputError(f"--columns.{name} {column}: layout {taken} has none. Leave it out, or say --layout csv.")
+    words = {
+        image.record.extra["source_diagnosis"]
+        for reading in readings
+        if reading.layout.name in ("csv", "folders")
+        for image in reading.download.images
+    }
+    known = {plain(word) for word in words}
+    if unused := [own for own in choices.labels if plain(own) not in known]:
+        raise InputError(
+            f"--labels.{unused[0]} {choices.labels[unused[0]]}: no folder and no cell says {unused[0]}; found "
+            f"{some(sorted(words), 20) or 'none'}."
+        )
 
 
 class Once(NamedTuple):

@@ -1,9 +1,11 @@
 import csv
 import hashlib
+import json
 import os
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from dermsynth.data import manifest
 from dermsynth.data.manifest import Record
@@ -128,7 +130,9 @@ def test_a_patient_lesion_or_file_in_two_splits_is_refused_whatever_the_group_sa
 def test_a_column_that_is_there_twice_is_refused(tmp_path):
     root = make_set(tmp_path / "set")
     table = root / "metadata.csv"
-    table.write_text("".join(f"{line},NV\n" for line in table.read_text().splitlines()).replace(",NV\n", ",diagnosis\n", 1))
+    table.write_text(
+        "".join(f"{line},NV\n" for line in table.read_text().splitlines()).replace(",NV\n", ",diagnosis\n", 1)
+    )
     with pytest.raises(InputError, match="column diagnosis occurs twice"):
         manifest.read(root)
 
@@ -187,6 +191,29 @@ def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"metadata|dataset\S*: cannot be written \(no space left\)"):
         manifest.write(tmp_path, [record(image_id="new")], {})
     assert (tmp_path / "metadata.csv").read_text() == before
+
+
+def test_the_card_gives_every_split_its_own_images_and_a_label(tmp_path):
+    """As `datasets.load_dataset` reads it: a table a split, and no image in two of them."""
+    root = make_set(tmp_path / "set")
+    records = [replace(r, split="unused") if r.image_id == "r_NV_000" else r for r in manifest.read(root).records]
+    manifest.write(root, records, {})
+    _, card, _ = (root / "README.md").read_text().split("---\n")
+    (config,) = yaml.safe_load(card)["configs"]
+    listed = {}
+    for part in config["data_files"]:
+        table, images = part["path"]
+        assert table in config["metadata_filenames"]
+        assert images == "images/*"
+        listed[part["split"]] = [json.loads(line) for line in (root / table).read_text().splitlines()]
+    expected = {
+        name: [r for r in records if r.split == split]
+        for name, split in (("train", "train"), ("validation", "val"), ("test", "test"))
+    }
+    assert listed == {
+        name: [{"file_name": r.file_name, "image_id": r.image_id, "label": r.diagnosis} for r in rows]
+        for name, rows in expected.items()
+    }
 
 
 def test_datasets_imagefolder_layout_has_file_name_first(tmp_path):

@@ -14,7 +14,8 @@ BY_SHARES = Plan("grouped", (0.5, 0.25, 0.25), None, "report", 0)
 def records(labelled=12, unlabelled=3):
     """One image a patient; those without a label are an official test part."""
     known = [
-        Record("", f"L{n}", f"{n:x}", 8, 8, "MEL" if n % 2 else "NV", n % 2, patient_id=f"P{n}") for n in range(labelled)
+        Record("", f"L{n}", f"{n:x}", 8, 8, "MEL" if n % 2 else "NV", n % 2, patient_id=f"P{n}")
+        for n in range(labelled)
     ]
     return [*known, *(Record("", f"U{n}", f"u{n}", 8, 8, patient_id=f"Q{n}", split="test") for n in range(unlabelled))]
 
@@ -71,3 +72,22 @@ def test_one_file_under_two_names_is_one_group(plan):
     rows = [replace(row, sha256=f"{n // 2:x}") for n, row in enumerate(records(12, 0))]
     dealt = list(deal(rows, plan).values())
     assert all(one.split == other.split for one, other in zip(dealt[::2], dealt[1::2], strict=True))
+
+
+@pytest.mark.parametrize("straddling", ["report", "move"])
+def test_an_official_split_without_val_keeps_its_test_part_and_deals_val_from_train(straddling):
+    rows = [replace(row, split="test" if n < 4 else "train") for n, row in enumerate(records(24, 0))]
+    plan = Plan("official", (0.6, 0.2, 0.2), None, straddling, 0)
+    dealt = deal(rows, plan, near=[("L0", "L4"), ("L5", "L6")])
+    assert {n for n in range(24) if dealt[f"L{n}"].split == "test"} == set(range(4))
+    assert sum(r.split == "val" for r in dealt.values()) == 5  # a quarter of what train and val are to have
+    assert dealt["L4"].split == ("unused" if straddling == "move" else "train")
+    assert dealt["L5"].split == dealt["L6"].split
+
+
+@pytest.mark.parametrize("fractions", [(float("nan"), 0.5, 0.5), (float("inf"), 0, 0), (float("nan"),) * 3])
+def test_shares_that_are_no_numbers_are_refused(fractions):
+    for policy, splits in (("grouped", ["unused"]), ("official", ["train", "test"])):
+        rows = [replace(row, split=splits[n % len(splits)]) for n, row in enumerate(records(8, 0))]
+        with pytest.raises(InputError, match=r"--fractions: .*; expected shares"):
+            Plan(policy, fractions, None, "report", 0).check(rows, [])
