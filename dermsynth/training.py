@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dermsynth.batch_seed import BatchSeed
 from dermsynth.callback_checks import check_callbacks
-from dermsynth.checkpoint_io import WholeCheckpointIO, remove_leftovers
+from dermsynth.checkpoint_io import WholeCheckpointIO, check_resumable, read_checkpoint, remove_leftovers
 from dermsynth.config_checks import check_arguments, check_training, check_values, take_paths
 from dermsynth.config_errors import config_files, explain
 from dermsynth.divergence import FiniteLoss
@@ -38,7 +38,6 @@ from dermsynth.run_folder import (
     check_configuration,
     claim,
     last_checkpoint,
-    read_checkpoint,
 )
 from dermsynth.run_lock import locked
 from dermsynth.yaml_files import read_yaml
@@ -135,6 +134,7 @@ class TrainingCLI(LightningCLI):
             checkpoint = read_checkpoint(Path(config.ckpt_path), config.weights_only)
             if self.subcommand == "fit":
                 try:
+                    check_resumable(checkpoint)
                     check_configuration(checkpoint, self._resolved())
                 except InputError as error:
                     raise InputError(f"{config.ckpt_path}: {error}") from error
