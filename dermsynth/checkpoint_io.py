@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from dermsynth.divergence import refuse_broken_weights
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder, reading, whole_file
 from dermsynth.weights import refuse_not_finite
+from dermsynth.yaml_files import parse_yaml
 
 # Where a checkpoint keeps its run's configuration.
 CONFIGURATION = "configuration"
@@ -130,8 +130,8 @@ def configuration_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
         raise InputError("it does not say which configuration it was made with, as a checkpoint of a run does.")
     text = checkpoint[CONFIGURATION]
     try:
-        config = yaml.safe_load(text) if isinstance(text, str) else None
-    except (yaml.YAMLError, RecursionError, ValueError):
+        config = parse_yaml(text, "its configuration") if isinstance(text, str) else None
+    except InputError:
         config = None
     return checked_configuration(config, "its configuration")
 

@@ -284,7 +284,7 @@ class DreamBooth(Reloadable):
         if not self.lora:
             raise InputError(f"--format {format}: the model was trained without `lora`: there are no LoRA adapters.")
         if format == "kohya":
-            save_kohya(self.parts, out / "lora.safetensors")
+            save_kohya(self.parts, out / "lora.safetensors", self.provenance.get("token", ""))
         else:
             save_lora(self.parts, out)
         if self.objective.prediction_type or self.objective.zero_terminal_snr:

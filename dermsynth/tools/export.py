@@ -37,7 +37,7 @@ def export(checkpoint: Path, out: Path, format: Format | None = None, trust: boo
     quieten()
     from dermsynth.checkpoint_io import read_checkpoint
     from dermsynth.checkpoints import kind_of
-    from dermsynth.model_card import write_card
+    from dermsynth.model_card import run_name, write_card
 
     content = read_checkpoint(checkpoint)
     kind = kind_of(content)
@@ -60,6 +60,9 @@ def export(checkpoint: Path, out: Path, format: Format | None = None, trust: boo
         raise InputError(f"{said_in}: {error}") from error
     with new_folder(out) as folder:
         module.export(folder, chosen)
+        if chosen == "kohya":
+            # Those programs show a LoRA by its file's name.
+            (folder / "lora.safetensors").rename(folder / f"{run_name(checkpoint)}.safetensors")
         write_card(folder, checkpoint, chosen, config, module.provenance)
     print(f"{chosen}: {out}\nopen it with: {_OPENED[chosen].format(out=out)}")
 

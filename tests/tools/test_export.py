@@ -93,8 +93,8 @@ def test_a_lora_run_becomes_one_small_file(tmp_path, base, images):
     assert sorted(file.name for file in (tmp_path / "kohya").iterdir()) == ["README.md", "run.safetensors"]
     with safe_open(tmp_path / "kohya/run.safetensors", "pt") as file:
         said = file.metadata()
-    assert (said["ss_output_name"], said["ss_network_dim"], said["ss_network_alpha"]) == ("run", "2", "2.0")
-    assert (said["modelspec.trigger_phrase"], said["ss_base_model_version"]) == ("sks", "sd_v1")
+    assert (said["ss_network_dim"], said["ss_network_alpha"], said["ss_v2"]) == ("2", "2.0", "False")
+    assert said["modelspec.trigger_phrase"] == "sks"
     assert json.loads(said["ss_tag_frequency"]) == {"sks": {"sks": 1}}
     keys = load_file(tmp_path / "kohya/run.safetensors").keys()
     assert {key.partition("_mid_block")[0].partition("_text_model")[0] for key in keys} >= {"lora_unet", "lora_te"}
