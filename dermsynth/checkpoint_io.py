@@ -145,7 +145,9 @@ def checked_configuration(config: Any, owner: str) -> dict[str, Any]:
     """
     parts = [config.get(name) for name in ("model", "data")] if isinstance(config, dict) else [None]
     if not all(
-        isinstance(part, dict) and isinstance(part.get("class_path"), str) and isinstance(part.get("init_args", {}), dict)
+        isinstance(part, dict)
+        and isinstance(part.get("class_path"), str)
+        and isinstance(part.get("init_args", {}), dict)
         for part in parts
     ):
         raise InputError(f"{owner} is not that of a run: it says no class_path and init_args of model and data.")
@@ -156,7 +158,12 @@ def _check_file(path: Path) -> None:
     """Refuse what is no file, or one of damaged bytes: those of tensors are mapped, and would not be looked at."""
     if path.is_dir():
         inner = next(
-            (file for name in ("best.ckpt", "last.ckpt") for file in (path / "checkpoints" / name, path / name) if file.is_file()),
+            (
+                file
+                for name in ("best.ckpt", "last.ckpt")
+                for file in (path / "checkpoints" / name, path / name)
+                if file.is_file()
+            ),
             None,
         )
         raise InputError(f"{path} is a folder. Give a checkpoint{f', such as {inner}' if inner else ''}.")

@@ -114,7 +114,9 @@ def check_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Non
 def _kind_of_weight(tensor: Tensor) -> str:
     # A checkpoint in half precision may be tested in full.
     usable = tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-    return f"{tuple(tensor.shape)}" if usable else f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+    return (
+        f"{tuple(tensor.shape)}" if usable else f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+    )
 
 
 class Reloadable(LightningModule):

@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command and its arguments; None takes them from `sys.argv`.
 
     Returns:
-        The exit status: 0, 2 for a mistake in the input or a full disk, 130 after Ctrl-C, 141 where nobody reads the output.
+        The exit status: 0, 2 for a mistake in the input or a full disk, 130 after Ctrl-C, 141 where nobody reads what
+        is printed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _mend_streams()
@@ -101,7 +102,7 @@ def _mend_streams() -> None:
     """Let nothing that is printed end a command: neither a closed output nor one that knows no `±`."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # and the next file that is opened would take its place
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (for as long as the process lives)
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (for as long as the process lives)
         elif isinstance(getattr(sys, name), io.TextIOWrapper):
             getattr(sys, name).reconfigure(errors="backslashreplace")
 

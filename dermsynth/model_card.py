@@ -25,9 +25,7 @@ _USES = {
 }
 
 
-def write_card(
-    folder: Path, checkpoint: Path, format: str, config: dict[str, Any], provenance: dict[str, Any]
-) -> None:
+def write_card(folder: Path, checkpoint: Path, format: str, config: dict[str, Any], provenance: dict[str, Any]) -> None:
     """Write `README.md` with the front matter that the Hugging Face hub reads.
 
     Args:

@@ -213,8 +213,8 @@ class TrainingCLI(LightningCLI):
             if self.trainer.ckpt_path is None or not _is_of_restoring(error):
                 raise
             raise InputError(
-                f"{self.trainer.ckpt_path}: training cannot go on from it ({type(error).__name__}: {first_line(error)}) "
-                "It is damaged, or of another version of Lightning. Take another checkpoint of the run."
+                f"{self.trainer.ckpt_path}: it cannot be restored ({type(error).__name__}: {first_line(error)}) It is "
+                "damaged, or of another version of Lightning. Take another checkpoint of the run."
             ) from error
         except (InputError, RuntimeError) as error:
             # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.

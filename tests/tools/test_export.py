@@ -1,5 +1,6 @@
 """The whole way from a run to files that other libraries read, through the real command line."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -260,12 +261,9 @@ def test_a_strangers_run_runs_no_code(classifier, tmp_path, monkeypatch, model, 
     else:
         content["configuration"] = yaml.safe_dump(config)
     torch.save(content, tmp_path / "a.ckpt")
-    try:
+    not_needed = model.get("init_args", {}).keys() == {"optimizer", "lr_scheduler"}
+    with contextlib.nullcontext() if not_needed else pytest.raises(InputError):
         export(tmp_path / "a.ckpt", tmp_path / "out")
-    except InputError as error:
-        assert "\n" not in str(error)
-    else:
-        assert model.get("init_args", {}).keys() == {"optimizer", "lr_scheduler"}  # which are not needed
     assert "evil" not in sys.modules
 
 
