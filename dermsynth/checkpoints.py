@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning import LightningModule, Trainer

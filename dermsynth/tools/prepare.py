@@ -183,7 +183,9 @@ def _joined(links: Sequence[Link], records: Sequence[Record], before: Sequence[s
 
 def _moved(before: Sequence[Record], after: Sequence[Record]) -> dict[str, int]:
     """How many images a mended official split lost, and of how many groups."""
-    groups = [new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split == "unused" != old.split]
+    groups = [
+        new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split == "unused" != old.split
+    ]
     return {"images": len(groups), "groups": len(set(groups))}
 
 

@@ -128,7 +128,9 @@ def test_a_patient_lesion_or_file_in_two_splits_is_refused_whatever_the_group_sa
 def test_a_column_that_is_there_twice_is_refused(tmp_path):
     root = make_set(tmp_path / "set")
     table = root / "metadata.csv"
-    table.write_text("".join(f"{line},NV\n" for line in table.read_text().splitlines()).replace(",NV\n", ",diagnosis\n", 1))
+    table.write_text(
+        "".join(f"{line},NV\n" for line in table.read_text().splitlines()).replace(",NV\n", ",diagnosis\n", 1)
+    )
     with pytest.raises(InputError, match="column diagnosis occurs twice"):
         manifest.read(root)
 

@@ -14,7 +14,8 @@ BY_SHARES = Plan("grouped", (0.5, 0.25, 0.25), None, "report", 0)
 def records(labelled=12, unlabelled=3):
     """One image a patient; those without a label are an official test part."""
     known = [
-        Record("", f"L{n}", f"{n:x}", 8, 8, "MEL" if n % 2 else "NV", n % 2, patient_id=f"P{n}") for n in range(labelled)
+        Record("", f"L{n}", f"{n:x}", 8, 8, "MEL" if n % 2 else "NV", n % 2, patient_id=f"P{n}")
+        for n in range(labelled)
     ]
     return [*known, *(Record("", f"U{n}", f"u{n}", 8, 8, patient_id=f"Q{n}", split="test") for n in range(unlabelled))]
 

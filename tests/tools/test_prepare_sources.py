@@ -253,7 +253,9 @@ class TestRealData:
         # Of the 327 AKIEC of HAM10000, 2019 calls 130 AK and 197 SCC; none is left as it was, and no cancer is lost.
         akiec = [i.record.image_id for i in readings[1].download.images if i.record.diagnosis == "AKIEC"]
         assert Counter(labels[name] for name in akiec) == {("AK", None): 130, ("SCC", 1): 197}
-        assert {i.record.image_id: (i.record.diagnosis, i.record.malignant) for i in once_each(readings[::-1])[0]} == labels
+        assert {
+            i.record.image_id: (i.record.diagnosis, i.record.malignant) for i in once_each(readings[::-1])[0]
+        } == labels
         assert {name for name in akiec} <= {said.split()[0] for said in refined}
 
     def test_real_images_in_the_layout_of_2019(self, real_data, tmp_path):
