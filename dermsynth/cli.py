@@ -4,9 +4,12 @@ Only the standard library is imported here, so that `--help` and a mistyped comm
 """
 
 import difflib
+import errno
 import functools
 import importlib
 import inspect
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,9 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command and its arguments; None takes them from `sys.argv`.
 
     Returns:
-        The exit status: 0, 2 for a mistake in the input, 130 after Ctrl-C.
+        The exit status: 0, 2 for a mistake in the input or a full disk, 130 after Ctrl-C, 141 where nobody reads what
+        is printed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _mend_streams()
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_help(), file=sys.stdout if arguments else sys.stderr)
@@ -59,12 +64,51 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         command = _load(arguments[0])
         command(arguments)
+        sys.stdout.flush()
     except InputError as error:
-        print(f"dermsynth: error: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
+    except BrokenPipeError:  # whoever read our output has ended, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except MemoryError as error:
+        return _fail(f"out of memory ({error or 'nothing was left'}). Give smaller batches, or free some memory.")
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        return _fail(f"{error.filename or 'a file'}: {error.strerror}. Make room or mend the place, and try again.")
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+# What a disk or its rights can be blamed for; anything else is a fault of ours, whose traceback is wanted.
+_OF_THE_DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+)
+
+
+def _fail(message: str) -> int:
+    print(f"dermsynth: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _mend_streams() -> None:
+    """Let nothing that is printed end a command: neither a closed output nor one that knows no `±`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # and the next file that is opened would take its place
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (for as long as the process lives)
+        elif isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _load(name: str) -> Callable[[list[str]], None]:

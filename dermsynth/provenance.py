@@ -1,4 +1,4 @@
-"""What weights say of how they came about, wherever they say it: in a pipeline's `dermsynth.json` or in a checkpoint."""
+"""What weights say of how they came about, in a pipeline's `dermsynth.json` or in a checkpoint."""
 
 from typing import Any
 

@@ -4,17 +4,16 @@
 `<run>/finished` the mark of a complete training. No run is overwritten by another.
 """
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
+from dermsynth.checkpoint_io import CONFIGURATION, configuration_of
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.run_config import RUN_FILE, leaves
@@ -29,8 +28,6 @@ _WHETHER = ("latent_cache",)
 # What may differ as well where a new run goes on from another's checkpoint: what is compared by its hash wherever it
 # lies, what only says how fast, and how long the schedule is, as a run may be made longer.
 MAY_DIFFER = ("real", "base", "num_workers", "total_steps")
-# Where a checkpoint keeps its run's configuration.
-CONFIGURATION = "configuration"
 _ABSENT = "nothing"
 
 
@@ -93,36 +90,6 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, Any]:
-    """A checkpoint, its tensors left on disk.
-
-    Args:
-        path: the file.
-        weights_only: refuse whatever is not a tensor or a plain value.
-
-    Raises:
-        InputError: it is not there, not whole, or not one of a training run.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: no such checkpoint.")
-    if not path.is_file():  # reading a pipe would wait for ever
-        raise InputError(f"{path}: not a file; expected a checkpoint, such as RUN/checkpoints/best.ckpt.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path}: not a checkpoint, or it holds more than tensors and plain values, and loading that "
-            "could run code. If you trust it, give --weights_only false."
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise InputError(
-            f"{path}: not a whole checkpoint. Delete it and take another one, such as best.ckpt beside it."
-        ) from error
-    if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
-        raise InputError(f"{path}: not a checkpoint of a training run.")
-    return checkpoint
-
-
 def check_configuration(checkpoint: dict[str, Any], resolved: str) -> None:
     """Refuse to go on from another run's checkpoint with a model or data that it was not made with.
 
@@ -136,11 +103,10 @@ def check_configuration(checkpoint: dict[str, Any], resolved: str) -> None:
     Raises:
         InputError: the message names the keys that differ.
     """
-    if CONFIGURATION not in checkpoint:
-        raise InputError("it does not say which configuration it was made with, as a checkpoint of a run does.")
+    ours = yaml.safe_load(resolved)
     there, here = (
-        {key: yaml.safe_load(text)[key] for key in ("seed_everything", "model", "data")}
-        for text in (checkpoint[CONFIGURATION], resolved)
+        {key: config.get(key) for key in ("seed_everything", "model", "data")}
+        for config in (configuration_of(checkpoint), ours)
     )
     changes = differences(there, here, (*NOT_COMPARED, *MAY_DIFFER))
     if changes:

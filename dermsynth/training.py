@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -21,16 +22,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dermsynth.batch_seed import BatchSeed
 from dermsynth.callback_checks import check_callbacks
-from dermsynth.checkpoint_io import WholeCheckpointIO, remove_leftovers
+from dermsynth.checkpoint_io import WholeCheckpointIO, check_resumable, read_checkpoint, remove_leftovers
 from dermsynth.config_checks import check_arguments, check_training, check_values, take_paths
 from dermsynth.config_errors import config_files, explain
 from dermsynth.divergence import FiniteLoss
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
+from dermsynth.hub import first_line
 from dermsynth.precision import resolve
 from dermsynth.quiet import quieten, quieten_transformers
 from dermsynth.run_config import RUN_FILE
@@ -41,7 +44,6 @@ from dermsynth.run_folder import (
     check_configuration,
     claim,
     last_checkpoint,
-    read_checkpoint,
 )
 from dermsynth.run_lock import locked
 from dermsynth.yaml_files import read_yaml
@@ -154,6 +156,7 @@ class TrainingCLI(LightningCLI):
             checkpoint = read_checkpoint(Path(config.ckpt_path), config.weights_only)
             if self.subcommand == "fit":
                 try:
+                    check_resumable(checkpoint)
                     check_configuration(checkpoint, self._resolved())
                 except InputError as error:
                     raise InputError(f"{config.ckpt_path}: {error}") from error
@@ -219,10 +222,19 @@ class TrainingCLI(LightningCLI):
         """Run the stage, `fit` alone in its folder; name the file where a checkpoint does not fit the model."""
         try:
             with ExitStack() as held:
-                if self._is_kept() and self.trainer.is_global_zero:
+                # Two that predict would also write into one folder.
+                if (self._is_kept() or subcommand == "predict") and self.trainer.is_global_zero:
                     held.enter_context(locked(self.config[subcommand].run))
-                    self._clear()
+                    if subcommand == "fit":
+                        self._clear()
                 super()._run_subcommand(subcommand)
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            if self.trainer.ckpt_path is None or not _is_of_restoring(error):
+                raise
+            raise InputError(
+                f"{self.trainer.ckpt_path}: it cannot be restored ({type(error).__name__}: {first_line(error)}) It is "
+                "damaged, or of another version of Lightning. Take another checkpoint of the run."
+            ) from error
         except (InputError, RuntimeError) as error:
             # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
             text = str(error)
@@ -241,7 +253,10 @@ class TrainingCLI(LightningCLI):
         """Delete what a killed process left half-written, now that no other one writes."""
         config = self.config[self.subcommand]
         run, last = config.run, last_checkpoint(config.run)
-        if (run / FINISHED).is_file() or (last.is_file() and config.ckpt_path != last):
+        if (run / FINISHED).is_file():
+            _say(f"{run} is complete: another process has just trained it. Nothing is done.")
+            raise SystemExit(0)
+        if last.is_file() and config.ckpt_path != last:
             raise InputError(f"--run {run}: another process has just trained there. Give the same command again.")
         remove_leftovers(last.parent)
 
@@ -362,6 +377,12 @@ def _end_with(processes: list[subprocess.Popen[bytes]], number: int, frame: Fram
         process.send_signal(number)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def _is_of_restoring(error: BaseException) -> bool:
+    """Whether Lightning raised it while it took a checkpoint apart."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == checkpoint_connector.__name__ for frame, _ in frames)
 
 
 def _nothing() -> None:

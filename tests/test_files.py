@@ -128,7 +128,10 @@ def test_of_two_who_make_one_folder_the_second_is_refused_and_the_first_is_whole
     [OSError(28, "No space left on device"), ValueError("I/O error: No space left on device (os error 28)")],
 )
 def test_a_full_disk_leaves_nothing_of_a_new_folder(tmp_path, error):
-    with pytest.raises(InputError, match=r"cannot be written \(.*No space left"), new_folder(tmp_path / "out") as folder:
+    with (  # noqa: PT012  (the block's end is what is tested)
+        pytest.raises(InputError, match=r"cannot be written \(.*No space left"),
+        new_folder(tmp_path / "out") as folder,
+    ):
         (folder / "half").touch()
         raise error
     with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out"):

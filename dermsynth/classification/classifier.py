@@ -8,7 +8,6 @@ from typing import Any, Literal, TypedDict
 
 import dermsynth.lean  # noqa: F401
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import OptimizerCallable
@@ -18,7 +17,14 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torchmetrics import MeanMetric, MetricCollection
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
+from dermsynth.checkpoints import (
+    Reloadable,
+    ScheduleCallable,
+    check_kind,
+    check_weights,
+    optimizer_config,
+    provenance_of,
+)
 from dermsynth.classification import vit
 from dermsynth.classification.metrics import metrics, undefined
 from dermsynth.errors import InputError
@@ -46,7 +52,7 @@ def balanced_weights(counts: Sequence[float]) -> list[float]:
     return [sum(counts) / (len(counts) * count) for count in counts]
 
 
-class Classifier(L.LightningModule):
+class Classifier(Reloadable):
     """A vision transformer fine-tuned, or trained from random weights, on labelled images.
 
     Args:
@@ -190,15 +196,7 @@ class Classifier(L.LightningModule):
             InputError: naming what the file holds and what was expected.
         """
         check_kind(checkpoint, KIND, classes=self.classes)
-        saved, own = checkpoint["state_dict"], self.state_dict()
-        differing = [k for k in sorted(saved.keys() | own.keys()) if _shape(saved, k) != _shape(own, k)]
-        if differing:
-            key = differing[0]
-            raise InputError(
-                f"the checkpoint is one of another network: {len(differing)} weights differ, such as {key}, "
-                f"{_shape(saved, key)} in the file and {_shape(own, key)} in the configuration. Use the "
-                "configuration of the run that wrote it (fit.yaml)."
-            )
+        check_weights(checkpoint.get("state_dict", {}), self.state_dict())
         self.provenance = checkpoint["dermsynth"].get("data", {})
 
     def export(self, out: Path, format: str) -> None:
@@ -270,10 +268,6 @@ class Classifier(L.LightningModule):
             "image_id": list(batch["image_id"]),
             "group": list(batch["group"]),
         }
-
-
-def _shape(state: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
-    return tuple(state[key].shape) if key in state else None
 
 
 def _preprocessor(config: Any) -> dict[str, Any]:

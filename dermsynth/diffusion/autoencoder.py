@@ -8,11 +8,17 @@ import dermsynth.lean  # noqa: F401
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
+from dermsynth.checkpoints import (
+    Reloadable,
+    ScheduleCallable,
+    check_kind,
+    check_weights,
+    optimizer_config,
+    provenance_of,
+)
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
 from dermsynth.errors import InputError
 from dermsynth.ranks import mean_if_logged
@@ -20,7 +26,7 @@ from dermsynth.ranks import mean_if_logged
 KIND = "autoencoder"
 
 
-class Autoencoder(LightningModule):
+class Autoencoder(Reloadable):
     """Trains the `vae` of a pipeline on images: absolute error, edges, and a little pull to a normal latent.
 
     Args:
@@ -101,7 +107,8 @@ class Autoencoder(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model."""
         check_kind(checkpoint, KIND)
-        self.provenance = checkpoint["dermsynth"]["data"]
+        check_weights(checkpoint.get("state_dict", {}), self.state_dict())
+        self.provenance = checkpoint["dermsynth"].get("data", {})
 
     def export(self, out: Path, format: str) -> None:
         """Write the pipeline with the trained autoencoder.

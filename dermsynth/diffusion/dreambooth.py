@@ -10,13 +10,20 @@ import dermsynth.lean  # noqa: F401
 
 import numpy as np
 import torch
-from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, optimizer_config, provenance_of
+from dermsynth.checkpoints import (
+    Reloadable,
+    ScheduleCallable,
+    check_kind,
+    check_weights,
+    clip_gradients,
+    optimizer_config,
+    provenance_of,
+)
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
@@ -37,7 +44,7 @@ from dermsynth.seeds import Purpose, stream_seed
 KIND = "dreambooth"
 
 
-class DreamBooth(LightningModule):
+class DreamBooth(Reloadable):
     """Fine-tunes Stable Diffusion on images with a prompt each (Ruiz et al. 2023).
 
     With prior preservation the data module marks half of every batch as `prior`; without, it is plain text-to-image
@@ -258,15 +265,17 @@ class DreamBooth(LightningModule):
         base, weights = facts.pop("base"), facts.pop("base_sha256")
         check_kind(checkpoint, KIND, **facts)
         made_on = checkpoint["dermsynth"]
-        if made_on["base_sha256"] != weights:
+        theirs = str(made_on.get("base_sha256"))
+        if theirs != weights:
             raise InputError(
-                f"the checkpoint was made on another base, {made_on['base']} ({made_on['base_sha256'][:12]}), than "
+                f"the checkpoint was made on another base, {made_on.get('base')} ({theirs[:12]}), than "
                 f"model.base {base} ({weights[:12]}): its weights differ."
             )
         # A strategy that spreads the weights loads them by itself, and shows the rest alone.
-        if "state_dict" in checkpoint and set(checkpoint["state_dict"]) != set(self.trained):
-            raise InputError("the checkpoint holds other weights than the configuration trains.")
-        self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
+        if "state_dict" in checkpoint:
+            own = self.state_dict()
+            check_weights(checkpoint["state_dict"], {name: own[name] for name in self.trained})
+        self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"].get("data", {})}
 
     def export(self, out: Path, format: str) -> None:
         """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`, `kohya`)."""
@@ -277,7 +286,7 @@ class DreamBooth(LightningModule):
         if not self.lora:
             raise InputError(f"--format {format}: the model was trained without `lora`: there are no LoRA adapters.")
         if format == "kohya":
-            save_kohya(self.parts, out / "lora.safetensors")
+            save_kohya(self.parts, out / "lora.safetensors", self.provenance.get("token", ""))
         else:
             save_lora(self.parts, out)
         if self.objective.prediction_type or self.objective.zero_terminal_snr:

@@ -29,7 +29,15 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dermsynth.diffusion.bases import ADVICE, INDEX, PARTS_WITH_WEIGHTS, SUPPORTED, check_base, check_together, commit_of
+from dermsynth.diffusion.bases import (
+    ADVICE,
+    INDEX,
+    PARTS_WITH_WEIGHTS,
+    SUPPORTED,
+    check_base,
+    check_together,
+    commit_of,
+)
 from dermsynth.errors import InputError
 from dermsynth.files import read_json
 from dermsynth.hub import local_folder

@@ -180,7 +180,7 @@ def test_weights_that_are_not_used_are_said(folder):
         vit.build(str(folder), CLASSES)
 
 
-# As published: image classifiers that call their backbone by their type, or otherwise, and networks of images and texts.
+# As published: networks of images, and of images and texts.
 PART = {key: TINY[key] for key in TINY if key != "model_type"}
 TEXT = {key: PART[key] for key in PART if key not in ("image_size", "patch_size")}
 BOTH = {"vision_config": PART, "text_config": {**TEXT, "vocab_size": 20}}
@@ -227,7 +227,9 @@ def test_every_weight_but_the_heads_is_taken_over(published):
 @pytest.mark.filterwarnings("ignore:.*are not used")
 def test_a_backbone_that_is_not_whole_is_refused(published):
     for file in published.glob("*.safetensors"):
-        kept = {key: tensor for key, tensor in load_file(file).items() if "text" in key or not key.endswith("norm.bias")}
+        kept = {
+            key: tensor for key, tensor in load_file(file).items() if "text" in key or not key.endswith("norm.bias")
+        }
         save_file(kept or {"text": torch.ones(1)}, file, {"format": "pt"})
     with pytest.raises(InputError, match=r"lacks \d+ weights, such as .*norm\.bias"):
         vit.build(str(published), CLASSES)
