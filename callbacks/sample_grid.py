@@ -42,6 +42,10 @@ class SampleGrid(Callback):
         self.prompts, self.every_n_steps, self.columns, self.seed = prompts, every_n_steps, columns, seed
         self._step = 0
 
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Refuse prompts that would be cut."""
+        pl_module.check_prompts(self.prompts, "SampleGrid.prompts")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the base, which a run that goes on has done."""
         self._step = trainer.global_step

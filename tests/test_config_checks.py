@@ -131,7 +131,7 @@ def test_a_run_in_the_home_folder_is_one_folder(here, monkeypatch):
     assert sorted(path.name for path in here.iterdir()) == ["home", "line.yaml", "x.yaml"]
     for run in (here / "home" / "runs" / "r", here / "home" / "yaml"):
         assert {"checkpoints", "finished", "fit.yaml"} <= {path.name for path in run.iterdir()}
-    assert main(["test", "--config", "line.yaml", "--run", "~/runs/r", "--ckpt_path=~/runs/r/checkpoints/best.ckpt"]) == 0
+    assert main(["test", "--config", "line.yaml", "--run", "~/runs/r", "--ckpt_path=~/runs/r/checkpoints/last.ckpt"]) == 0
 
 
 @pytest.mark.parametrize("text", ["", " ", "a/$X", "${X}", "a\0", "a" * 256, "~nobody-of-this-name/x"])
