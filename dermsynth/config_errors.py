@@ -23,7 +23,9 @@ _REQUIRED = re.compile(r"(?:Problem with given class_path '([^']+)':\s+)?the fol
 _EXPECTED = re.compile(r"(?:Expected an?|or) (<class '[^']+'>|typing\.Literal\[[^\]]*\]|dot import path)")
 _OWN = re.compile(r'Parser key "[^"]+"|^Not of type \w+: |^Type .* callable class: |\. Got value: .*')
 _LITERAL = re.compile(r"typing\.Literal\[(.*)\]")
-_VALUE = re.compile(r"(?:Got value: |, val=|Given value: |Expected a path but )(.*?)(?: either not accessible.*|\)?\.?$)", re.M)
+_VALUE = re.compile(
+    r"(?:Got value: |, val=|Given value: |Expected a path but )(.*?)(?: either not accessible.*|\)?\.?$)", re.M
+)
 _TYPES = {
     "int": "a whole number",
     "float": "a number",

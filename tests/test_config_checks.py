@@ -75,10 +75,16 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_key(here, capsys, flags, 
         ("", "x.yaml: it holds nothing; expected keys with values"),
         ("[1]", "x.yaml: it holds a list; expected keys with values"),
         ("a: 1\nb: {c: 1,\n c: 2}", "x.yaml: the key 'c' is given twice, in lines 2 and 3."),
-        ("trainer: {max_steps: 6}\ntrainer: {max_steps: 8}", "x.yaml: the key 'trainer' is given twice, in lines 1 and"),
+        (
+            "trainer: {max_steps: 6}\ntrainer: {max_steps: 8}",
+            "x.yaml: the key 'trainer' is given twice, in lines 1 and",
+        ),
         ("a: &a [*a]", "x.yaml, line 1: an alias within what it stands for."),
         ("a: &a {x: *a}", "x.yaml, line 1: an alias within what it stands for."),
-        ("a0: &a0 [1]\n" + "".join(f"a{n + 1}: &a{n + 1} [{f'*a{n},' * 9}]\n" for n in range(9)), "stand for more than"),
+        (
+            "a0: &a0 [1]\n" + "".join(f"a{n + 1}: &a{n + 1} [{f'*a{n},' * 9}]\n" for n in range(9)),
+            "stand for more than",
+        ),
         ("a: " + "[" * 5000, "x.yaml: nested more than 50 deep"),
         ("a: [", "x.yaml: not YAML: line 1: "),
         ("a: !!python/object/apply:os.getcwd []", "x.yaml: not YAML: line 1: could not determine a constructor"),
@@ -131,12 +137,14 @@ def test_a_run_in_the_home_folder_is_one_folder(here, monkeypatch):
     assert sorted(path.name for path in here.iterdir()) == ["home", "line.yaml", "x.yaml"]
     for run in (here / "home" / "runs" / "r", here / "home" / "yaml"):
         assert {"checkpoints", "finished", "fit.yaml"} <= {path.name for path in run.iterdir()}
-    assert main(["test", "--config", "line.yaml", "--run", "~/runs/r", "--ckpt_path=~/runs/r/checkpoints/last.ckpt"]) == 0
+    assert (
+        main(["test", "--config", "line.yaml", "--run", "~/runs/r", "--ckpt_path=~/runs/r/checkpoints/last.ckpt"]) == 0
+    )
 
 
 @pytest.mark.parametrize("text", ["", " ", "a/$X", "${X}", "a\0", "a" * 256, "~nobody-of-this-name/x"])
 def test_a_path_that_nobody_means_is_refused(text):
-    with pytest.raises(ValueError, match="empty path|variables|such a name|no such user"):
+    with pytest.raises(ValueError, match=r"empty path|variables|such a name|no such user"):
         given_path(text)
 
 

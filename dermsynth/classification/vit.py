@@ -70,7 +70,9 @@ def build(model: str | Mapping[str, Any], classes: Sequence[str], image_size: in
     except InputError:
         raise
     except Exception as error:  # whatever a network raises that is built of nonsense
-        raise InputError(f"model: {config.model_type} cannot be built: {first_line(error)[:300]} {SUPPORTED}") from error
+        raise InputError(
+            f"model: {config.model_type} cannot be built: {first_line(error)[:300]} {SUPPORTED}"
+        ) from error
     refuse_not_finite(f"model: {config.model_type}", network.state_dict())
     return network
 
@@ -236,9 +238,7 @@ def _fitting(key: str, tensor: Tensor, shape: torch.Size) -> Tensor:
 
 def _files(name: str) -> list[Path]:
     """The files of weights that were just loaded."""
-    found = functools.partial(
-        cached_file, name, local_files_only=True, _raise_exceptions_for_missing_entries=False
-    )
+    found = functools.partial(cached_file, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
     index = found(SAFE_WEIGHTS_INDEX_NAME)
     names = shard_names(Path(index)) if index else [SAFE_WEIGHTS_NAME]
     return [Path(file) for file in map(found, names) if file]

@@ -14,7 +14,6 @@ from dermsynth.errors import InputError
 from dermsynth.ranks import rank_and_ranks
 from dermsynth.seeds import Purpose, stream_seed
 
-
 _MOST_IMAGES = 1_000_000
 
 
@@ -51,7 +50,9 @@ class GenerationData(LightningDataModule):
                 f"data.count: {count} must give each of the classes {', '.join(classes)} a number from 0, not all 0."
             )
         if sum(counts.values()) > _MOST_IMAGES:
-            raise InputError(f"data.count: {sum(counts.values()):,} images are more than {_MOST_IMAGES:,}, one set's most.")
+            raise InputError(
+                f"data.count: {sum(counts.values()):,} images are more than {_MOST_IMAGES:,}, one set's most."
+            )
         if not 1 <= batch_size <= _MOST_IMAGES:
             raise InputError(f"data.batch_size: {batch_size} must be from 1 to {_MOST_IMAGES:,}.")
         if not 0 <= shard < shards <= sum(counts.values()):

@@ -32,7 +32,6 @@ from dermsynth.data.workers import leave_signals_to_the_trainer
 from dermsynth.errors import InputError
 from dermsynth.ranks import done_by, rank_and_ranks
 
-
 _LONGEST_EPOCH = 100_000_000
 
 
@@ -127,8 +126,8 @@ class LesionData(LightningDataModule):
             self._expected = self.mix.expected(*cells)
             if not self._expected.sum() <= _LONGEST_EPOCH:
                 raise InputError(
-                    f"data.mix: an epoch would show {self._expected.sum():.3g} images, more than {_LONGEST_EPOCH:,}. Ask "
-                    "for fewer generated images."
+                    f"data.mix: an epoch would show {self._expected.sum():.3g} images, more than {_LONGEST_EPOCH:,}. "
+                    "Ask for fewer generated images."
                 )
             rank_zero_info(self.mix.describe(*cells))
 

@@ -344,7 +344,9 @@ def test_fit_says_which_class_validation_lacks_and_that_nothing_tells_the_best(t
     with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
         trainer(tmp_path, steps=1, callbacks=[keeper]).fit(classifier(classes=["NV", "MEL"]), data)
     said = [record.getMessage() for record in caplog.records]
-    assert "val: no image of MEL; NaN, and left out of means: val/auroc, val/sensitivity/MEL, val/specificity/NV" in said
+    assert (
+        "val: no image of MEL; NaN, and left out of means: val/auroc, val/sensitivity/MEL, val/specificity/NV" in said
+    )
     assert any(line.startswith("warning: ModelCheckpoint monitors val/auroc, which will be NaN") for line in said)
 
 
