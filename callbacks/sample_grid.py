@@ -35,7 +35,7 @@ class SampleGrid(Callback):
             raise InputError(f"SampleGrid.every_n_steps: {every_n_steps} must be at least 1.")
         if not prompts or not 1 <= columns <= _MOST_COLUMNS:
             raise InputError(
-                f"SampleGrid: {len(prompts)} prompts, {columns} columns. Give a prompt, and 1 to {_MOST_COLUMNS} columns."
+                f"SampleGrid: {len(prompts)} prompts, {columns} columns. Give a prompt, and 1 to {_MOST_COLUMNS}."
             )
         if not 0 <= seed < 2**32:
             raise InputError(f"SampleGrid.seed: {seed} must be from 0 to {2**32 - 1}.")

@@ -352,7 +352,7 @@ def test_fit_says_which_class_validation_lacks_and_that_nothing_tells_the_best(t
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 def test_weights_of_another_type_train_and_are_validated(tmp_path, precision):
-    run = trainer(tmp_path, steps=2, precision=precision, callbacks=[])
+    run = trainer(tmp_path, steps=2, precision=precision, callbacks=[], limit_train_batches=2)
     run.fit(classifier(), Bands())
     assert run.callback_metrics["val/loss"].isfinite()
     assert run.lightning_module.class_weight.dtype == (torch.bfloat16 if precision == "bf16-true" else torch.float64)

@@ -349,7 +349,7 @@ def test_a_prompt_that_would_be_cut_is_refused_before_the_first_step(base, sets,
 
 def test_a_prompt_that_would_be_cut_is_not_generated_and_not_shown(base, sets, tmp_path):
     long = "a photograph " * 30 + "of {lesion}"
-    with pytest.raises(InputError, match=r"data\.prompt: .* 'photograph a photograph"):
+    with pytest.raises(InputError, match=r"data\.prompt: 'a photograph"):
         trainer_of(tmp_path, steps=1).predict(
             DreamBooth(base), GenerationData(classes=["NV"], count=1, batch_size=1, prompt=long)
         )
