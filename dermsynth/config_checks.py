@@ -26,6 +26,7 @@ _LEAST: dict[str, tuple[float, bool, str]] = {
     "val_check_interval": (1e-9, False, "above 0"),
     "limit_train_batches": (1e-9, False, "above 0"),
     "gradient_clip_val": (0, False, "at least 0; 0 does not clip"),
+    "num_sanity_val_steps": (0, True, "at least 0, or -1 for all"),
     "log_every_n_steps": (0, False, "at least 0"),
 }
 

@@ -263,6 +263,10 @@ class TrainingCLI(LightningCLI):
     def after_fit(self) -> None:
         """Leave the mark of a complete run."""
         if self.trainer.is_global_zero and self._is_kept():
+            if self.trainer.global_step == 0:
+                raise InputError(
+                    "fit: no step was taken, so nothing is trained. Look at trainer.max_time and max_steps."
+                )
             text = f"{self.trainer.global_step} steps, {self.trainer.current_epoch} epochs\n"
             write_atomically(self.config["fit"].run / FINISHED, text)
             best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")

@@ -17,7 +17,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The keys of a configuration file.
 
     Raises:
-        InputError: it is not there, no file, not YAML with keys, gives a key twice, or is larger than any configuration.
+        InputError: it is not there, no file, not YAML with keys, gives a key twice, or is larger than any
+            configuration.
     """
     with reading(path):
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever

@@ -31,6 +31,7 @@ from dermsynth.errors import InputError
 from dermsynth.ranks import mean_if_logged, mean_over_ranks
 
 KIND = "classifier"
+_LARGEST_IMAGE = 8192
 PREPROCESSOR = "preprocessor_config.json"
 
 
@@ -86,6 +87,8 @@ class Classifier(Reloadable):
         super().__init__()
         if len(classes) < 2:
             raise InputError(f"classes: {classes}; a classifier needs at least two.")
+        if image_size is not None and not 1 <= image_size <= _LARGEST_IMAGE:
+            raise InputError(f"model.image_size: {image_size} must be from 1 to {_LARGEST_IMAGE}.")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing: {label_smoothing}; expected a number in [0, 1).")
         self.classes = list(classes)

@@ -33,6 +33,19 @@ SUPPORTED = (
 _ANY_SIZE = 224
 
 
+# Fields that transformers takes without a look: a network of no layers trains, and one of no width is a traceback.
+_SIZES = {
+    "hidden_size",
+    "image_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_channels",
+    "num_hidden_layers",
+    "patch_size",
+}
+_LARGEST = 65_536
+
+
 def build(model: str | Mapping[str, Any], classes: Sequence[str], image_size: int | None = None) -> PreTrainedModel:
     """Load a pretrained network with a head for these classes, or build one from its configuration.
 
@@ -113,6 +126,9 @@ def _parse_config(fields: Mapping[str, Any]) -> PretrainedConfig:
             f"model: {', '.join(unknown)} is no field of {type(known).__name__}; it has "
             f"{', '.join(sorted(name for name in vars(known) if not name.startswith('_')))}."
         )
+    for name in _SIZES & fields.keys():
+        if isinstance(fields[name], int | float) and not 1 <= fields[name] <= _LARGEST:
+            raise InputError(f"model.{name}: {fields[name]} must be from 1 to {_LARGEST}.")
     try:
         return AutoConfig.for_model(model_type, **fields)
     except (StrictDataclassError, ValueError, TypeError) as error:

@@ -9,7 +9,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from dermsynth import lesions
-from dermsynth.data.captions import INSTANCE_PROMPT, prompts_of
+from dermsynth.data.captions import INSTANCE_PROMPT, prompts_of, refuse_blank
 from dermsynth.errors import InputError
 from dermsynth.ranks import rank_and_ranks
 from dermsynth.seeds import Purpose, stream_seed
@@ -61,8 +61,11 @@ class GenerationData(LightningDataModule):
                 "and each needs an image."
             )
         self.classes, self.batch_size = classes, batch_size
-        #: What the model must have been taught for the prompts to mean anything.
+        refuse_blank(token)
         prompts = prompts_of(prompt, INSTANCE_PROMPT, classes, token, "prompt")
+        #: Each class's, which must not be cut, by the key that gives them.
+        self.prompts = {"data.prompt": sorted(set(prompts.values()))}
+        #: What the model must have been taught for the prompts to mean anything.
         self.token = token if prompts != prompts_of(prompt, INSTANCE_PROMPT, classes, "", "prompt") else ""
         names = [name for name in classes for _ in range(counts[name])]
         self.items = [

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from dermsynth import lesions
 from dermsynth.data import leaks, manifest
-from dermsynth.data.captions import CLASS_PROMPT, INSTANCE_PROMPT, Captions, Field, prompts_of
+from dermsynth.data.captions import CLASS_PROMPT, INSTANCE_PROMPT, Captions, Field, prompts_of, refuse_blank
 from dermsynth.data.dealing import Cells, count_cells
 from dermsynth.data.latent_cache import ALL_VIEWS, UPRIGHT, LatentCache
 from dermsynth.data.lesion_images import LesionImages, Sample, Show, ShowPixels
@@ -31,6 +31,8 @@ from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.data.workers import leave_signals_to_the_trainer
 from dermsynth.errors import InputError
 from dermsynth.ranks import done_by, rank_and_ranks
+
+_LONGEST_EPOCH = 100_000_000
 
 
 class LesionData(LightningDataModule):
@@ -122,6 +124,11 @@ class LesionData(LightningDataModule):
             cells = count_cells(*self._labels, len(self.classes))
             self._report(cells, len(train))
             self._expected = self.mix.expected(*cells)
+            if not self._expected.sum() <= _LONGEST_EPOCH:
+                raise InputError(
+                    f"data.mix: an epoch would show {self._expected.sum():.3g} images, more than {_LONGEST_EPOCH:,}. "
+                    "Ask for fewer generated images."
+                )
             rank_zero_info(self.mix.describe(*cells))
 
     @property
@@ -277,8 +284,11 @@ class DreamBoothData(LesionData):
         if latent_cache is not None and self.pixel_cache is not None:
             raise InputError("data.pixel_cache: with data.latent_cache no pixels are read. Leave one of them out.")
         self.latent_cache = latent_cache
+        refuse_blank(token)
         real = prompts_of(instance_prompt, INSTANCE_PROMPT, classes, token, "instance_prompt")
         prior = prompts_of(class_prompt, CLASS_PROMPT, classes, token, "class_prompt")
+        #: Each class's, without metadata, which must not be cut, by the key that gives them.
+        self.prompts = {"data.instance_prompt": sorted(real.values()), "data.class_prompt": sorted(prior.values())}
         self.captions = {"real": Captions(real, metadata, metadata_dropout), "synthetic": Captions(prior)}
         asked = prompts_of(instance_prompt, INSTANCE_PROMPT, classes, "", "instance_prompt")
         #: What a model learns the meaning of; blank if no prompt has it.

@@ -121,7 +121,7 @@ class Autoencoder(Reloadable):
 
     def _measure(self, latents: Tensor) -> None:
         # Averaged over about the last twenty batches: earlier ones are of another encoder.
-        moments = torch.stack([latents.mean(), latents.square().mean()])
+        moments = torch.stack([latents.mean(), latents.square().mean()]).to(self.latent_moments.dtype)
         self.latent_moments.lerp_(moments, 1.0 if self.global_step == 0 else 0.05)
 
 

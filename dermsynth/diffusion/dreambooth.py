@@ -1,6 +1,6 @@
 """The LightningModule for text-to-image training: DreamBooth, and a tiny base from scratch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -145,6 +145,7 @@ class DreamBooth(Reloadable):
         data = provenance_of(self.trainer)
         refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data)
         refuse_foreign_weights("the checkpoint", self.provenance, data)
+        self.check_prompts()
         weights = self.objective.prior_weights(data.get("classes", []))
         self.prior_weights = weights.to(self.device) if isinstance(weights, Tensor) else weights
         self.unet.train()
@@ -203,6 +204,7 @@ class DreamBooth(Reloadable):
                 f"data.prompt: it asks for the token {token!r}, which was not taught to the model that is loaded. Give "
                 "the checkpoint of a DreamBooth run as --ckpt_path, or a prompt without {token}."
             )
+        self.check_prompts()
         self._evaluation.enter_context(self.whole())
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -212,6 +214,12 @@ class DreamBooth(Reloadable):
     def on_predict_end(self) -> None:
         """Let go of what `on_predict_start` has collected."""
         self._evaluation.close()
+
+    def check_prompts(self, prompts: Iterable[str] | None = None, key: str = "data") -> None:
+        """Refuse prompts that the text encoder would cut, by default those of the data; see `Encoders.refuse_cut`."""
+        of_data: dict[str, list[str]] = getattr(self.trainer.datamodule, "prompts", {})  # type: ignore[attr-defined]
+        for name, some in of_data.items() if prompts is None else [(key, prompts)]:
+            self.encoders.refuse_cut(some, name)
 
     def whole(self) -> AbstractContextManager[None]:
         """For `sample`, where processes draw in different numbers and weights may be spread over them.

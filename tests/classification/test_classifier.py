@@ -217,7 +217,13 @@ def test_images_of_another_size_are_refused(tmp_path):
         ({"classes": ["MEL"]}, "at least two"),
         ({"class_weights": [1.0, 2.0]}, "3 positive numbers"),
         ({"class_weights": [1.0, 2.0, 0.0]}, "3 positive numbers"),
+        ({"class_weights": [1.0, 2.0, float("nan")]}, "3 positive numbers"),
+        ({"class_weights": [float("inf"), 2.0, 1.0]}, "3 positive numbers"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"label_smoothing": float("nan")}, "label_smoothing"),
+        ({"image_size": -3}, "model.image_size: -3 must be"),
+        ({"model": {**TINY, "num_hidden_layers": 0}}, "model.num_hidden_layers: 0 must be"),
+        ({"model": {**TINY, "hidden_size": -4}}, "model.hidden_size: -4 must be"),
     ],
 )
 def test_wrong_arguments_are_refused(change, message):
@@ -342,3 +348,11 @@ def test_fit_says_which_class_validation_lacks_and_that_nothing_tells_the_best(t
         "val: no image of MEL; NaN, and left out of means: val/auroc, val/sensitivity/MEL, val/specificity/NV" in said
     )
     assert any(line.startswith("warning: ModelCheckpoint monitors val/auroc, which will be NaN") for line in said)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_of_another_type_train_and_are_validated(tmp_path, precision):
+    run = trainer(tmp_path, steps=2, precision=precision, callbacks=[], limit_train_batches=2)
+    run.fit(classifier(), Bands())
+    assert run.callback_metrics["val/loss"].isfinite()
+    assert run.lightning_module.class_weight.dtype == (torch.bfloat16 if precision == "bf16-true" else torch.float64)
