@@ -45,7 +45,7 @@ NONSENSE: dict[Any, tuple[str, ...]] = {
     int: (".nan", "-1", "0", "1.5", "x", "99999999999999999999"),
     bool: ("2", ".nan"),
     typing.Literal: ("x", "7"),
-    str: ("{a: 1}", "a\0b"),
+    str: ("a\0b",),
 }
 #: What is linked to another key, or is Lightning's own object rather than a value.
 NO_KEYS = {"seed", "params", "optimizer", "lr_scheduler", "kwargs", "mix", "logger", "callbacks", "plugins", "profiler"}

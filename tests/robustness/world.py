@@ -72,7 +72,7 @@ CONFIGURATIONS: dict[str, dict[str, object]] = {
         },
         "data": {
             "class_path": "dermsynth.data.generation.GenerationData",
-            "init_args": {"classes": CLASSES, "count": 1, "batch_size": 3},
+            "init_args": {"classes": CLASSES, "count": 1, "batch_size": 3, "prompt": "a dermoscopic image of {lesion}"},
         },
     },
 }

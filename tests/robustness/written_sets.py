@@ -142,7 +142,7 @@ def _sources() -> Iterator[Case]:
     for command in (PREPARE, ADOPT):
         yield _case("good folders", command, None, "accepted")
         for what, how in IMAGES.items():
-            expected: Expected = "accepted" if what in ("absent", "a folder") else "refused"
+            expected: Expected = "either" if what in ("absent", "a folder", "a PNG of another size") else "refused"
             yield _case(f"a source image, {what}", command, _at(how, JPEG), expected)
         yield _case("a source without an image", command, spoil.remove("folders/malignant"), "either")
         other = spoil.write("folders/malignant/m9.bmp", b"BM")
@@ -157,7 +157,7 @@ def _sources() -> Iterator[Case]:
     for what, text in TEXTS.items():
         yield _case(f"a source's CSV, {what}", TABLE, spoil.write("table/labels.csv", text))
     for column, values in {
-        "image": ("", "absent", "../x.jpg", "/etc/passwd", "b1.jpg", "x\0y"),
+        "image": ("", "absent", "../x.jpg", "/etc/passwd", "b0.jpg", "x\0y"),
         "dx": ("", "banana"),
     }.items():
         for value in values:
@@ -200,7 +200,7 @@ def _predictions() -> Iterator[Case]:
         "a list": "[1]",
         "binary": b"\x80\x81",
     }.items():
-        yield _case(f"a run's fit.yaml, {what}", COMPARE, spoil.write("hybrid-seed1/fit.yaml", text))
+        yield _case(f"a run's fit.yaml, {what}", COMPARE, spoil.write("hybrid-seed1/fit.yaml", text), "either")
     for words in ("compare --out out", "compare real-seed1 --out out", "compare real-seed1 real-seed1 --out out"):
         yield _case("too few runs", words, None)
     yield _case("no such arm", f"{COMPARE} --baseline absent", None)
