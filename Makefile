@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install test test-slurm test-eightbit lint types quickstart clean
+.PHONY: help install test test-slurm test-eightbit test-robustness lint types quickstart clean
 
 help:
 	@echo "make quickstart      the whole way on drawn lesions, about 5 minutes on 2 cores"
 	@echo "make test            the tests"
 	@echo "make test-slurm      those on a real Slurm, which they start; as root on Debian or Ubuntu"
 	@echo "make test-eightbit   those of 8-bit optimizers; installs bitsandbytes"
+	@echo "make test-robustness bad inputs of all commands and keys, each in a process of its own"
 	@echo "make lint types      ruff and mypy"
 	@echo "make clean           remove .venv and the quickstart's folder"
 
@@ -31,6 +32,9 @@ test-slurm: $(INSTALLED)
 test-eightbit: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,eightbit]'
 	$(BIN)/python -m pytest -m eightbit
+
+test-robustness: $(INSTALLED)
+	$(BIN)/python -m tests.robustness
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -26,15 +26,13 @@ def main() -> None:
     arguments = parser.parse_args()
     thumbnails, planted = pictures(arguments.images)
 
-    hashed, *times = timed(lambda: near.hashes(thumbnails))
-    taken = {"hash": say("hashes", *times)}
-    pairs, *times = timed(lambda: near.candidates(hashed))
-    taken["search"] = say("search", *times)
+    pairs, *times = timed(lambda: near.alike(thumbnails))
+    taken = {"search": say("hashes and search", *times)}
     same, *times = timed(lambda: near.confirm(thumbnails, pairs))
     taken["compare"] = say("comparison", *times)
     found, memory = set(map(tuple, pairs[same][:, :2].tolist())), peak_gb()
 
-    few = hashed[-arguments.plain :]
+    few = near.hashes(thumbnails[-arguments.plain :])
     fast, *fast_times = timed(lambda: near.candidates(few))
     slow, *slow_times = timed(lambda: all_pairs(few))
     say(f"search of {len(few)}", *fast_times)

@@ -20,10 +20,15 @@ class EMA(WeightAveraging):
     are shared with the model and not copied.
 
     Args:
-        decay: of the average per optimizer step, after the warm-up.
+        decay: of the average per optimizer step, after the warm-up; from 0 to below 1.
+
+    Raises:
+        InputError: decay is out of its range.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"callbacks.ema.EMA.decay: {decay} must be at least 0 and below 1; 0.999 is usual.")
         super().__init__(use_buffers=False)
         self.decay = decay
 

@@ -16,7 +16,7 @@ from dermsynth.data import manifest
 from dermsynth.data.images import write_png
 from dermsynth.data.manifest import IMAGE_GROUP, Record, sha256_file
 from dermsynth.errors import InputError
-from dermsynth.files import make_folder
+from dermsynth.files import make_folder, whole_file
 from dermsynth.grids import grid, name_rows
 
 # The mark of a set that is not finished, so that only images of predict are ever removed.
@@ -32,6 +32,8 @@ class ImageSetWriter(Callback):
     """
 
     def __init__(self, grid_images: int = 12, beside: Path | None = None) -> None:
+        if grid_images < 1:
+            raise InputError(f"ImageSetWriter.grid_images: {grid_images} must be at least 1.")
         self.grid_images, self.beside = grid_images, beside
         self._records: list[Record] = []
 
@@ -102,9 +104,10 @@ class ImageSetWriter(Callback):
             records = [record for part in gathered for record in part]
         if trainer.is_global_zero:
             records.sort(key=lambda record: record.image_id)
+            self._picture(records)
+            # Last of all: it marks the set as complete.
             manifest.write(self._out, records, self._info)
             (self._out / _BEGUN).unlink()
-            self._picture(records)
             print(f"{len(records)} images: {self._out}\npicture:  {self._out / 'grid.png'}")
 
     def _write(self, index: int, seed: int, class_name: str, prompt: str, image: np.ndarray) -> Record:
@@ -152,7 +155,8 @@ class ImageSetWriter(Callback):
             np.asarray(Image.open(path).convert("RGB").resize(size)) for _, paths in rows for path in paths[:columns]
         ]
         picture = name_rows(grid(images, columns), [name for name, _ in rows])
-        Image.fromarray(picture).save(self._out / "grid.png")
+        with whole_file(self._out / "grid.png") as file:
+            Image.fromarray(picture).save(file, format="PNG")
 
 
 def _class_of(record: Record) -> str:

@@ -59,7 +59,9 @@ class Collector:
         for row in rows:
             first = unique.setdefault(row.image_id, row)
             # A loose tolerance: the same image in another batch differs by rounding, in bf16 by up to 1e-2.
-            same = first[:3] == row[:3] and np.allclose(first.probabilities, row.probabilities, atol=2e-2)
+            same = first[:3] == row[:3] and np.allclose(
+                first.probabilities, row.probabilities, atol=2e-2, equal_nan=True
+            )
             if not same:
                 raise InputError(
                     f"image_id {row.image_id!r} came twice with different outcomes: label {first.label}, "

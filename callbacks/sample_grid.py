@@ -14,6 +14,7 @@ from dermsynth.errors import InputError
 from dermsynth.grids import grid
 
 _AT_ONCE = 4  # images, beside what training holds in memory
+_MOST_COLUMNS = 64
 
 
 class SampleGrid(Callback):
@@ -32,8 +33,18 @@ class SampleGrid(Callback):
     def __init__(self, prompts: list[str], every_n_steps: int, columns: int = 6, seed: int = 0) -> None:
         if every_n_steps < 1:
             raise InputError(f"SampleGrid.every_n_steps: {every_n_steps} must be at least 1.")
+        if not prompts or not 1 <= columns <= _MOST_COLUMNS:
+            raise InputError(
+                f"SampleGrid: {len(prompts)} prompts, {columns} columns. Give a prompt, and 1 to {_MOST_COLUMNS}."
+            )
+        if not 0 <= seed < 2**32:
+            raise InputError(f"SampleGrid.seed: {seed} must be from 0 to {2**32 - 1}.")
         self.prompts, self.every_n_steps, self.columns, self.seed = prompts, every_n_steps, columns, seed
         self._step = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Refuse prompts that would be cut."""
+        pl_module.check_prompts(self.prompts, "SampleGrid.prompts")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the base, which a run that goes on has done."""

@@ -4,13 +4,17 @@ Only the standard library is imported here, so that `--help` and a mistyped comm
 """
 
 import difflib
+import errno
 import functools
 import importlib
 import inspect
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dermsynth import __version__
 from dermsynth.errors import InputError
 
 PROGRAM = "python -m dermsynth"
@@ -46,21 +50,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command and its arguments; None takes them from `sys.argv`.
 
     Returns:
-        The exit status: 0, 2 for a mistake in the input, 130 after Ctrl-C.
+        The exit status: 0, 2 for a mistake in the input or a full disk, 130 after Ctrl-C, 141 where nobody reads what
+        is printed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _mend_streams()
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_help(), file=sys.stdout if arguments else sys.stderr)
             return 0 if arguments else 2
+        if arguments[0] == "--version":
+            print(f"dermsynth {__version__}")
+            return 0
         command = _load(arguments[0])
         command(arguments)
+        sys.stdout.flush()
     except InputError as error:
-        print(f"dermsynth: error: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
+    except BrokenPipeError:  # whoever read our output has ended, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except MemoryError as error:
+        return _fail(f"out of memory ({error or 'nothing was left'}). Give smaller batches, or free some memory.")
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        return _fail(f"{error.filename or 'a file'}: {error.strerror}. Make room or mend the place, and try again.")
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+# What a disk or its rights can be blamed for; anything else is a fault of ours, whose traceback is wanted.
+_OF_THE_DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+)
+
+
+def _fail(message: str) -> int:
+    print(f"dermsynth: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _mend_streams() -> None:
+    """Let nothing that is printed end a command: neither a closed output nor one that knows no `±`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # and the next file that is opened would take its place
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (for as long as the process lives)
+        elif isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _load(name: str) -> Callable[[list[str]], None]:
@@ -82,8 +130,10 @@ def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
     import docstring_parser
     from jsonargparse import ArgumentError, ArgumentParser
 
+    from dermsynth.config_checks import check_arguments, check_values, take_paths
     from dermsynth.config_errors import explain
 
+    take_paths()
     documented = docstring_parser.parse(function.__doc__ or "")
     name, *rest = arguments
     parser = ArgumentParser(
@@ -101,11 +151,13 @@ def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
         metavar = (first.removesuffix("s") if several else first).upper()
         parser.add_argument(first, type=Path, nargs="+" if several else None, metavar=metavar, help=about)
     parser.add_function_arguments(function, skip={first} if positional else None)
+    flags = [key for key, _ in parser.get_defaults().items() if key != first or not positional]
+    check_arguments(rest, [])
     try:
         values = parser.parse_args(rest)
     except ArgumentError as error:
-        flags = [key for key, _ in parser.get_defaults().items() if key != first or not positional]
         raise InputError(explain(str(error), flags, arguments)) from error
+    check_values(values, flags)
     function(**parser.instantiate(values))
 
 

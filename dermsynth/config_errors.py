@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
 from jsonargparse import ArgumentParser
 
 _IN_CLASS = re.compile(r"Problem with given class_path '([^']+)':\s+Option '([^']+)' is not accepted")
@@ -21,7 +20,23 @@ _AT_TOP = re.compile(r"does not accept option '([^']+)'|unrecognized arguments: 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _REQUIRED = re.compile(r"(?:Problem with given class_path '([^']+)':\s+)?the following arguments are required: (.+)")
 # What jsonargparse says of its own workings, and the alternative that nothing is given.
-_NOISE = re.compile(r"\s*(Does not validate|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value type:)")
+_EXPECTED = re.compile(r"(?:Expected an?|or) (<class '[^']+'>|typing\.Literal\[[^\]]*\]|dot import path)")
+_OWN = re.compile(r'Parser key "[^"]+"|^Not of type \w+: |^Type .* callable class: |\. Got value: .*')
+_LITERAL = re.compile(r"typing\.Literal\[(.*)\]")
+_VALUE = re.compile(
+    r"(?:Got value: |, val=|Given value: |Expected a path but )(.*?)(?: either not accessible.*|\)?\.?$)", re.M
+)
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "list": "a list",
+    "Sequence": "a list",
+    "tuple": "a list",
+    "dict": "keys with values",
+}
+_NOISE = re.compile(r"\s*(Does not validate|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value)")
 
 
 def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
@@ -58,15 +73,35 @@ def explain(message: str, keys: Sequence[str], arguments: Sequence[str]) -> str:
         missing = ", ".join(f"--{name}" if name in keys else name for name in names)
         how = ", as flags or by --config FILE" if "model" in keys else ""
         return f"{arguments[0]}: {missing} must be given{how}. See `python -m dermsynth {arguments[0]} --help`."
-    for file in _config_files(arguments):
-        try:
-            yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            return f"{file}: not YAML: {error}"
-    lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
-    inner = _KEY.findall(message)
-    where = _place(inner[-1].split(".")[-1], arguments) if inner else ""
-    return "\n".join([f"{where or f'{arguments[0]}: '}{lines[0]}", *lines[1:]])
+    return _in_one_line(message, arguments)
+
+
+def _in_one_line(message: str, arguments: Sequence[str]) -> str:
+    """Where a value stands, the value, and what is expected, of what jsonargparse says in many lines of its own."""
+    names = [name.removeprefix(f"{arguments[0]}.") for name in _KEY.findall(message)]
+    where, key = (_place(names[-1].split(".")[-1], arguments) if names else ""), ".".join(names)
+    if not where.startswith("--"):
+        where += f"{key or arguments[0]}: "
+    given = [*_files_of(arguments), *arguments]
+    # Only what was given itself: a class's name may be a file, whose content jsonargparse would show.
+    values = [found.strip("'\"") for found in _VALUE.findall(message)]
+    shown = next((value for value in values if len(value) <= 80 and any(value in text for text in given)), "")
+    expected = list(dict.fromkeys(_type_name(found) for found in _EXPECTED.findall(message)))
+    expected = [name for name in expected if name]
+    if expected:
+        return f"{where}{shown or 'this value'} is not {' or '.join(expected)}."
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
+    last = next((line for line in reversed(lines) if not line.endswith(":")), lines[-1])
+    return f"{where}{_OWN.sub('', last).lstrip(': ')[:300]}"
+
+
+def _type_name(text: str) -> str:
+    """What is expected, as users say it; blank for an alternative that is none of theirs."""
+    if found := _LITERAL.fullmatch(text):
+        return "one of " + found.group(1).replace("'", "")
+    if text.startswith("dot import path"):
+        return "the path of a class, such as torch.optim.AdamW"
+    return _TYPES.get(text.removeprefix("<class '").removesuffix("'>").rpartition(".")[2], "")
 
 
 def _first_unknown(dotted: str, keys: Iterable[str]) -> tuple[str, str, list[str]]:
@@ -101,7 +136,7 @@ def _place(word: str, arguments: Sequence[str], earliest: bool = False) -> str:
         flag, _, value = argument.partition("=")
         if flag.startswith("--") and (flag.endswith((f".{word}", f"-{word}")) or value == word):
             return f"{flag}: "
-    files = _config_files(arguments)
+    files = config_files(arguments)
     for file in files if earliest else reversed(files):
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             if re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", line.partition("#")[0]):
@@ -109,8 +144,11 @@ def _place(word: str, arguments: Sequence[str], earliest: bool = False) -> str:
     return ""
 
 
-def _config_files(arguments: Sequence[str]) -> list[Path]:
-    """Configuration files that are given and there."""
+def config_files(arguments: Sequence[str]) -> list[Path]:
+    """Configuration files that are given."""
     pairs = [*pairwise(arguments), *(argument.partition("=")[::2] for argument in arguments)]
-    files = [Path(pair[1]) for pair in pairs if pair[0] in ("-c", "--config")]
-    return [file for file in files if file.is_file()]
+    return [Path(pair[1]).expanduser() for pair in pairs if pair[0] in ("-c", "--config") and pair[1]]
+
+
+def _files_of(arguments: Sequence[str]) -> list[str]:
+    return [file.read_text(encoding="utf-8") for file in config_files(arguments)]

@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, that stay in their place, or that cannot be read."""
 
 import fcntl
+import glob
 import json
 import os
 import secrets
@@ -113,14 +114,23 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is not JSON in UTF-8, or holds something else than an object.
     """
+    if not path.is_file():  # a pipe would be waited on for ever
+        raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}. {advice}")
     try:
         with reading(path):
             content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(f"{path}: lists or objects within one another, too deep to be read. {advice}") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON in UTF-8 ({error}). {advice}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected an object. {advice}")
     return content
+
+
+def utf8(name: str) -> str:
+    """A file's name as text can hold it: bytes that are no UTF-8 become their numbers."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def make_folder(path: Path, new: bool = False) -> None:
@@ -169,15 +179,59 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when the block ends well.
+    """A folder to write into, which becomes `out` when the block ends well; else nothing is left.
 
     Raises:
-        InputError: `out` exists, or no folder can be made there.
+        InputError: `out` exists, or another command has made it meanwhile, or it cannot be written to.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out}: it exists already. Choose another folder or remove it.")
-    temporary = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a command that was killed
+    _remove_leftovers(out)
+    # By chance, as two commands may make one folder at the same time.
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(8)}.partial")
     make_folder(temporary, new=True)
-    yield temporary
-    temporary.rename(out)
+    held = _hold(temporary)
+    try:
+        yield temporary
+        give_usual_rights(temporary)
+        if os.path.lexists(out):  # an empty folder would be replaced
+            raise InputError(f"--out {out}: another command has made it meanwhile. Choose another folder.")
+        temporary.rename(out)
+    except Exception as error:
+        # safetensors hands on what the system said in words alone.
+        if isinstance(error, OSError) or "os error" in str(error):
+            said = error.strerror if isinstance(error, OSError) else None
+            raise InputError(f"--out {out}: cannot be written ({said or error}). Nothing is left there.") from error
+        raise
+    finally:
+        if held is not None:
+            os.close(held)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def give_usual_rights(folder: Path) -> None:
+    """Give the files of a folder the rights that new files have here; safetensors writes for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
+
+
+def _hold(folder: Path) -> int | None:
+    """Keep others from taking a folder for one that a killed command left; none if they do, or cannot tell."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_leftovers(out: Path) -> None:
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        with suppress(OSError):
+            if (held := _hold(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(held)

@@ -1,19 +1,17 @@
 """Silence what libraries say in every run and a user can do nothing about; each line says why."""
 
 import logging
+import os
 import warnings
 
 
 def quieten() -> None:
     """Call before diffusers or transformers is imported."""
-    from transformers.utils import logging as transformers_logging
-
     # That there is no torchvision: nothing here uses what it would be for.
-    transformers_logging.set_verbosity_error()
-    # Bars for files that are read in a blink; downloads keep theirs.
-    transformers_logging.disable_progress_bar()
-    # Advertisements of its makers' services.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Advertisements of its makers' services, and devices that nobody asked for.
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(_is_worth_saying)
     # Where bitsandbytes is installed, that a kernel for 4-bit products is not: nothing here has any.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for message in (
@@ -35,5 +33,15 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def _is_no_tip(line: logging.LogRecord) -> bool:
-    return "Tip:" not in line.getMessage()
+def quieten_transformers() -> None:
+    """Call before a model is loaded, and only where one is: the import takes a second."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    # Bars for files that are read in a blink; downloads keep theirs.
+    transformers_logging.disable_progress_bar()
+
+
+def _is_worth_saying(line: logging.LogRecord) -> bool:
+    text = line.getMessage()
+    return "Tip:" not in text and not text.startswith(("TPU available: False", "GPU available: False"))

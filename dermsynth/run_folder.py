@@ -4,20 +4,22 @@
 `<run>/finished` the mark of a complete training. No run is overwritten by another.
 """
 
-import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
+from dermsynth.checkpoint_io import CONFIGURATION, configuration_of
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.run_config import RUN_FILE, leaves
+from dermsynth.run_lock import LOCK
+from dermsynth.yaml_files import read_yaml
 
 # Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
 FINISHED = "finished"
@@ -28,14 +30,38 @@ _WHETHER = ("latent_cache",)
 # What may differ as well where a new run goes on from another's checkpoint: what is compared by its hash wherever it
 # lies, what only says how fast, and how long the schedule is, as a run may be made longer.
 MAY_DIFFER = ("real", "base", "num_workers", "total_steps")
-# Where a checkpoint keeps its run's configuration.
-CONFIGURATION = "configuration"
 _ABSENT = "nothing"
 
 
 def last_checkpoint(run: Path) -> Path:
     """The checkpoint that a run goes on from."""
     return run / "checkpoints" / "last.ckpt"
+
+
+@contextmanager
+def nothing_left(trainer: Trainer, run: Path) -> Iterator[None]:
+    """Take away what a stage left in a run's folder, and the folder, if it failed before the first step.
+
+    Lightning begins an event file before the data is read: a mistyped path would leave a ghost in TensorBoard.
+    """
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
+    before = set(_traces(run))
+    try:
+        yield
+    except BaseException:
+        if trainer.is_global_zero and trainer.global_step == 0:
+            for path in set(_traces(run)) - before:
+                path.unlink()
+            for folder in made:
+                if not folder.is_dir() or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+        raise
+
+
+def _traces(run: Path) -> list[Path]:
+    names = ("events.out.tfevents*", "hparams.yaml", "fit.yaml", "validate.yaml", "test.yaml", "predict.yaml", LOCK)
+    return [path for name in names for path in run.glob(name)]
 
 
 def claim(run: Path, resolved: str) -> bool:
@@ -60,7 +86,7 @@ def claim(run: Path, resolved: str) -> bool:
         return False
     if not file.is_file():
         raise InputError(f"--run {run}: it holds checkpoints but no {RUN_FILE}; give another folder.")
-    changes = differences(yaml.safe_load(file.read_text(encoding="utf-8")), yaml.safe_load(resolved))
+    changes = differences(read_yaml(file), yaml.safe_load(resolved))
     if changes:
         lines = "\n".join(f"  {line}" for line in changes)
         raise InputError(
@@ -92,34 +118,6 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, Any]:
-    """A checkpoint, its tensors left on disk.
-
-    Args:
-        path: the file.
-        weights_only: refuse whatever is not a tensor or a plain value.
-
-    Raises:
-        InputError: it is not there, not whole, or not one of a training run.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: no such checkpoint.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path}: not a checkpoint, or it holds more than tensors and plain values, and loading that "
-            "could run code. If you trust it, give --weights_only false."
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise InputError(
-            f"{path}: not a whole checkpoint. Delete it and take another one, such as best.ckpt beside it."
-        ) from error
-    if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
-        raise InputError(f"{path}: not a checkpoint of a training run.")
-    return checkpoint
-
-
 def check_configuration(checkpoint: dict[str, Any], resolved: str) -> None:
     """Refuse to go on from another run's checkpoint with a model or data that it was not made with.
 
@@ -133,11 +131,10 @@ def check_configuration(checkpoint: dict[str, Any], resolved: str) -> None:
     Raises:
         InputError: the message names the keys that differ.
     """
-    if CONFIGURATION not in checkpoint:
-        raise InputError("it does not say which configuration it was made with, as a checkpoint of a run does.")
+    ours = yaml.safe_load(resolved)
     there, here = (
-        {key: yaml.safe_load(text)[key] for key in ("seed_everything", "model", "data")}
-        for text in (checkpoint[CONFIGURATION], resolved)
+        {key: config.get(key) for key in ("seed_everything", "model", "data")}
+        for config in (configuration_of(checkpoint), ours)
     )
     changes = differences(there, here, (*NOT_COMPARED, *MAY_DIFFER))
     if changes:
@@ -199,6 +196,16 @@ class LastCheckpoint(Checkpoint):
         # Whether the last batch ended in an optimizer step, and whether one that did not was validated on.
         self._stepped, self._due = False, False
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the best of a run whose folder has another name now, of which `ModelCheckpoint` would know nothing."""
+        folder = last_checkpoint(Path(trainer.default_root_dir)).parent
+        if trainer.ckpt_path is None or Path(trainer.ckpt_path).parent.resolve() != folder.resolve():
+            return
+        for keeper in trainer.checkpoint_callbacks:
+            state = checkpoint.get("callbacks", {}).get(keeper.state_key)
+            if isinstance(keeper, ModelCheckpoint) and state:
+                _move(state, str(keeper.dirpath))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin at the checkpoint that the run goes on from."""
         self._before = trainer.global_step
@@ -236,6 +243,17 @@ class LastCheckpoint(Checkpoint):
             self._written = trainer.global_step
             # False is the default, but Lightning remarks on it.
             trainer.save_checkpoint(last_checkpoint(Path(trainer.default_root_dir)), weights_only=False)
+
+
+def _move(state: dict[str, Any], folder: str) -> None:
+    """Let what a `ModelCheckpoint` remembers be of another folder, if its files are there."""
+    there = {path: str(Path(folder) / Path(path).name) for path in state["best_k_models"]}
+    if state["dirpath"] == folder or not all(Path(path).is_file() for path in there.values()):
+        return
+    state["best_k_models"] = {there[path]: score for path, score in state["best_k_models"].items()}
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = there.get(state[key], state[key])
+    state["dirpath"] = folder
 
 
 def validation_follows(trainer: Trainer) -> bool:

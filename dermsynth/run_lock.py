@@ -1,4 +1,4 @@
-"""One training at a time in a run's folder."""
+"""One process at a time that trains, or generates, in a run's folder."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ PATIENCE = 30.0
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Keep other processes from training in a run's folder, on this machine or another that sees it.
+    """Keep other processes from training or generating in a run's folder, on this machine or another that sees it.
 
     The system holds the lock for this process alone, and lets go of it when that ends, however it does. The file stays;
     it only says whose the lock is, or was. Where the file system has no locks, nothing is kept from anybody.
@@ -29,7 +29,7 @@ def locked(run: Path) -> Iterator[None]:
         run: the folder, which is made.
 
     Raises:
-        InputError: another process trains there, or nothing can be written there.
+        InputError: another process is at work there, or nothing can be written there.
     """
     make_folder(run)
     path = run / LOCK
@@ -51,10 +51,10 @@ def _wait_for(file: TextIO, run: Path) -> None:
         file.seek(0)
         other = file.read().strip() or "another process"
         if time.monotonic() >= until:
-            raise InputError(f"--run {run}: {other} trains there. Let it end, or give another --run.")
+            raise InputError(f"--run {run}: {other} is at work there. Let it end, or give another --run.")
         if not said:
             said = True
-            print(f"{run}: {other} trains there; waiting {PATIENCE:.0f} s for it to end", flush=True)
+            print(f"{run}: {other} is at work there; waiting {PATIENCE:.0f} s for it to end", flush=True)
         time.sleep(0.1)
 
 

@@ -1,32 +1,44 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
 import functools
+import importlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
+import dermsynth.lean  # noqa: F401
+
+import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dermsynth.batch_seed import BatchSeed
-from dermsynth.checkpoint_io import WholeCheckpointIO, remove_leftovers
-from dermsynth.config_errors import explain
+from dermsynth.callback_checks import check_callbacks
+from dermsynth.checkpoint_io import WholeCheckpointIO, check_resumable, read_checkpoint, remove_leftovers
+from dermsynth.config_checks import check_arguments, check_training, check_values, take_paths
+from dermsynth.config_errors import config_files, explain
+from dermsynth.divergence import FiniteLoss
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
-from dermsynth.quiet import quieten
+from dermsynth.hub import first_line
+from dermsynth.precision import resolve
+from dermsynth.progress import RunProgress
+from dermsynth.quiet import quieten, quieten_transformers
 from dermsynth.run_config import RUN_FILE
 from dermsynth.run_folder import (
     FINISHED,
@@ -35,10 +47,22 @@ from dermsynth.run_folder import (
     check_configuration,
     claim,
     last_checkpoint,
-    read_checkpoint,
+    nothing_left,
 )
 from dermsynth.run_lock import locked
+from dermsynth.yaml_files import read_yaml
 
+# What this package trains and what it trains on, as `--help` lists them.
+MODELS = (
+    "dermsynth.classification.classifier.Classifier",
+    "dermsynth.diffusion.dreambooth.DreamBooth",
+    "dermsynth.diffusion.autoencoder.Autoencoder",
+)
+DATA = (
+    "dermsynth.data.modules.ClassificationData",
+    "dermsynth.data.modules.DreamBoothData",
+    "dermsynth.data.generation.GenerationData",
+)
 _NO_GPU = (
     "trainer.accelerator: gpu, but torch sees no GPU here. Run it where there is one, with a torch built for it, or "
     "add --trainer.accelerator cpu."
@@ -76,7 +100,10 @@ class TrainingCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Set defaults of the arguments that Lightning adds here, from the Trainer's methods."""
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        usage = f"dermsynth {subcommand} --config FILE --run FOLDER [--KEY VALUE ...]"
+        parser = super()._prepare_subcommand_parser(
+            klass, subcommand, usage=usage, epilog=_classes(subcommand), **kwargs
+        )
         # Checkpoints hold tensors and plain values; anything else in one could run code.
         parser.set_defaults(weights_only=True)
         if subcommand == "predict":
@@ -86,19 +113,25 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and say in one message what is wrong."""
+        words = args if isinstance(args, list) else sys.argv[1:]
+        check_arguments(words, config_files(words))
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            words = args if isinstance(args, list) else sys.argv[1:]
             known = self._subcommand_parsers.get(words[0], parser) if words else parser
             keys = [key for key, _ in known.get_defaults().items()]
             raise InputError(explain(str(error), keys, words)) from error
+        config = self.config[self.config.subcommand]
+        check_values(config)
+        check_training(config)
 
     def _parse_ckpt_path(self) -> None:
         """Keep Lightning from merging a checkpoint's hyperparameters over YAML and flags without a word."""
 
     def before_instantiate_classes(self) -> None:
         """Check run and checkpoint before anything slow happens; decide whether `fit` goes on with a run."""
+        if "transformers" in sys.modules:
+            quieten_transformers()
         config = self.config[self.subcommand]
         if config.trainer.default_root_dir is not None:
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
@@ -106,13 +139,15 @@ class TrainingCLI(LightningCLI):
         _check_static_graph(config)
         _check_moved(config)
         _check_foreign(config.run)
+        for line in resolve(config, self.subcommand):
+            _say(line)
         if self.subcommand == "test" and config.ckpt_path is None:
             raise InputError(
                 "test: --ckpt_path must be given, else the weights would be untrained; for example "
                 f"{config.run / 'checkpoints' / 'best.ckpt'}."
             )
         if self._is_kept():
-            if claim(config.run, self._parser("fit").dump(config, skip_unset=False)):
+            if claim(config.run, self._resolved()):
                 mark = (config.run / FINISHED).read_text(encoding="utf-8").strip()
                 _say(f"{config.run} is complete ({mark}); nothing is done. A new run needs another --run.")
                 raise SystemExit(0)
@@ -125,10 +160,26 @@ class TrainingCLI(LightningCLI):
             checkpoint = read_checkpoint(Path(config.ckpt_path), config.weights_only)
             if self.subcommand == "fit":
                 try:
-                    check_configuration(checkpoint, self._parser("fit").dump(config, skip_unset=False))
+                    check_resumable(checkpoint)
+                    check_configuration(checkpoint, self._resolved())
                 except InputError as error:
                     raise InputError(f"{config.ckpt_path}: {error}") from error
                 _say(f"{config.run}: going on from {config.ckpt_path}, step {checkpoint['global_step']}")
+
+    def _resolved(self) -> str:
+        """The whole configuration as YAML.
+
+        Raises:
+            InputError: a class has a default that YAML has no word for, such as Lightning's `Timer`.
+        """
+        try:
+            return self._parser("fit").dump(self.config["fit"], skip_unset=False)
+        except ValueError as error:
+            classes = re.findall(r"class_path='([\w.]+)'", str(error))
+            raise InputError(
+                f"trainer.callbacks: {classes[-1] if classes else 'a class'} has a default that cannot be written into "
+                f"{RUN_FILE}. Give it each of its parameters, for example `interval: step` to Timer."
+            ) from error
 
     def instantiate_classes(self) -> None:
         """Instantiate, and let a class's own message through.
@@ -141,6 +192,10 @@ class TrainingCLI(LightningCLI):
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
                 cause = cause.__cause__ or cause.__context__
+            # Such as a logger's own package, of which Lightning says which it is and how to get it.
+            missing = re.search(r"^.*(Requirement '|No module named).*$", str(error), re.MULTILINE)
+            if cause is None and missing:
+                raise InputError(f"a package is missing: {missing[0].strip()}") from error
             raise (cause or error) from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -154,7 +209,13 @@ class TrainingCLI(LightningCLI):
         # Last of all, so that it holds what the other callbacks note at the same moment.
         last = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)] or [LastCheckpoint()]
         callbacks = [callback for callback in callbacks if not isinstance(callback, LastCheckpoint)]
-        callbacks += [BatchSeed(int(config.seed_everything)), *(last if self._is_kept() else [])]
+        callbacks += [BatchSeed(int(config.seed_everything)), FiniteLoss(), *(last if self._is_kept() else [])]
+        for callback in callbacks:
+            # Lightning's own choice is a new folder of the logger's each time, in which a resumed run forgets its best.
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(last_checkpoint(config.run).parent)
+        if config.trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks.append(RunProgress())
         plugins = config.trainer.plugins or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -162,7 +223,11 @@ class TrainingCLI(LightningCLI):
         if self._is_kept() and "SLURM_JOB_ID" in os.environ:
             _warn_of_signals([type(callback).__name__ for callback in callbacks])
         ours = {"default_root_dir": config.run, "logger": logger, "callbacks": callbacks, "plugins": plugins}
-        trainer = super().instantiate_trainer(**ours, **kwargs)
+        check_callbacks(callbacks)
+        try:
+            trainer = super().instantiate_trainer(**ours, **kwargs)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         _check_torchrun(trainer)
         _take_signals_from_lightning(trainer)
         return trainer
@@ -170,14 +235,25 @@ class TrainingCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the stage, `fit` alone in its folder; name the file where a checkpoint does not fit the model."""
         try:
-            with ExitStack() as held:
-                if self._is_kept() and self.trainer.is_global_zero:
+            with nothing_left(self.trainer, self.config[subcommand].run), ExitStack() as held:
+                # Two that predict would also write into one folder.
+                if (self._is_kept() or subcommand == "predict") and self.trainer.is_global_zero:
                     held.enter_context(locked(self.config[subcommand].run))
-                    self._clear()
+                    if subcommand == "fit":
+                        self._clear()
                 super()._run_subcommand(subcommand)
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            if self.trainer.ckpt_path is None or not _is_of_restoring(error):
+                raise
+            raise InputError(
+                f"{self.trainer.ckpt_path}: it cannot be restored ({type(error).__name__}: {first_line(error)}) It is "
+                "damaged, or of another version of Lightning. Take another checkpoint of the run."
+            ) from error
         except (InputError, RuntimeError) as error:
             # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
             text = str(error)
+            if text.startswith("Early stopping conditioned on metric"):
+                raise InputError(f"trainer.callbacks: {' '.join(text.split())}") from error
             if isinstance(error, InputError) and "Original Traceback" in text:
                 # From a loader process: torch puts the traceback before the message.
                 raise InputError(re.split(r"(?:InputError|BrokenImageError): ", text)[-1].strip()) from error
@@ -191,17 +267,23 @@ class TrainingCLI(LightningCLI):
         """Delete what a killed process left half-written, now that no other one writes."""
         config = self.config[self.subcommand]
         run, last = config.run, last_checkpoint(config.run)
-        if (run / FINISHED).is_file() or (last.is_file() and config.ckpt_path != last):
+        if (run / FINISHED).is_file():
+            _say(f"{run} is complete: another process has just trained it. Nothing is done.")
+            raise SystemExit(0)
+        if last.is_file() and config.ckpt_path != last:
             raise InputError(f"--run {run}: another process has just trained there. Give the same command again.")
         remove_leftovers(last.parent)
 
     def after_fit(self) -> None:
         """Leave the mark of a complete run."""
         if self.trainer.is_global_zero and self._is_kept():
+            if self.trainer.global_step == 0:
+                raise InputError(
+                    "fit: no step was taken, so nothing is trained. Look at trainer.max_time and max_steps."
+                )
             text = f"{self.trainer.global_step} steps, {self.trainer.current_epoch} epochs\n"
             write_atomically(self.config["fit"].run / FINISHED, text)
-            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-            _say(f"finished: {self.config['fit'].run}" + (f", best checkpoint {best}" if best else ""))
+            _say(f"finished: {self.config['fit'].run}{_best(self.trainer)}")
 
     def _is_kept(self) -> bool:
         """Whether this is a `fit` that leaves something to go on from, and not a trial."""
@@ -221,6 +303,8 @@ def run(arguments: list[str]) -> None:
         KeyboardInterrupt: Ctrl-C, after Lightning has shut down.
     """
     quieten()
+    take_paths()
+    _import_named(arguments)
     try:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except MisconfigurationException as error:
@@ -230,6 +314,33 @@ def run(arguments: list[str]) -> None:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+
+
+def _classes(subcommand: str) -> str:
+    """The models and data modules, and how to see what each takes; the parser breaks the lines."""
+    return (
+        f"Models of this package: {', '.join(MODELS)}. Data modules: {', '.join(DATA)}. "
+        f"To see the keys of one: dermsynth {subcommand} --model.help Classifier, --data.help ClassificationData."
+    )
+
+
+def _import_named(arguments: list[str]) -> None:
+    """Import what stands in the arguments by its class's name alone, which jsonargparse finds only then."""
+    words = {word.rpartition("=")[2] for word in arguments}
+    for path in (*MODELS, *DATA):
+        module, _, name = path.rpartition(".")
+        if name in words:
+            importlib.import_module(module)
+
+
+def _best(trainer: Trainer) -> str:
+    keeper = trainer.checkpoint_callback
+    if not isinstance(keeper, ModelCheckpoint) or not keeper.best_model_path:
+        return ""
+    # ModelCheckpoint takes NaN for infinity, and keeps the first.
+    if keeper.best_model_score is not None and not torch.isfinite(keeper.best_model_score):
+        return f"; {keeper.monitor} was NaN at every validation, so that {keeper.best_model_path} is not the best"
+    return f", best checkpoint {keeper.best_model_path}"
 
 
 def _check_steps(config: Namespace) -> None:
@@ -295,6 +406,12 @@ def _end_with(processes: list[subprocess.Popen[bytes]], number: int, frame: Fram
     os.kill(os.getpid(), number)
 
 
+def _is_of_restoring(error: BaseException) -> bool:
+    """Whether Lightning raised it while it took a checkpoint apart."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == checkpoint_connector.__name__ for frame, _ in frames)
+
+
 def _nothing() -> None:
     pass
 
@@ -304,7 +421,7 @@ def _check_moved(config: Namespace) -> None:
     for file in config.config or []:
         path = Path(str(file))
         if path.name == RUN_FILE:
-            recorded = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("run")
+            recorded = read_yaml(path).get("run")
             if recorded == str(config.run) and path.resolve().parent != config.run.resolve():
                 raise InputError(f"{path}: it is of the run {recorded}, which lay there. Add --run {path.parent}.")
 

@@ -118,6 +118,7 @@ def _recipe(folder, model, data, callbacks, best, trainer, last=()):
     content = {
         "trainer": {
             "accelerator": "cpu",
+            "precision": "32-true",
             "devices": 1,
             "max_steps": 8,
             "val_check_interval": 3,

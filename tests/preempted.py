@@ -41,6 +41,7 @@ LATE, STARTING, IN_ORDER = "were complete before", "ended while they started", "
 RECIPE = """\
 trainer:
   accelerator: cpu
+  precision: 32-true
   devices: 2
   strategy: ddp
   max_epochs: -1

@@ -11,9 +11,10 @@ from pathlib import Path
 import docstring_parser
 import pytest
 
-from dermsynth import cli
+from dermsynth import __version__, cli
 from dermsynth.cli import COMMANDS, main
 from dermsynth.errors import InputError
+from dermsynth.training import DATA, MODELS
 
 HEAVY = {"docstring_parser", "jsonargparse", "lightning", "numpy", "torch", "transformers", "yaml"}
 
@@ -133,6 +134,30 @@ def test_interrupts_and_bugs_are_not_taken_for_mistakes(tool):
     assert main(["collect", "a", "--out", "d", "--size", "1"]) == 130
     with pytest.raises(ZeroDivisionError):
         main(["collect", "a", "--out", "d", "--size", "2"])
+
+
+def test_the_version_is_said(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dermsynth {__version__}\n"
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_help_names_models_and_data_modules_and_how_to_see_their_keys(stage, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([stage, "--help"])
+    words = capsys.readouterr().out.split()
+    assert words[:3] == ["usage:", "dermsynth", stage]
+    named = {word.rstrip(",.") for word in words}
+    assert {*MODELS, *DATA} <= named
+    assert "--model.help" in named
+
+
+@pytest.mark.parametrize("path", [*MODELS, *DATA])
+def test_keys_are_shown_by_a_short_name(path, capsys):
+    kind = "model" if path in MODELS else "data"
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", f"--{kind}.help", path.rpartition(".")[2]])
+    assert f"--{kind}.help={path}" in capsys.readouterr().out
 
 
 def test_no_command_shows_the_commands(capsys):

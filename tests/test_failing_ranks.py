@@ -7,6 +7,7 @@ from tests.processes import Ranks
 RECIPE = """\
 trainer:
   accelerator: cpu
+  precision: 32-true
   devices: 2
   strategy: ddp
   max_steps: 1000

@@ -4,6 +4,8 @@ import contextlib
 import os
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder, new_folder, read_json, reading, refuse_links_out, whole_file
@@ -90,11 +92,62 @@ def test_a_new_folder_appears_when_it_is_complete(tmp_path):
 
 
 def test_what_a_killed_command_left_is_removed(tmp_path):
-    (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial/old").touch()
+    (tmp_path / ".out.0123456789abcdef.partial").mkdir()
+    (tmp_path / ".out.0123456789abcdef.partial/old").touch()
+    (tmp_path / ".out.b.partial.txt").touch()
     with new_folder(tmp_path / "out"):
         pass
     assert list((tmp_path / "out").iterdir()) == []
+    assert names(tmp_path) == [".out.b.partial.txt", "out"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "x"])
+def test_of_two_who_make_one_folder_the_second_is_refused_and_the_first_is_whole(tmp_path, content):
+    out = tmp_path / "out"
+
+    def second():
+        with new_folder(out) as other:
+            (other / "other").touch()
+            with new_folder(out) as one:
+                assert (other / "other").exists()
+                if content:
+                    (one / "one").touch()
+
+    with pytest.raises(InputError, match="another command has made it meanwhile"):
+        second()
+    assert names(tmp_path) == ["out"]
+    assert names(out) == (["one"] if content else [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), ValueError("I/O error: No space left on device (os error 28)")],
+)
+def test_a_full_disk_leaves_nothing_of_a_new_folder(tmp_path, error):
+    with (  # noqa: PT012  (the block's end is what is tested)
+        pytest.raises(InputError, match=r"cannot be written \(.*No space left"),
+        new_folder(tmp_path / "out") as folder,
+    ):
+        (folder / "half").touch()
+        raise error
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out"):
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("mask", "rights"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_whatever_is_written_has_the_rights_of_new_files(tmp_path, mask, rights):
+    before = os.umask(mask)
+    try:
+        with new_folder(tmp_path / "out") as folder:
+            save_file({"a": torch.ones(1)}, folder / "weights.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out/weights.safetensors").stat().st_mode & 0o777 == rights
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
@@ -106,12 +159,6 @@ def test_a_folder_in_use_is_refused(tmp_path):
 def test_a_file_in_the_way_is_said(tmp_path, place):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="no folder can be made there"), new_folder(tmp_path / place):
-        pass
-
-
-def test_a_file_in_the_place_of_the_folder_to_be_is_said(tmp_path):
-    (tmp_path / ".out.partial").touch()
-    with pytest.raises(InputError, match="no folder can be made there"), new_folder(tmp_path / "out"):
         pass
 
 

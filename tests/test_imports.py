@@ -2,12 +2,16 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
+from dermsynth.cli import main
+from tests.builders import make_set
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("dermsynth/**/*.py"), *ROOT.glob("callbacks/*.py")])
@@ -28,13 +32,17 @@ COMMON = {
     "dermsynth.lesions",
     "dermsynth.data.manifest",
     "dermsynth.checkpoints",
+    "dermsynth.lean",
     "dermsynth.schedules",
     "dermsynth.grids",
     "dermsynth.files",
     "dermsynth.hub",
+    "dermsynth.provenance",
     "dermsynth.ranks",
     "dermsynth.run_config",
     "dermsynth.seeds",
+    "dermsynth.weights",
+    "dermsynth.yaml_files",
 }
 
 
@@ -82,7 +90,7 @@ def test_imports_go_one_way(file):
 
 def test_the_command_line_imports_only_the_standard_library():
     wanted = imports(ROOT / "dermsynth/cli.py", at_top_only=True) | imports(ROOT / "dermsynth/errors.py")
-    assert {m for m in wanted if m.split(".")[0] not in sys.stdlib_module_names} == {"dermsynth.errors"}
+    assert {m for m in wanted if m.split(".")[0] not in sys.stdlib_module_names} == {"dermsynth", "dermsynth.errors"}
 
 
 def test_what_is_imported_is_declared():
@@ -101,3 +109,35 @@ def test_mixing_and_evaluation_know_no_torch():
     mixing = [ROOT / f"dermsynth/data/{name}.py" for name in ("policy", "mixing", "dealing")]
     for file in [*mixing, *ROOT.glob("dermsynth/evaluation/*.py")]:
         assert not {m for m in imports(file) if m.split(".")[0] in ("torch", "lightning")}, file
+
+
+def imported_by(code, *arguments):
+    """The packages that a fresh process has imported at its end."""
+    shown = f"import atexit, sys\natexit.register(lambda: print('\\n', *sys.modules))\n{code}"
+    command = [sys.executable, "-c", shown, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return {module.split(".")[0] for module in done.stdout.splitlines()[-1].split()}
+
+
+COMMAND = "from dermsynth.cli import main; sys.exit(main(sys.argv[1:]))"
+UNUSED = {"albumentations", "diffusers", "matplotlib", "pandas", "peft", "pydantic", "sklearn"}
+
+
+def test_data_modules_and_help_import_no_model_and_no_augmentation():
+    imported = imported_by(f"import dermsynth.data.modules; {COMMAND}", "fit", "--help")
+    assert "lightning" in imported
+    assert not imported & {*UNUSED, "scipy", "transformers"}
+
+
+def test_testing_a_classifier_imports_no_generator_and_no_augmentation(tmp_path):
+    network = "{model_type: vit, image_size: 16, patch_size: 8, hidden_size: 8, num_hidden_layers: 1, "
+    network += "num_attention_heads: 1, intermediate_size: 8}"
+    common = ["--run", tmp_path / "run", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]
+    common += ["--model", "Classifier", "--model.model", network, "--data", "ClassificationData"]
+    common += ["--data.real", make_set(tmp_path / "set"), "--data.classes", "[NV, MEL, SK]", "--data.size", 16]
+    common = [str(word) for word in [*common, "--data.batch_size", 4, "--trainer.enable_progress_bar", "false"]]
+    assert main(["fit", *common, "--trainer.max_steps", "1"]) == 0
+    imported = imported_by(COMMAND, "test", *common, "--ckpt_path", tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert "transformers" in imported
+    assert not imported & UNUSED

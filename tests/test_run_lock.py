@@ -23,6 +23,7 @@ FORKS = multiprocessing.get_context("fork")
 RECIPE = """\
 trainer:
   accelerator: cpu
+  precision: 32-true
   devices: 1
   max_epochs: -1
   max_steps: STEPS
@@ -65,13 +66,13 @@ def test_a_second_training_is_refused_and_starts_at_once_when_the_first_is_kille
             patch.setattr(run_lock, "PATIENCE", 0.0)
             assert main(COMMAND) == 2
         whose = f"process {first.processes[0].pid} on {socket.gethostname()}"
-        assert f"--run run: {whose} trains there. Let it end, or give another --run." in capsys.readouterr().err
+        assert f"--run run: {whose} is at work there. Let it end, or give another --run." in capsys.readouterr().err
         assert part.exists()
 
         second = Ranks(COMMAND, 1, folder, "second")
         processes += second.processes
         wait_until((folder / "second-0.log").exists)
-        wait_until(lambda: f"{whose} trains there; waiting 30 s" in second.log(0), lambda: second.log(0))
+        wait_until(lambda: f"{whose} is at work there; waiting 30 s" in second.log(0), lambda: second.log(0))
         assert part.exists()
         first.send(0, signal.SIGKILL)
         wait_until(lambda: not part.exists(), lambda: second.log(0))

@@ -23,6 +23,7 @@ IMAGES = 8  # of a batch over all ranks
 TOLERANCE = 1e-5
 TRAINER = {
     "accelerator": "cpu",
+    "precision": "32-true",
     "strategy": "ddp",
     "max_epochs": -1,
     "max_steps": 6,

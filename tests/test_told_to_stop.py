@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 RECIPE = """\
 trainer:
   accelerator: cpu
+  precision: 32-true
   devices: 2
   strategy: ddp
   logger: false

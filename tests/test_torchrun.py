@@ -13,7 +13,13 @@ from tests.test_configs import ParsingCLI
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """
-trainer: {accelerator: cpu, max_steps: 2, num_sanity_val_steps: 0, logger: false, enable_progress_bar: false}
+trainer:
+  accelerator: cpu
+  precision: 32-true
+  max_steps: 2
+  num_sanity_val_steps: 0
+  logger: false
+  enable_progress_bar: false
 model: {class_path: toy.Line}
 data: {class_path: toy.Data}
 """

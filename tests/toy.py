@@ -88,6 +88,26 @@ class Line(L.LightningModule):
         check_kind(checkpoint, "line")
 
 
+class Diverging(Line):
+    """Its loss is not a number in one batch, or that of validation always, or its gradients are infinite."""
+
+    def __init__(self, nan_at: int | None = None, held_out: bool = False, gradients: bool = False):
+        super().__init__()
+        self.nan_at, self.held_out, self.gradients = nan_at, held_out, gradients
+
+    def training_step(self, batch, index):
+        # Once, and with weights that stay finite: nothing later would show it.
+        once = self.nan_at == index + 4 * self.current_epoch
+        return super().training_step(batch, index) + (float("nan") if once else 0)
+
+    def validation_step(self, batch, index):
+        self.log("val/loss", float("nan") if self.held_out else 1.0)
+
+    def configure_gradient_clipping(self, optimizer, **_):
+        for parameter in self.parameters():
+            parameter.grad.fill_(float("inf") if self.gradients else 0)
+
+
 class Labelled(Line):
     """One that takes classes, as the classifier does."""
 

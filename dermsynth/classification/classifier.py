@@ -1,25 +1,37 @@
 """The classifier as a LightningModule."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import lightning as L
+import dermsynth.lean  # noqa: F401
+
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torchmetrics import MeanMetric, MetricCollection
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, optimizer_config, provenance_of
+from dermsynth.checkpoints import (
+    Reloadable,
+    ScheduleCallable,
+    check_kind,
+    check_weights,
+    optimizer_config,
+    provenance_of,
+)
 from dermsynth.classification import vit
-from dermsynth.classification.metrics import metrics
+from dermsynth.classification.metrics import metrics, undefined
 from dermsynth.errors import InputError
 from dermsynth.ranks import mean_if_logged, mean_over_ranks
 
 KIND = "classifier"
+_LARGEST_IMAGE = 8192
 PREPROCESSOR = "preprocessor_config.json"
 
 
@@ -41,7 +53,7 @@ def balanced_weights(counts: Sequence[float]) -> list[float]:
     return [sum(counts) / (len(counts) * count) for count in counts]
 
 
-class Classifier(L.LightningModule):
+class Classifier(Reloadable):
     """A vision transformer fine-tuned, or trained from random weights, on labelled images.
 
     Args:
@@ -75,12 +87,14 @@ class Classifier(L.LightningModule):
         super().__init__()
         if len(classes) < 2:
             raise InputError(f"classes: {classes}; a classifier needs at least two.")
+        if image_size is not None and not 1 <= image_size <= _LARGEST_IMAGE:
+            raise InputError(f"model.image_size: {image_size} must be from 1 to {_LARGEST_IMAGE}.")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing: {label_smoothing}; expected a number in [0, 1).")
         self.classes = list(classes)
         self.balance = class_weights == "balanced"
         weights = class_weights if isinstance(class_weights, list) else [1.0] * len(classes)
-        if len(weights) != len(classes) or min(weights) <= 0:
+        if len(weights) != len(classes) or not all(0 < weight < math.inf for weight in weights):
             raise InputError(f"class_weights: {weights}; expected {len(classes)} positive numbers, one a class.")
         self.label_smoothing = label_smoothing
         self.optimizer = optimizer
@@ -110,9 +124,10 @@ class Classifier(L.LightningModule):
         self.class_weight.copy_(torch.tensor(balanced_weights(counts)))
 
     def on_fit_start(self) -> None:
-        """Refuse to go on with a run on other data; note which data the weights are fitted on."""
+        """Refuse to resume on other data; note which data the weights are fitted on; say what will be undefined."""
         self._check_train_split()
         self.provenance = provenance_of(self.trainer) or self.provenance
+        self._report_absent()
 
     def on_validation_start(self) -> None:
         """Refuse data whose validation images the weights may have been fitted on."""
@@ -128,8 +143,8 @@ class Classifier(L.LightningModule):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Logits `[B, C]` of images `[B, 3, H, W]` in [-1, 1]."""
-        size = getattr(self.model.config, "image_size", None)
-        if isinstance(size, int) and pixel_values.shape[-2:] != (size, size):
+        size = vit.image_size(self.model.config)
+        if size is not None and pixel_values.shape[-2:] != (size, size):
             raise InputError(
                 f"data.size: images are {pixel_values.shape[-1]} x {pixel_values.shape[-2]} pixels, but the "
                 f"network takes {size} x {size}. Set model.init_args.image_size to data.init_args.size."
@@ -166,7 +181,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer on two parameter groups, and its schedule per step."""
-        return optimizer_config(self.optimizer(vit.parameter_groups(self.model)), self.lr_scheduler)
+        return optimizer_config(self.optimizer, vit.parameter_groups(self.model), self.lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the file is: its kind, the classes, the network's configuration and the data it was fitted on."""
@@ -184,15 +199,7 @@ class Classifier(L.LightningModule):
             InputError: naming what the file holds and what was expected.
         """
         check_kind(checkpoint, KIND, classes=self.classes)
-        saved, own = checkpoint["state_dict"], self.state_dict()
-        differing = [k for k in sorted(saved.keys() | own.keys()) if _shape(saved, k) != _shape(own, k)]
-        if differing:
-            key = differing[0]
-            raise InputError(
-                f"the checkpoint is one of another network: {len(differing)} weights differ, such as {key}, "
-                f"{_shape(saved, key)} in the file and {_shape(own, key)} in the configuration. Use the "
-                "configuration of the run that wrote it (fit.yaml)."
-            )
+        check_weights(checkpoint.get("state_dict", {}), self.state_dict())
         self.provenance = checkpoint["dermsynth"].get("data", {})
 
     def export(self, out: Path, format: str) -> None:
@@ -217,13 +224,29 @@ class Classifier(L.LightningModule):
                 "fitted on; or, if this is an external test set of other patients, name it in data.allow_foreign."
             )
 
+    def _report_absent(self) -> None:
+        """Say which classes the validation images lack, and whether the best checkpoint could not be told by them."""
+        counts = getattr(getattr(self.trainer, "datamodule", None), "val_counts", None)
+        if counts is None or all(counts):
+            return
+        names = {f"val/{name}" for name in undefined(self.classes, counts)}
+        absent = ", ".join(name for name, count in zip(self.classes, counts, strict=True) if not count)
+        rank_zero_info(f"val: no image of {absent}; NaN, and left out of means: {', '.join(sorted(names))}")
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint | EarlyStopping) and callback.monitor in names:
+                rank_zero_info(
+                    f"warning: {type(callback).__name__} monitors {callback.monitor}, which will be NaN at every "
+                    "validation, so that it cannot tell the best checkpoint. Monitor val/loss, or split the set otherwise."
+                )
+
     def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `[B, C]`, weighted losses `[B]` and the weights `[B]` that normalise them."""
-        logits = self(batch["pixel_values"]).float()
+        # In float32 whatever the precision: `bf16-true` and `64-true` make the weights another type, too.
+        logits, class_weight = self(batch["pixel_values"]).float(), self.class_weight.float()
         losses = F.cross_entropy(
-            logits, batch["label"], self.class_weight, reduction="none", label_smoothing=self.label_smoothing
+            logits, batch["label"], class_weight, reduction="none", label_smoothing=self.label_smoothing
         )
-        return logits, losses, self.class_weight[batch["label"]]
+        return logits, losses, class_weight[batch["label"]]
 
     def _evaluate(
         self, batch: dict[str, Any], stage: str, mean_loss: MeanMetric, collection: MetricCollection
@@ -250,13 +273,9 @@ class Classifier(L.LightningModule):
         }
 
 
-def _shape(state: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
-    return tuple(state[key].shape) if key in state else None
-
-
 def _preprocessor(config: Any) -> dict[str, Any]:
     """How transformers makes of an image what the network saw in the test: short side, centre, [-1, 1]."""
-    size = config.image_size if isinstance(getattr(config, "image_size", None), int) else None
+    size = vit.image_size(config)
     square = {} if size is None else {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
     return {
         "image_processor_type": "ViTImageProcessor",

@@ -148,6 +148,16 @@ def prompts_of(
     return {name: _filled(own.get(name, common), key, token=token, lesion=lesions.phrase(name)) for name in classes}
 
 
+def refuse_blank(token: str) -> None:
+    """Refuse a token of no letters, which would be bound to nothing.
+
+    Raises:
+        InputError: it is blank.
+    """
+    if not token.strip():
+        raise InputError("data.token: it is blank. Give a rare word, such as sks.")
+
+
 def _filled(template: str, key: str, **values: str) -> str:
     bare = [(name, "", None) for name in values]
     try:

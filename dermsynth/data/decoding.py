@@ -5,7 +5,14 @@ completeness and size are checked on the bytes before anything is decoded.
 """
 
 import io
+import os
+import re
+import sys
+import tempfile
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -27,6 +34,11 @@ _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2
 _JPEG = ("JPEG", "MPO")  # MPO: a JPEG with a preview behind it
 _PNG_END = b"IEND\xaeB`\x82"
 _END_OF_IMAGE = 0xD9
+# libjpeg fills what it cannot read and only says so. Some cameras pad the end with a few bytes, which harms nothing.
+_DAMAGE = re.compile(
+    r"premature end|bad Huffman|corrupt JPEG data(?!: \d{1,2} extraneous bytes before marker 0xd9)", re.I
+)
+_LISTENING = threading.Lock()
 
 
 def decode(data: bytes, where: object, cover: int | None = None) -> RGB:
@@ -50,16 +62,36 @@ def decode(data: bytes, where: object, cover: int | None = None) -> RGB:
     flag = cv2.IMREAD_COLOR
     if cover and header.format in _JPEG:
         flag = next((_REDUCED[n] for n in _REDUCED if min(header.size) >= n * cover), flag)
-    return _pixels(data, where, flag)
-
-
-def decode_trusted(data: bytes, where: object) -> RGB:
-    """The same for a PNG that we wrote, without the slower checks: training reads millions of them."""
-    if not data.endswith(_PNG_END):
-        return decode(data, where)
-    image = _pixels(data, where, cv2.IMREAD_COLOR)
-    _refuse_thin(image.shape[1], image.shape[0], where)
+    if header.format not in _JPEG:
+        return _pixels(data, where, flag)
+    with _heard() as said:
+        image = _pixels(data, where, flag)
+    if damage := next((line for line in said if _DAMAGE.search(line)), None):
+        raise BrokenImageError(where, f"damaged ({damage}). Download it again.")
     return image
+
+
+def decode_trusted(data: bytes, where: object, expected: tuple[int, int] | None = None) -> RGB:
+    """The same for an image of a set, without the slower checks if it is a PNG: training reads millions of them.
+
+    Args:
+        data: the file's bytes.
+        where: the file, for messages.
+        expected: its width and height in metadata.csv; a PNG is compared with them before it is decoded.
+
+    Raises:
+        BrokenImageError: see `decode`; or it is of another size.
+    """
+    if not data.endswith(_PNG_END):
+        image = decode(data, where)
+        _refuse_other_size((image.shape[1], image.shape[0]), expected, where)
+        return image
+    if size := png_size(data):
+        refuse_size(*size, len(data), where)
+        _refuse_other_size(size, expected, where)
+    else:  # the end of a PNG behind something else
+        return decode(data, where)
+    return _pixels(data, where, cv2.IMREAD_COLOR)
 
 
 def refuse_size(width: int, height: int, size: int, where: object) -> None:
@@ -125,11 +157,44 @@ def _header(data: bytes, where: object) -> Image.Image:
     return image
 
 
+def _refuse_other_size(size: tuple[int, int], expected: tuple[int, int] | None, where: object) -> None:
+    if expected and size != expected:
+        raise BrokenImageError(
+            where,
+            f"{size[0]} × {size[1]} pixels where metadata.csv says {expected[0]} × {expected[1]}. "
+            "Prepare the set again.",
+        )
+
+
 def _refuse_thin(width: int, height: int, where: object) -> None:
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BrokenImageError(
             where, f"{width} × {height} pixels; one side of a photograph is at most {MAX_ASPECT} times the other."
         )
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What libjpeg says on the process's stderr, by lines, filled when the block ends; OpenCV has no other way to it.
+
+    What others say meanwhile is passed on.
+    """
+    said: list[str] = []
+    with _LISTENING, tempfile.TemporaryFile() as heard:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            heard.seek(0)
+            for line in heard.read().decode(errors="replace").splitlines():
+                if "JPEG" in line:
+                    said.append(line.strip())
+                else:
+                    print(line, file=sys.stderr)
 
 
 def _pixels(data: bytes, where: object, flag: int) -> RGB:

@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+import dermsynth.lean  # noqa: F401
+
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from dermsynth import lesions
-from dermsynth.data.captions import INSTANCE_PROMPT, prompts_of
+from dermsynth.data.captions import INSTANCE_PROMPT, prompts_of, refuse_blank
 from dermsynth.errors import InputError
 from dermsynth.ranks import rank_and_ranks
 from dermsynth.seeds import Purpose, stream_seed
+
+_MOST_IMAGES = 1_000_000
 
 
 class GenerationData(LightningDataModule):
@@ -45,16 +49,23 @@ class GenerationData(LightningDataModule):
             raise InputError(
                 f"data.count: {count} must give each of the classes {', '.join(classes)} a number from 0, not all 0."
             )
-        if batch_size < 1:
-            raise InputError(f"data.batch_size: {batch_size} must be at least 1.")
+        if sum(counts.values()) > _MOST_IMAGES:
+            raise InputError(
+                f"data.count: {sum(counts.values()):,} images are more than {_MOST_IMAGES:,}, one set's most."
+            )
+        if not 1 <= batch_size <= _MOST_IMAGES:
+            raise InputError(f"data.batch_size: {batch_size} must be from 1 to {_MOST_IMAGES:,}.")
         if not 0 <= shard < shards <= sum(counts.values()):
             raise InputError(
                 f"data.shard: {shard} of {shards} shards and {sum(counts.values())} images. Shards are counted from 0, "
                 "and each needs an image."
             )
         self.classes, self.batch_size = classes, batch_size
-        #: What the model must have been taught for the prompts to mean anything.
+        refuse_blank(token)
         prompts = prompts_of(prompt, INSTANCE_PROMPT, classes, token, "prompt")
+        #: Each class's, which must not be cut, by the key that gives them.
+        self.prompts = {"data.prompt": sorted(set(prompts.values()))}
+        #: What the model must have been taught for the prompts to mean anything.
         self.token = token if prompts != prompts_of(prompt, INSTANCE_PROMPT, classes, "", "prompt") else ""
         names = [name for name in classes for _ in range(counts[name])]
         self.items = [

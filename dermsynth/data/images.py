@@ -35,13 +35,17 @@ class Stored:
     height: int
 
 
-def read_rgb(path: Path) -> RGB:
+def read_rgb(path: Path, expected: tuple[int, int] | None = None) -> RGB:
     """An image of a prepared set, uint8 `[H, W, 3]`.
 
+    Args:
+        path: of the file.
+        expected: its width and height in metadata.csv.
+
     Raises:
-        BrokenImageError: the file is missing, incomplete or not an image.
+        BrokenImageError: the file is missing, incomplete, not an image or of another size.
     """
-    return decoding.decode_trusted(_read_bytes(path), path)
+    return decoding.decode_trusted(_read_bytes(path), path, expected)
 
 
 def load(path: Path, cover: int, member: str = "") -> RGB:

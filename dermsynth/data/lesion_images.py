@@ -33,7 +33,11 @@ class ShowPixels:
 
     def __call__(self, number: int, seed: int) -> dict[str, Tensor]:
         """See `Show`; float32 `[3, size, size]`."""
-        image = read_rgb(self.samples[number].path) if self.cache is None else self.cache[number]
+        if self.cache is None:
+            sample = self.samples[number]
+            image = read_rgb(sample.path, (sample.record.width, sample.record.height))
+        else:
+            image = self.cache[number]
         return {"pixel_values": self.transform(image, seed)}
 
 

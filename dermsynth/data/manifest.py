@@ -8,14 +8,16 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dermsynth.data import card
 from dermsynth.errors import InputError
 from dermsynth.files import read_json, reading, refuse_links_out, write_atomically
-from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT
+from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT, malignancy
 
 METADATA = "metadata.csv"
 DATASET = "dataset.json"
@@ -23,6 +25,16 @@ SPLITS = ("train", "val", "test", "unused")
 ORIGINS = ("real", "synthetic")
 #: How the name of a group begins in which no patient and no lesion is known; an image's id follows.
 IMAGE_GROUP = "image:"
+#: What no two of train, val and test may share, whatever the column `group` says, and how a message calls it.
+_WHOLE = {
+    "group": "belong to one patient, lesion or group",
+    "patient_id": "are of one patient",
+    "lesion_id": "are of one lesion",
+    "sha256": "are byte for byte the same file",
+}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Years; more than that is a mistake.
+OLDEST = 150
 REQUIRED = ("file_name", "image_id", "sha256", "width", "height", "group", "split", "origin", "source")
 
 
@@ -143,9 +155,12 @@ def read(root: Path) -> ImageSet:
     try:
         with reading(table), table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+            columns = list(reader.fieldnames or ())
+            missing = [name for name in REQUIRED if name not in columns]
             if missing:
-                raise InputError(f"{table}: column {', '.join(missing)} is missing; found {reader.fieldnames}.")
+                raise InputError(f"{table}: column {', '.join(missing)} is missing; found {', '.join(columns)}.")
+            if twice := [name for name in COLUMNS if columns.count(name) > 1]:
+                raise InputError(f"{table}: column {', '.join(twice)} occurs twice. Keep one of each.")
             records = tuple(_parse(row, f"{table}, line {reader.line_num}") for row in reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
@@ -154,12 +169,12 @@ def read(root: Path) -> ImageSet:
     if not records:
         raise InputError(f"{table}: no rows. Prepare the set again.")
     _check_unique(records, table)
-    _check_groups(records, table)
+    refuse_torn(records, table)
     return ImageSet(root, records, _read_info(root / DATASET))
 
 
 def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
-    """Write `dataset.json`, then `metadata.csv`; each appears whole or not at all.
+    """Write `dataset.json` and the card, then `metadata.csv`; each appears whole or not at all.
 
     Args:
         root: the set's folder, which already holds the images.
@@ -167,14 +182,16 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
         info: how the set was made; `train_split_sha256` is added.
 
     Raises:
-        InputError: an id occurs twice or a group lies in two splits.
+        InputError: an id occurs twice, or a group, patient, lesion or file lies in two splits.
     """
     table = root / METADATA
     _check_unique(records, table)
-    _check_groups(records, table)
+    refuse_torn(records, table)
     extra = sorted({name for r in records for name in r.extra})
     full_info = {**info, "train_split_sha256": train_split_sha256(records)}
     write_atomically(root / DATASET, json.dumps(full_info, indent=2, ensure_ascii=False) + "\n")
+    for name, content in card.files(records).items():
+        write_atomically(root / name, content)
     lines: list[dict[str, Any]] = [{**{name: getattr(r, name) for name in COLUMNS}, **r.extra} for r in records]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *extra], restval="", lineterminator="\n")
@@ -198,12 +215,18 @@ def _parse(row: dict[str, str], where: str) -> Record:
         raise InputError(f"{where}: split {row['split']!r}; expected one of {', '.join(SPLITS)}.")
     if row["origin"] not in ORIGINS:
         raise InputError(f"{where}: origin {row['origin']!r}; expected one of {', '.join(ORIGINS)}.")
+    if not _SHA256.fullmatch(row["sha256"]):
+        raise InputError(f"{where}: sha256 {row['sha256']!r}; expected the 64 hexadecimal digits of the file's hash.")
     diagnosis = row.get("diagnosis") or ""
     if diagnosis and diagnosis not in DIAGNOSES:
         raise InputError(f"{where}: diagnosis {diagnosis!r}; expected blank or one of {', '.join(DIAGNOSES)}.")
     malignant = row.get("malignant") or ""
     if malignant not in ("", "0", "1"):
         raise InputError(f"{where}: malignant {malignant!r}; expected 0, 1 or blank.")
+    if malignant and malignancy(diagnosis) not in (None, int(malignant)):
+        raise InputError(
+            f"{where}: diagnosis {diagnosis} and malignant {malignant} contradict each other. Mend one, or blank it."
+        )
     try:
         numbers: dict[str, Any] = {
             "width": int(row["width"]),
@@ -215,7 +238,11 @@ def _parse(row: dict[str, str], where: str) -> Record:
         raise InputError(f"{where}: width, height and age_approx must be numbers ({error}).") from error
     if min(numbers["width"], numbers["height"]) < 1:
         raise InputError(f"{where}: width {row['width']}, height {row['height']}; expected at least 1 pixel.")
+    age = numbers["age_approx"]
+    if age is not None and not 0 <= age <= OLDEST:
+        raise InputError(f"{where}: age_approx {row['age_approx']}; expected 0 to {OLDEST} years, or a blank.")
     text: dict[str, Any] = {name: row.get(name) or "" for name in COLUMNS if name not in numbers}
+    text["file_name"] = str(name)  # ./a.png and a.png are one file
     # A None key holds the cells beyond the header; such a row is not trusted.
     if None in row:
         raise InputError(f"{where}: more cells than columns.")
@@ -233,14 +260,27 @@ def _check_unique(records: Sequence[Record], table: Path) -> None:
             seen.add(value)
 
 
-def _check_groups(records: Sequence[Record], table: Path) -> None:
-    split_of: dict[str, Record] = {}
+def refuse_torn(records: Iterable[Record], where: Path) -> None:
+    """Raise if a group, patient, lesion or file lies in several of train, val and test.
+
+    Args:
+        records: of a set.
+        where: what a message names.
+
+    Raises:
+        InputError: naming two such images.
+    """
+    first: dict[tuple[str, str], Record] = {}
     for record in records:
         if record.split == "unused":
             continue
-        first = split_of.setdefault(record.group, record)
-        if first.split != record.split:
-            raise InputError(
-                f"{table}: images {first.image_id} ({first.split}) and {record.image_id} ({record.split}) belong to "
-                "one patient, lesion or group but to different splits. Prepare the set again."
-            )
+        for column, what in _WHOLE.items():
+            value = getattr(record, column)
+            if not value:
+                continue
+            other = first.setdefault((column, value), record)
+            if other.split != record.split:
+                raise InputError(
+                    f"{where}: images {other.image_id} ({other.split}) and {record.image_id} ({record.split}) {what}, "
+                    "but lie in different splits. Prepare the set again, or take one of them out (split unused)."
+                )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dermsynth.lean  # noqa: F401
+
 import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -15,7 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from dermsynth import lesions
 from dermsynth.data import leaks, manifest
-from dermsynth.data.captions import CLASS_PROMPT, INSTANCE_PROMPT, Captions, Field, prompts_of
+from dermsynth.data.captions import CLASS_PROMPT, INSTANCE_PROMPT, Captions, Field, prompts_of, refuse_blank
 from dermsynth.data.dealing import Cells, count_cells
 from dermsynth.data.latent_cache import ALL_VIEWS, UPRIGHT, LatentCache
 from dermsynth.data.lesion_images import LesionImages, Sample, Show, ShowPixels
@@ -29,6 +31,8 @@ from dermsynth.data.transforms import Augmentation, Transform
 from dermsynth.data.workers import leave_signals_to_the_trainer
 from dermsynth.errors import InputError
 from dermsynth.ranks import done_by, rank_and_ranks
+
+_LONGEST_EPOCH = 100_000_000
 
 
 class LesionData(LightningDataModule):
@@ -76,6 +80,9 @@ class LesionData(LightningDataModule):
         self.real, self.classes, self.size, self.batch_size = Path(real), classes, size, batch_size
         self.synthetic = [Path(folder) for folder in synthetic]
         self.mix = mix or RealOnly()
+        for name, value, least, most in (("size", size, 8, 8192), ("num_workers", num_workers, 0, 256)):
+            if not least <= value <= most:
+                raise InputError(f"data.{name}: {value} must be from {least} to {most}.")
         if batch_size < 1 or batch_size % self.mix.batch_multiple:
             raise InputError(
                 f"data.batch_size: {batch_size} must be a positive multiple of {self.mix.batch_multiple} "
@@ -119,12 +126,22 @@ class LesionData(LightningDataModule):
             cells = count_cells(*self._labels, len(self.classes))
             self._report(cells, len(train))
             self._expected = self.mix.expected(*cells)
+            if not self._expected.sum() <= _LONGEST_EPOCH:
+                raise InputError(
+                    f"data.mix: an epoch would show {self._expected.sum():.3g} images, more than {_LONGEST_EPOCH:,}. "
+                    "Ask for fewer generated images."
+                )
             rank_zero_info(self.mix.describe(*cells))
 
     @property
     def class_counts(self) -> list[float]:
         """How often an epoch shows each class, on average, in the order of `classes`; of a schedule, its last phase."""
         return self._expected.sum(axis=0).tolist()
+
+    @property
+    def val_counts(self) -> list[int]:
+        """Validation images of each class, in the order of `classes`."""
+        return np.bincount(_labels(self.samples["val"]), minlength=len(self.classes)).tolist()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The mix, dealt to this rank."""
@@ -197,7 +214,8 @@ class LesionData(LightningDataModule):
                 f"data.classes: no training image of {', '.join(missing)} in {self.real} ({counts}; {left_out} of "
                 f"{train_images} images are of other classes or unknown). Choose other classes."
             )
-        rank_zero_info(f"train: {counts}; {left_out} of {train_images} images of other classes left out")
+        others = f"; {left_out} of {train_images} images of other classes left out" if left_out else ""
+        rank_zero_info(f"train: {counts}{others}")
 
     def _samples(self, images: manifest.ImageSet, records: Sequence[Record]) -> list[Sample]:
         number = {name: index for index, name in enumerate(self.classes)}
@@ -268,8 +286,11 @@ class DreamBoothData(LesionData):
         if latent_cache is not None and self.pixel_cache is not None:
             raise InputError("data.pixel_cache: with data.latent_cache no pixels are read. Leave one of them out.")
         self.latent_cache = latent_cache
+        refuse_blank(token)
         real = prompts_of(instance_prompt, INSTANCE_PROMPT, classes, token, "instance_prompt")
         prior = prompts_of(class_prompt, CLASS_PROMPT, classes, token, "class_prompt")
+        #: Each class's, without metadata, which must not be cut, by the key that gives them.
+        self.prompts = {"data.instance_prompt": sorted(real.values()), "data.class_prompt": sorted(prior.values())}
         self.captions = {"real": Captions(real, metadata, metadata_dropout), "synthetic": Captions(prior)}
         asked = prompts_of(instance_prompt, INSTANCE_PROMPT, classes, "", "instance_prompt")
         #: What a model learns the meaning of; blank if no prompt has it.

@@ -1,7 +1,8 @@
 """Images that are the same photograph: copied, encoded again, resized, turned, mirrored, or cropped a little.
 
-Three steps. A perceptual hash of each of an image's eight views; candidates by sorting the hashes; and a comparison
-of the pixels of each candidate pair after aligning one with the other. Two photographs of one lesion are not
+Three steps. Two perceptual hashes of each of an image's eight views, of its greys as they are and of their ranks, which
+other colours change little; candidates by sorting the hashes; and a comparison of the pixels of each candidate pair
+after aligning one with the other. Two photographs of one lesion are not
 near-duplicates: that they belong together is what patient and lesion ids say.
 
 The time is linear in the number of images but for the sorting, whatever they look like: a hash is compared with a fixed
@@ -36,16 +37,22 @@ _FREQUENCIES = np.array([(u, v) for u in range(11) for v in range(11 - u) if u +
 
 # Chosen on ISIC 2017 and 2020 (docs/performance.md).
 BITS_APART = 10
+# Ranks spread the noise, so that their hashes differ more, of copies and far more of others.
+_RANKS_BITS_APART = 14
 _ORDERS = 32
 _NEIGHBOURS = 32
 _SHIFT = 6  # pixels of the thumbnail
 # Gaussians, in pixels of the thumbnail: one hides what encoding and resizing change, one leaves only the coarse shape.
 _NOISE, _COARSE = 0.7, 2.5
+_FAINT = 2  # grey levels; encoding leaves nothing of a weaker contrast
 # Correlations.
 _ROUGHLY_ALIKE = 0.85
 _WORTH_ALIGNING = 0.4
 _ALIKE = 0.985
 _ALIKE_IN_DETAIL = 0.85
+_ALIKE_EVENED = 0.8
+# Of the longer axis to the shorter.
+_STRETCH = 1.25
 
 _CHUNK = 4096  # images or pairs whose floats are in memory at once
 _BLOCK = 64  # images or pairs that a thread takes at once
@@ -58,16 +65,21 @@ def find(thumbnails: Thumbnails, threads: int | None = None) -> list[tuple[int, 
         thumbnails: uint8 `[N, 64, 64]`, from `read_thumbnails`.
         threads: that compare at the same time; one for each core if not given.
     """
-    pairs = candidates(hashes(thumbnails))
-    return [(int(one), int(other)) for one, other, _ in pairs[confirm(thumbnails, pairs, threads)]]
+    pairs = alike(thumbnails)
+    return _places(pairs[confirm(thumbnails, pairs, threads)])
 
 
 def find_between(originals: Thumbnails, others: Thumbnails) -> list[tuple[int, int]]:
     """The pairs of an original, by its place in `originals`, and its near-duplicate, by its place in `others`."""
     thumbnails, first = np.concatenate([originals, others]), len(originals)
-    pairs = candidates(hashes(thumbnails))
+    pairs = alike(thumbnails)
     pairs = pairs[(pairs[:, 0] < first) & (pairs[:, 1] >= first)]
-    return [(int(one), int(other) - first) for one, other, _ in pairs[confirm(thumbnails, pairs)]]
+    return [(one, other - first) for one, other in _places(pairs[confirm(thumbnails, pairs)])]
+
+
+def _places(pairs: Pairs) -> list[tuple[int, int]]:
+    """Each pair once, though both hashes found it in different views."""
+    return sorted({(int(one), int(other)) for one, other, _ in pairs})
 
 
 def thumbnail(image: RGB) -> NDArray[np.uint8]:
@@ -89,6 +101,24 @@ def read_thumbnails(paths: Sequence[Path], threads: int | None = None) -> Thumbn
 
     _in_threads(read, len(paths), threads, "look for near-duplicates", "image")
     return found
+
+
+def alike(thumbnails: Thumbnails) -> Pairs:
+    """The candidates by either hash, `[M, 3]` as `candidates` gives them; a pair comes twice if in different views."""
+    by_grey = candidates(hashes(thumbnails))
+    by_rank = candidates(hashes(_ranks(thumbnails)), _RANKS_BITS_APART)
+    images = len(thumbnails)
+    codes = [(pairs[:, 0] * images + pairs[:, 1]) * VIEWS + pairs[:, 2] for pairs in (by_grey, by_rank)]
+    pair, number = np.divmod(_each_once(np.concatenate(codes)), VIEWS)
+    return np.stack([*np.divmod(pair, max(images, 1)), number], axis=1)
+
+
+def _ranks(thumbnails: Thumbnails) -> Thumbnails:
+    """The middles with their greys replaced by ranks: other colours and lights keep the order of most pixels."""
+    ranked = np.zeros_like(thumbnails)
+    for image, ranks in zip(thumbnails, ranked, strict=True):
+        ranks[_CENTRE, _CENTRE] = cv2.equalizeHist(np.ascontiguousarray(image[_CENTRE, _CENTRE]))
+    return ranked
 
 
 def hashes(thumbnails: Thumbnails) -> Hashes:
@@ -113,7 +143,7 @@ def hashes(thumbnails: Thumbnails) -> Hashes:
     return result
 
 
-def candidates(hashed: Hashes) -> Pairs:
+def candidates(hashed: Hashes, bits_apart: int = BITS_APART) -> Pairs:
     """Pairs of images of which some views' hashes differ in few bits.
 
     The hashes are sorted in many orders, each beginning with another bit, and each is compared with the next few
@@ -121,6 +151,7 @@ def candidates(hashed: Hashes) -> Pairs:
 
     Args:
         hashed: uint64 `[N, 8]`.
+        bits_apart: the most in which two hashes may differ.
 
     Returns:
         int64 `[M, 3]`, sorted: the places of the two images, the smaller first, and which view of the second is the
@@ -135,7 +166,7 @@ def candidates(hashed: Hashes) -> Pairs:
         turned, owner = turned[order], order // VIEWS
         new = [np.empty(0, np.int64)]
         for step in range(1, min(_NEIGHBOURS + 1, len(flat))):
-            near = np.flatnonzero(np.bitwise_count(turned[step:] ^ turned[:-step]) <= BITS_APART)
+            near = np.flatnonzero(np.bitwise_count(turned[step:] ^ turned[:-step]) <= bits_apart)
             one, other = owner[near], owner[near + step]
             codes = np.minimum(one, other) * images + np.maximum(one, other)
             new.append(codes[one != other])
@@ -156,7 +187,7 @@ def confirm(thumbnails: Thumbnails, pairs: Pairs, threads: int | None = None) ->
 
     Args:
         thumbnails: uint8 `[N, 64, 64]`.
-        pairs: from `candidates`, `[M, 3]`.
+        pairs: from `alike`, `[M, 3]`.
         threads: that compare at the same time; one for each core if not given.
 
     Returns:
@@ -174,13 +205,22 @@ def confirm(thumbnails: Thumbnails, pairs: Pairs, threads: int | None = None) ->
 
 
 def same_photograph(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
-    """Whether two thumbnails `[64, 64]`, seen the same way round, show the same photograph.
+    """Whether two thumbnails `[64, 64]`, seen the same way round, show the same photograph; the order does not matter.
 
-    The middle of the first is looked for in the second and aligned with it by an affine map (the enhanced correlation
-    coefficient of Evangelidis & Psarakis 2008). The two must then correlate both as they are and without their coarse
-    shape: any two dark spots in the middle of pale skin do the one, and only copies do the other.
+    The middle of each must be found in the other, as `_is_in` says.
     """
     first, second = _smooth(one.astype(np.float32), _NOISE), _smooth(other.astype(np.float32), _NOISE)
+    return _is_in(first, second) and _is_in(second, first)
+
+
+def _is_in(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    """Whether the second shows the middle of the first.
+
+    The two are aligned by an affine map (the enhanced correlation coefficient of Evangelidis & Psarakis 2008) that
+    stretches little, as it would else turn one oval spot into another. They must then correlate as they are, without
+    their coarse shape, and with the contrast made equal everywhere: any two dark spots in the middle of pale skin do
+    the first, some the second, and only copies share the weak marks on the skin and in the spot as well.
+    """
     middle = first[_CENTRE, _CENTRE].copy()
     around = slice(_EDGE - _SHIFT, SIDE - _EDGE + _SHIFT)
     scores = cv2.matchTemplate(_detail(second)[around, around], _detail(first)[_CENTRE, _CENTRE], cv2.TM_CCOEFF_NORMED)
@@ -189,14 +229,21 @@ def same_photograph(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
         return False
     warp = np.array([[1, 0, around.start + right], [0, 1, around.start + down]], np.float32)
     enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)
+    everywhere = np.ones(second.shape, np.uint8)
     try:
-        found: Any = cv2.findTransformECC(middle, second, warp, cv2.MOTION_AFFINE, enough, np.ones_like(other), 3)[1]
+        found: Any = cv2.findTransformECC(middle, second, warp, cv2.MOTION_AFFINE, enough, everywhere, 3)[1]
     except cv2.error:  # it does not converge
+        return False
+    longest, shortest = np.linalg.svd(found[:, :2], compute_uv=False)
+    if longest > _STRETCH * shortest:
         return False
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     aligned: Any = cv2.warpAffine(second, found, middle.shape[::-1], flags=how, borderMode=cv2.BORDER_REFLECT)
-    alike, in_detail = _correlation(middle, aligned), _correlation(_detail(middle), _detail(aligned))
-    return alike >= _ALIKE and in_detail >= _ALIKE_IN_DETAIL
+    return (
+        _correlation(middle, aligned) >= _ALIKE
+        and _correlation(_detail(middle), _detail(aligned)) >= _ALIKE_IN_DETAIL
+        and _correlation(_evened(middle), _evened(aligned)) >= _ALIKE_EVENED
+    )
 
 
 def _roughly_alike(thumbnails: Thumbnails, pairs: Pairs) -> NDArray[np.bool_]:
@@ -217,6 +264,12 @@ def _roughly_alike(thumbnails: Thumbnails, pairs: Pairs) -> NDArray[np.bool_]:
 
 def _detail(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return image - _smooth(image, _COARSE)
+
+
+def _evened(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The detail with the same contrast everywhere, so that a dark edge does not outweigh all that is weaker."""
+    detail = _detail(image)
+    return np.asarray(detail / np.sqrt(_smooth(detail**2, _COARSE) + _FAINT**2), dtype=np.float32)
 
 
 def _smooth(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

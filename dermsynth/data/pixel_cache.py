@@ -20,7 +20,7 @@ from tqdm import tqdm
 from dermsynth.data.decoding import RGB
 from dermsynth.data.images import cores, fit_short_side, fitted_shape, read_rgb
 from dermsynth.data.manifest import Record
-from dermsynth.errors import BrokenImageError, InputError
+from dermsynth.errors import InputError
 from dermsynth.files import make_folder, one_at_a_time, whole_file
 
 _AT_ONCE = 256
@@ -41,7 +41,7 @@ class PixelCache:
         shapes = [_shapes([record for _, record in part], size) for part in parts]
         for file, part, part_shapes in zip(self._files, parts, shapes, strict=True):
             if not _is_whole(file, part_shapes):
-                _build_once(file, [path for path, _ in part], part_shapes, size)
+                _build_once(file, part, part_shapes, size)
         self._part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         self._shapes = np.concatenate(shapes)
         self._starts = np.concatenate([np.cumsum(lengths) - lengths for lengths in map(_lengths, shapes)])
@@ -86,7 +86,7 @@ def _is_whole(file: Path, shapes: NDArray[np.int64]) -> bool:
     return file.is_file() and file.stat().st_size == _lengths(shapes).sum()
 
 
-def _build_once(file: Path, paths: Sequence[Path], shapes: NDArray[np.int64], size: int) -> None:
+def _build_once(file: Path, part: Sequence[tuple[Path, Record]], shapes: NDArray[np.int64], size: int) -> None:
     """Decode a part, unless another process just does."""
     make_folder(file.parent)
     with one_at_a_time(file, f"data.pixel_cache: another process makes {file}; waiting for it.") as locked:
@@ -94,27 +94,25 @@ def _build_once(file: Path, paths: Sequence[Path], shapes: NDArray[np.int64], si
             for left_over in file.parent.glob(f".{file.name}.*.part"):
                 left_over.unlink(missing_ok=True)
         if not _is_whole(file, shapes):
-            _build(file, paths, shapes, size)
+            _build(file, part, shapes, size)
 
 
-def _build(file: Path, paths: Sequence[Path], shapes: NDArray[np.int64], size: int) -> None:
+def _build(file: Path, part: Sequence[tuple[Path, Record]], shapes: NDArray[np.int64], size: int) -> None:
     """Decode a part; the file appears when it is whole."""
     needed, free = int(_lengths(shapes).sum()), shutil.disk_usage(file.parent).free
     if needed > free:
         raise InputError(
-            f"data.pixel_cache: {file.parent} needs {needed / 1e9:.1f} GB for {len(paths)} images and has "
+            f"data.pixel_cache: {file.parent} needs {needed / 1e9:.1f} GB for {len(part)} images and has "
             f"{free / 1e9:.1f} GB left. Give another folder, or train without it."
         )
 
-    def decode(path: Path, shape: NDArray[np.int64]) -> RGB:
-        image = fit_short_side(read_rgb(path), size)
-        if image.shape[:2] != tuple(shape):
-            raise BrokenImageError(path, "its size is not the one in metadata.csv. Prepare the set again.")
-        return image
+    def decode(job: tuple[Path, Record]) -> RGB:
+        path, record = job
+        return fit_short_side(read_rgb(path, (record.width, record.height)), size)
 
-    jobs = iter(tqdm(zip(paths, shapes, strict=True), f"decode at {size}", len(paths), unit="image", mininterval=1))
+    jobs = iter(tqdm(part, f"decode at {size}", unit="image", mininterval=1))
     # Threads will do: OpenCV lets go of the interpreter while it decodes.
     with whole_file(file) as out, ThreadPoolExecutor(cores()) as pool:
         while some := list(itertools.islice(jobs, _AT_ONCE)):
-            for image in pool.map(decode, *zip(*some, strict=True)):
+            for image in pool.map(decode, some):
                 out.write(image.data)

@@ -43,8 +43,13 @@ class Plan:
             kept = _unlabelled_tests(records, names)
             if left := [name for name in names if name not in kept]:
                 splits.check_shares(left, self.fractions, self.seed)
-        elif self.straddling == "report":
-            official.keep(records, known, [])
+        else:
+            if self.straddling == "report":
+                official.keep(records, known, [])
+            if not any(record.split == "val" for record in records):
+                splits.check_fractions(self.fractions)
+                train = [name for record, name in zip(records, names, strict=True) if record.split == "train"]
+                splits.check_shares(train, self._shares_without_test(), self.seed)
 
     def deal(self, records: Sequence[Record], known: Sequence[Link], near: Sequence[Link]) -> list[Record]:
         """The records with their group and split, and their fold if there are any.
@@ -54,16 +59,44 @@ class Plan:
             known: as for `check`.
             near: pairs of image ids of near-duplicates.
         """
+        same = splits.identical(records)
+        if self.policy == "official":
+            records = self._with_val(records, [*known, *same, *near])
         if self.policy == "official" and self.straddling == "report":
-            names, dealt = official.keep(records, known, near), [record.split for record in records]
+            # Near-duplicates stay, as nobody can be sure of them; the same file in train and test is never right.
+            names, (_, dealt) = official.keep(records, known, near), official.mend(records, [*known, *same])
         elif self.policy == "official":
-            names, dealt = official.mend(records, [*known, *near])
+            names, dealt = official.mend(records, [*known, *same, *near])
         else:
-            names = splits.groups(records, [*known, *near])
+            names = splits.groups(records, [*known, *same, *near])
             if self.folds is not None:
                 return self._deal_folds(records, names, self.folds)
             dealt = self._deal_shares(records, names)
         return [replace(r, group=g, split=s) for r, g, s in zip(records, names, dealt, strict=True)]
+
+    def _with_val(self, records: Sequence[Record], links: Sequence[Link]) -> Sequence[Record]:
+        """An official split that has no val part gets one, of whole groups of its train part."""
+        if any(record.split == "val" for record in records):
+            return records
+        # By all that is known of groups: what belongs to a test image is no one's to validate on either.
+        names = splits.groups(records, links)
+        tested = {name for record, name in zip(records, names, strict=True) if record.split == "test"}
+        free = [
+            number
+            for number, (record, name) in enumerate(zip(records, names, strict=True))
+            if record.split == "train" and name not in tested
+        ]
+        dealt = splits.grouped_split(
+            [records[n] for n in free], [names[n] for n in free], self._shares_without_test(), self.seed
+        )
+        with_val = list(records)
+        for number, split in zip(free, dealt, strict=True):
+            with_val[number] = replace(records[number], split=split)
+        return with_val
+
+    def _shares_without_test(self) -> tuple[float, float, float]:
+        train, val, _ = self.fractions
+        return train / (train + val), val / (train + val), 0.0
 
     def _deal_shares(self, records: Sequence[Record], names: Sequence[str]) -> list[str]:
         kept = _unlabelled_tests(records, names)

@@ -66,6 +66,16 @@ def groups(records: Sequence[Record], links: Iterable[Link] = ()) -> list[str]:
     return [names[root][1] for root in roots]
 
 
+def identical(records: Sequence[Record]) -> list[Link]:
+    """Pairs of images whose files are the same byte for byte; those without a hash yet are like no other."""
+    first: dict[str, str] = {}
+    return [
+        (first[record.sha256], record.image_id)
+        for record in records
+        if record.sha256 and first.setdefault(record.sha256, record.image_id) != record.image_id
+    ]
+
+
 def stratum(record: Record) -> str:
     """What the split keeps in proportion: diagnosis and malignancy together."""
     return f"{record.diagnosis or 'unknown'}/{'?' if record.malignant is None else record.malignant}"
@@ -107,11 +117,7 @@ def grouped_split(
 
 def check_shares(group_names: Sequence[str], fractions: Sequence[float], seed: int) -> None:
     """Raise what `grouped_split` would, before work is done that it would waste."""
-    if len(fractions) != 3 or min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise InputError(
-            f"--fractions: {list(fractions)}; expected shares of train, val and test that sum to 1, "
-            "such as [0.7,0.15,0.15]; none below 0, and train above 0."
-        )
+    check_fractions(fractions)
     _check_seed(seed)
     wanted = [name for name, fraction in zip(SPLIT_NAMES, fractions, strict=True) if fraction > 0]
     distinct = len(set(group_names))
@@ -119,6 +125,16 @@ def check_shares(group_names: Sequence[str], fractions: Sequence[float], seed: i
         raise InputError(
             f"{distinct} patients or groups cannot be dealt to {len(wanted)} splits ({', '.join(wanted)}). "
             "Add images of other patients, or set a share of --fractions to 0."
+        )
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raise if these are no shares of train, val and test."""
+    # Said as what must hold, as NaN is neither above nor below anything.
+    if not (len(fractions) == 3 and min(fractions) >= 0 and fractions[0] > 0 and abs(sum(fractions) - 1) <= 1e-6):
+        raise InputError(
+            f"--fractions: {list(fractions)}; expected shares of train, val and test that sum to 1, "
+            "such as [0.7,0.15,0.15]; none below 0, and train above 0."
         )
 
 

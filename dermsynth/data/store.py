@@ -18,7 +18,7 @@ from dermsynth.data import images
 from dermsynth.data.cleaning import Cleaning
 from dermsynth.data.layouts.download import SourceImage
 from dermsynth.errors import BrokenImageError, InputError
-from dermsynth.files import make_folder, write_atomically
+from dermsynth.files import make_folder, utf8, write_atomically
 
 QUARANTINE = "quarantine.csv"
 
@@ -87,7 +87,9 @@ def _list_broken(table: Path, broken: Sequence[tuple[SourceImage, str]]) -> None
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_id", "source", "file_name", "reason"])
     # Names and not paths: a set may be given away.
-    writer.writerows([i.record.image_id, i.record.source, i.member or i.path.name, reason] for i, reason in broken)
+    writer.writerows(
+        [i.record.image_id, i.record.source, i.member or utf8(i.path.name), reason] for i, reason in broken
+    )
     write_atomically(table, text.getvalue())
 
 

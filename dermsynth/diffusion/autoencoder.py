@@ -1,22 +1,33 @@
 """The LightningModule that trains a pipeline's autoencoder from scratch, for bases that need no download."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+import dermsynth.lean  # noqa: F401
+
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, held_out_of, optimizer_config, provenance_of
+from dermsynth.checkpoints import (
+    Reloadable,
+    ScheduleCallable,
+    check_kind,
+    check_weights,
+    held_out_of,
+    optimizer_config,
+    provenance_of,
+)
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
+from dermsynth.errors import InputError
 from dermsynth.ranks import mean_if_logged
 
 KIND = "autoencoder"
 
 
-class Autoencoder(LightningModule):
+class Autoencoder(Reloadable):
     """Trains the `vae` of a pipeline on images: absolute error, edges, and a little pull to a normal latent.
 
     Args:
@@ -27,6 +38,9 @@ class Autoencoder(LightningModule):
             1e-6 in latent diffusion (Rombach et al. 2022).
         optimizer: what updates the weights.
         lr_scheduler: stepped after every batch.
+
+    Raises:
+        InputError: a weight is below 0.
     """
 
     latent_moments: Tensor
@@ -40,6 +54,9 @@ class Autoencoder(LightningModule):
         lr_scheduler: ScheduleCallable | None = None,
     ) -> None:
         super().__init__()
+        for name, weight in (("edge_weight", edge_weight), ("kl_weight", kl_weight)):
+            if not 0 <= weight < math.inf:
+                raise InputError(f"model.{name}: {weight} must be at least 0.")
         self.parts = load_parts(base)
         self.vae = self.parts.vae.train()
         self.edge_weight, self.kl_weight = edge_weight, kl_weight
@@ -78,7 +95,7 @@ class Autoencoder(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the autoencoder, its schedule stepped per batch."""
-        return optimizer_config(self.optimizer(self.vae.parameters()), self.lr_scheduler)
+        return optimizer_config(self.optimizer, self.vae.parameters(), self.lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `export` needs."""
@@ -91,7 +108,8 @@ class Autoencoder(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model."""
         check_kind(checkpoint, KIND)
-        self.provenance = checkpoint["dermsynth"]["data"]
+        check_weights(checkpoint.get("state_dict", {}), self.state_dict())
+        self.provenance = checkpoint["dermsynth"].get("data", {})
 
     def export(self, out: Path, format: str) -> None:
         """Write the pipeline with the trained autoencoder.
@@ -104,7 +122,7 @@ class Autoencoder(LightningModule):
 
     def _measure(self, latents: Tensor) -> None:
         # Averaged over about the last twenty batches: earlier ones are of another encoder.
-        moments = torch.stack([latents.mean(), latents.square().mean()])
+        moments = torch.stack([latents.mean(), latents.square().mean()]).to(self.latent_moments.dtype)
         self.latent_moments.lerp_(moments, 1.0 if self.global_step == 0 else 0.05)
 
 

@@ -1,6 +1,8 @@
 """A base by its name: found, and of a kind that is supported, or refused before anything large is loaded."""
 
 import functools
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ SUPPORTED = (
 )
 ADVICE = "Copy or download it again."
 PARTS_WITH_WEIGHTS = ("text_encoder", "unet", "vae")
+# Images of 8192 pixels; Stable Diffusion has 64 or 96.
+_LARGEST_LATENTS = 1024
 
 
 def base_folder(base: str) -> Path | None:
@@ -65,6 +69,53 @@ def check_base(base: str) -> Path | None:
     if folder is not None:
         _check_files(folder)
     return folder
+
+
+def check_together(
+    base: str,
+    unet: Mapping[str, Any],
+    text_encoder: Mapping[str, Any],
+    scaling_factor: object,
+    latent_channels: object,
+    words: int,
+    length: int,
+    alphas_cumprod: Sequence[float],
+) -> None:
+    """Refuse parts that do not go together, and numbers that no image could be made with.
+
+    Args:
+        base: its name.
+        unet: its whole configuration.
+        text_encoder: the same.
+        scaling_factor: of the VAE's latents.
+        latent_channels: of the VAE.
+        words: of the tokenizer.
+        length: of a prompt in the tokenizer's words.
+        alphas_cumprod: ᾱ of the noise schedule.
+
+    Raises:
+        InputError: naming the part and what it says.
+    """
+    most, width = text_encoder["max_position_embeddings"], unet["cross_attention_dim"]
+    size = unet["sample_size"]
+    sizes = size if isinstance(size, list | tuple) and len(size) == 2 else [size]
+    problem = ""
+    if not all(isinstance(side, int) and 1 <= side <= _LARGEST_LATENTS for side in sizes):
+        problem = f"sample_size of its UNet is {size!r}; expected a number from 1 to {_LARGEST_LATENTS}"
+    elif not (isinstance(scaling_factor, int | float) and 0 < scaling_factor < math.inf):
+        problem = f"scaling_factor of its VAE is {scaling_factor!r}; expected a number above 0"
+    elif latent_channels != unet["in_channels"]:
+        problem = f"its VAE has {latent_channels} channels and its UNet takes {unet['in_channels']}"
+    elif isinstance(width, int) and text_encoder["hidden_size"] != width:
+        problem = f"its text encoder is {text_encoder['hidden_size']} wide and its UNet takes {width}"
+    elif words > text_encoder["vocab_size"]:
+        problem = f"its tokenizer has {words} words and its text encoder {text_encoder['vocab_size']}"
+    elif not 2 <= length <= most:
+        problem = f"model_max_length of its tokenizer is {length}; expected 2 to the text encoder's {most}"
+    elif not alphas_cumprod or not all(0 <= alpha <= 1 for alpha in alphas_cumprod):
+        problem = "its scheduler's betas and num_train_timesteps make no noise schedule"
+    if problem:
+        raise InputError(f"model.base: {base}: {problem}. {ADVICE}")
 
 
 @functools.cache

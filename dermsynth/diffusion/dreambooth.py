@@ -1,20 +1,30 @@
 """The LightningModule for text-to-image training: DreamBooth, and a tiny base from scratch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import dermsynth.lean  # noqa: F401
+
 import numpy as np
 import torch
-from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dermsynth.checkpoints import ScheduleCallable, check_kind, clip_gradients, held_out_of, optimizer_config, provenance_of
+from dermsynth.checkpoints import (
+    Reloadable,
+    ScheduleCallable,
+    check_kind,
+    check_weights,
+    clip_gradients,
+    held_out_of,
+    optimizer_config,
+    provenance_of,
+)
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
@@ -35,7 +45,7 @@ from dermsynth.seeds import Purpose, stream_seed
 KIND = "dreambooth"
 
 
-class DreamBooth(LightningModule):
+class DreamBooth(Reloadable):
     """Fine-tunes Stable Diffusion on images with a prompt each (Ruiz et al. 2023).
 
     With prior preservation the data module marks half of every batch as `prior`; without, it is plain text-to-image
@@ -76,8 +86,12 @@ class DreamBooth(LightningModule):
         super().__init__()
         if text_encoder_lr is not None and not train_text_encoder:
             raise InputError("model.text_encoder_lr: it is not trained. Add --model.train_text_encoder true.")
+        if text_encoder_lr is not None and not text_encoder_lr >= 0:
+            raise InputError(f"model.text_encoder_lr: {text_encoder_lr} must be at least 0.")
         self.parts = load_parts(base)
         self.parts.scheduler = objective.schedule(self.parts.scheduler)
+        if sampling.steps > (levels := len(self.parts.scheduler.alphas_cumprod)):
+            raise InputError(f"model.sampling.steps: {sampling.steps} is more than the base's {levels} noise levels.")
         self.encoders = Encoders(self.parts, train_text_encoder)
         self.unet = self.parts.unet
         self.lora, self.train_text_encoder = lora, train_text_encoder
@@ -132,6 +146,7 @@ class DreamBooth(LightningModule):
         data, held_out = provenance_of(self.trainer), held_out_of(self.trainer)
         refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data, held_out)
         refuse_foreign_weights("the checkpoint", self.provenance, data, held_out)
+        self.check_prompts()
         weights = self.objective.prior_weights(data.get("classes", []))
         self.prior_weights = weights.to(self.device) if isinstance(weights, Tensor) else weights
         self.unet.train()
@@ -190,6 +205,7 @@ class DreamBooth(LightningModule):
                 f"data.prompt: it asks for the token {token!r}, which was not taught to the model that is loaded. Give "
                 "the checkpoint of a DreamBooth run as --ckpt_path, or a prompt without {token}."
             )
+        self.check_prompts()
         self._evaluation.enter_context(self.whole())
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -199,6 +215,12 @@ class DreamBooth(LightningModule):
     def on_predict_end(self) -> None:
         """Let go of what `on_predict_start` has collected."""
         self._evaluation.close()
+
+    def check_prompts(self, prompts: Iterable[str] | None = None, key: str = "data") -> None:
+        """Refuse prompts that the text encoder would cut, by default those of the data; see `Encoders.refuse_cut`."""
+        of_data: dict[str, list[str]] = getattr(self.trainer.datamodule, "prompts", {})  # type: ignore[attr-defined]
+        for name, some in of_data.items() if prompts is None else [(key, prompts)]:
+            self.encoders.refuse_cut(some, name)
 
     def whole(self) -> AbstractContextManager[None]:
         """For `sample`, where processes draw in different numbers and weights may be spread over them.
@@ -216,12 +238,12 @@ class DreamBooth(LightningModule):
         """The optimizer over everything trained, its schedule stepped per optimizer step."""
         trained = [p for p in self.parameters() if p.requires_grad]
         if self.text_encoder_lr is None:
-            return optimizer_config(self.optimizer(trained), self.lr_scheduler)
+            return optimizer_config(self.optimizer, trained, self.lr_scheduler)
         groups = [
             {"params": [p for p in self.unet.parameters() if p.requires_grad]},
             {"params": [p for p in self.text_encoder.parameters() if p.requires_grad], "lr": self.text_encoder_lr},
         ]
-        return optimizer_config(self.optimizer(groups), self.lr_scheduler)
+        return optimizer_config(self.optimizer, groups, self.lr_scheduler)
 
     def configure_gradient_clipping(
         self,
@@ -252,15 +274,17 @@ class DreamBooth(LightningModule):
         base, weights = facts.pop("base"), facts.pop("base_sha256")
         check_kind(checkpoint, KIND, **facts)
         made_on = checkpoint["dermsynth"]
-        if made_on["base_sha256"] != weights:
+        theirs = str(made_on.get("base_sha256"))
+        if theirs != weights:
             raise InputError(
-                f"the checkpoint was made on another base, {made_on['base']} ({made_on['base_sha256'][:12]}), than "
+                f"the checkpoint was made on another base, {made_on.get('base')} ({theirs[:12]}), than "
                 f"model.base {base} ({weights[:12]}): its weights differ."
             )
         # A strategy that spreads the weights loads them by itself, and shows the rest alone.
-        if "state_dict" in checkpoint and set(checkpoint["state_dict"]) != set(self.trained):
-            raise InputError("the checkpoint holds other weights than the configuration trains.")
-        self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"]["data"]}
+        if "state_dict" in checkpoint:
+            own = self.state_dict()
+            check_weights(checkpoint["state_dict"], {name: own[name] for name in self.trained})
+        self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"].get("data", {})}
 
     def export(self, out: Path, format: str) -> None:
         """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`, `kohya`)."""
@@ -271,7 +295,7 @@ class DreamBooth(LightningModule):
         if not self.lora:
             raise InputError(f"--format {format}: the model was trained without `lora`: there are no LoRA adapters.")
         if format == "kohya":
-            save_kohya(self.parts, out / "lora.safetensors")
+            save_kohya(self.parts, out / "lora.safetensors", self.provenance.get("token", ""))
         else:
             save_lora(self.parts, out)
         if self.objective.prediction_type or self.objective.zero_terminal_snr:

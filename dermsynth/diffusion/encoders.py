@@ -6,7 +6,7 @@ averaging copies them, and training from cached moments and embeddings never loa
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dermsynth.diffusion.parts import Parts, file_sha256, part_config, refuse_broken_latents
 from dermsynth.diffusion.speed import to_device
+from dermsynth.errors import InputError
 
 # What a configuration also says: of the library that wrote it, and of how the weights are stored.
 _NOT_OF_THE_MODEL = ("architectures", "transformers_version", "dtype", "torch_dtype")
@@ -75,6 +76,27 @@ class Encoders:
         """Embeddings of B prompts, `[B, L, D]`, computed on a device with weights of that type."""
         text_encoder = self._at("text_encoder", device, dtype)
         return text_encoder(to_device(self._parts.tokenize(prompts), device))[0]
+
+    def refuse_cut(self, prompts: Iterable[str], key: str) -> None:
+        """Refuse prompts that the text encoder would read in part, which may leave out the token or the class.
+
+        Args:
+            prompts: in full, with nothing left to fill in.
+            key: where they are given.
+
+        Raises:
+            InputError: naming the key, the prompt and what is left of it.
+        """
+        # Not that of the loaded part: training from a cache never loads it.
+        length = part_config(self._parts.base, "text_encoder").get("max_position_embeddings", 77)
+        for prompt in prompts:
+            words = self._parts.tokenizer(prompt).input_ids
+            if len(words) > length:
+                kept = self._parts.tokenizer.decode(words[: length - 1], skip_special_tokens=True)
+                raise InputError(
+                    f"{key}: {prompt[:60]!r}… is {len(words)} tokens, with start and end, and the text encoder reads "
+                    f"{length}: all after {kept[-30:]!r} would be lost, as {{lesion}} or {{token}} may be. Shorten it."
+                )
 
     def make_ready(self, device: torch.device, dtype: torch.dtype) -> None:
         """Load both, for `Parts.pipeline`."""

@@ -1,5 +1,7 @@
 """LoRA adapters through peft: added, merged and exported."""
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,11 @@ from torch import Tensor, nn
 from dermsynth.diffusion.parts import Parts
 from dermsynth.errors import InputError
 
+# Of the text encoder; that of Stable Diffusion 2 is wider.
+_WIDTH_OF_SD1 = 768
 _TEXT_ENCODER_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+# The width of the largest layers: adapters of more would be larger than what they adapt.
+_LARGEST_RANK = 1280
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class LoRA:
         use_dora: learn the length of each of the weight's rows besides (DoRA, Liu et al. 2024).
 
     Raises:
-        InputError: rank or alpha is not above 0, or no target is named.
+        InputError: rank or alpha is out of its range, or no target is named.
     """
 
     rank: int = 4
@@ -38,8 +44,10 @@ class LoRA:
     use_dora: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0:
-            raise InputError(f"model.lora: rank {self.rank} and alpha {self.alpha} must be above 0.")
+        if not 1 <= self.rank <= _LARGEST_RANK:
+            raise InputError(f"model.lora.rank: {self.rank} must be from 1 to {_LARGEST_RANK}.")
+        if not 0 < self.alpha < math.inf:
+            raise InputError(f"model.lora.alpha: {self.alpha} must be above 0.")
         if not self.targets:
             raise InputError("model.lora.targets: name at least one layer, such as to_q.")
 
@@ -84,12 +92,17 @@ def save_lora(parts: Parts, out: Path) -> None:
     StableDiffusionPipeline.save_lora_weights(out, safe_serialization=True, **files)
 
 
-def save_kohya(parts: Parts, file: Path) -> None:
+def save_kohya(parts: Parts, file: Path, token: str) -> None:
     """Write the adapters as one file in the key format of kohya's scripts, which A1111 and ComfyUI read.
 
     A layer's update is alpha / rank · up · down. DoRA's row lengths are LyCORIS's `dora_scale` with one number a row,
     which the sum of weight and update is scaled to; a reader that scales otherwise (ComfyUI divides by the row lengths
     before the update) gives somewhat other images. A whole pipeline has no such doubt.
+
+    Args:
+        parts: with adapters.
+        file: where to.
+        token: that the model was taught, which those programs show as the trigger word; blank for none.
     """
     tensors: dict[str, Tensor] = {}
     for prefix, model in (("lora_unet", parts.unet), ("lora_te_text_model", parts.text_encoder)):
@@ -102,7 +115,17 @@ def save_kohya(parts: Parts, file: Path) -> None:
             if "default" in layer.lora_magnitude_vector:
                 length = layer.lora_magnitude_vector["default"].weight
                 tensors[f"{key}.dora_scale"] = length.reshape(-1, *[1] * (down.dim() - 1))
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+    config = parts.unet.peft_config["default"]
+    metadata = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(config.r),
+        "ss_network_alpha": str(float(config.lora_alpha)),
+        "ss_v2": str(parts.text_encoder.config.hidden_size > _WIDTH_OF_SD1),
+        "ss_sd_model_name": parts.base,
+    }
+    if token:
+        metadata |= {"modelspec.trigger_phrase": token, "ss_tag_frequency": json.dumps({token: {token: 1}})}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file, metadata)
 
 
 def merge_lora(parts: Parts) -> None:

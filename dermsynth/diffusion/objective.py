@@ -1,5 +1,6 @@
 """What the DreamBooth loss is. Torch and the noise schedule of diffusers, float32 throughout."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -46,18 +47,18 @@ class Objective:
     prior_loss_weight: float | dict[str, float] = 1.0
 
     def __post_init__(self) -> None:
-        if self.snr_gamma is not None and self.snr_gamma <= 0:
+        if self.snr_gamma is not None and not 0 < self.snr_gamma < math.inf:
             raise _wrong("snr_gamma", f"{self.snr_gamma} must be above 0; 5 is usual.")
-        if self.huber_delta is not None and self.huber_delta <= 0:
+        if self.huber_delta is not None and not 0 < self.huber_delta < math.inf:
             raise _wrong("huber_delta", f"{self.huber_delta} must be above 0; 0.1 is usual.")
-        if self.noise_offset < 0:
+        if not 0 <= self.noise_offset < math.inf:
             raise _wrong("noise_offset", f"{self.noise_offset} must be at least 0; 0.1 is usual.")
         if not 0 <= self.caption_dropout <= 1:
             raise _wrong("caption_dropout", f"{self.caption_dropout} is a share of the prompts, from 0 to 1.")
         if self.snr_gamma is not None and self.debiased:
             raise _wrong("debiased", "it is another weight in place of snr_gamma's; give one of them.")
         prior = self.prior_loss_weight
-        if any(weight < 0 for weight in (prior.values() if isinstance(prior, dict) else [prior])):
+        if not all(0 <= weight < math.inf for weight in (prior.values() if isinstance(prior, dict) else [prior])):
             raise _wrong("prior_loss_weight", f"{prior}: a weight must be at least 0.")
 
     def schedule(self, base: DDPMScheduler) -> DDPMScheduler:

@@ -7,8 +7,9 @@ The folder layout is that of `diffusers.StableDiffusionPipeline.save_pretrained`
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError, safe_open
+from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -35,11 +36,21 @@ from dermsynth.diffusion.bases import (
     SUPPORTED,
     base_folder,
     check_base,
+    check_together,
     commit_of,
 )
 from dermsynth.errors import InputError
 from dermsynth.files import read_json
-from dermsynth.hub import first_line
+from dermsynth.provenance import check_provenance
+from dermsynth.weights import (
+    loading,
+    refuse_missing,
+    refuse_not_finite,
+    refuse_quantised,
+    said_of_unused,
+    shard_names,
+    tensors_of,
+)
 
 PROVENANCE = "dermsynth.json"
 _TINY_VOCABULARY = 768
@@ -120,32 +131,71 @@ def load_parts(base: str) -> Parts:
         InputError: the folder or id does not exist, holds another kind of model, or a file of it is broken.
     """
     folder = check_base(base)
-    safe = {"use_safetensors": True}  # a pickle could run code
     name, which = str(folder or base), {} if folder else {"revision": commit_of(base)}
 
-    def read(source: str, part: str, load: Callable[..., Any], **options: Any) -> Any:
-        with _broken_files_said(f"model.base: the {part} of {base}"):
-            return load(source, subfolder=part, **options)
+    def read(part: str, load: Callable[..., Any]) -> Any:
+        with loading(f"model.base: the {part} of {base}", SUPPORTED):
+            return load(name, subfolder=part, **which)
 
-    def later(part: str, load: Callable[..., Any], **options: Any) -> Callable[[], Any]:
-        part_config(base, part)  # what is broken is said now
-        with _broken_files_said(f"model.base: the {part} of {base}"):
-            weights = _weights_file(base, part)
-            with safe_open(weights, "pt"):
-                # From where they lie: of a hub id, diffusers would ask the hub whether there are others.
-                return functools.partial(read, str(weights.parents[1]), part, load, **options)
-
-    return Parts(
+    configs = {part: part_config(base, part) for part in ("text_encoder", "vae")}
+    for part, build in (("text_encoder", _empty_text_encoder), ("vae", AutoencoderKL.from_config)):
+        # They are loaded later; what is broken is said now.
+        with loading(f"model.base: the {part} of {base}", SUPPORTED), torch.device("meta"):
+            refuse_quantised(f"model.base: the {part} of {base}", _weight_files(base, part))
+            build(configs[part])
+    parts = Parts(
         base=base,
-        tokenizer=read(name, "tokenizer", CLIPTokenizer.from_pretrained, **which),
-        load_text_encoder=later("text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32, **safe),
-        load_vae=later("vae", AutoencoderKL.from_pretrained, torch_dtype=torch.float32, **safe),
-        vae_config=part_config(base, "vae"),
-        unet=read(name, "unet", UNet2DConditionModel.from_pretrained, torch_dtype=torch.float32, **safe, **which),
-        scheduler=read(name, "scheduler", _training_scheduler, **which),
-        sampler=read(name, "scheduler", _shipped_sampler, **which),
+        tokenizer=read("tokenizer", CLIPTokenizer.from_pretrained),
+        load_text_encoder=functools.partial(_load_network, base, "text_encoder", CLIPTextModel),
+        load_vae=functools.partial(_load_network, base, "vae", AutoencoderKL),
+        vae_config=configs["vae"],
+        unet=_load_network(base, "unet", UNet2DConditionModel),
+        scheduler=read("scheduler", _training_scheduler),
+        sampler=read("scheduler", _shipped_sampler),
         provenance=_read_provenance(folder) if folder else {},
     )
+    check_together(
+        base,
+        unet=parts.unet.config,
+        text_encoder=CLIPTextConfig.from_dict(configs["text_encoder"]).to_dict(),
+        scaling_factor=parts.scaling_factor,
+        latent_channels=parts.vae_config.get("latent_channels", 4),
+        words=len(parts.tokenizer),
+        length=parts.tokenizer.model_max_length,
+        alphas_cumprod=parts.scheduler.alphas_cumprod.tolist(),
+    )
+    return parts
+
+
+def _empty_text_encoder(config: Mapping[str, Any]) -> CLIPTextModel:
+    return CLIPTextModel(CLIPTextConfig.from_dict(dict(config)))
+
+
+def _load_network(base: str, part: str, kind: type[Any]) -> Any:
+    """A part with all of its weights, in float32.
+
+    Raises:
+        InputError: its files are broken, or weights are missing, of other shapes or types, NaN or infinite.
+    """
+    owner = f"model.base: the {part} of {base}"
+    dtype = {"dtype" if kind is CLIPTextModel else "torch_dtype": torch.float32}
+    with loading(owner, SUPPORTED):
+        files = _weight_files(base, part)
+        refuse_quantised(owner, files)
+        network, info = kind.from_pretrained(
+            # From where they lie: of a hub id, diffusers would ask the hub whether there are others.
+            str(files[0].parents[1]),
+            subfolder=part,
+            use_safetensors=True,  # a pickle could run code
+            output_loading_info=True,
+            **dtype,
+        )
+    refuse_missing(owner, info["missing_keys"])
+    # Old files also hold positions, which are no weights.
+    if unused := said_of_unused(owner, [key for key in info["unexpected_keys"] if not key.endswith("position_ids")]):
+        warnings.warn(unused, stacklevel=2)
+    refuse_not_finite(owner, network.state_dict())
+    return network
 
 
 def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
@@ -162,7 +212,7 @@ def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
     """
     if not (configs / INDEX).is_file():
         raise InputError(f"{configs}: no {INDEX} in it. {SUPPORTED}")
-    with _broken_files_said(str(configs)), torch.random.fork_rng(devices=[]):
+    with loading(str(configs), SUPPORTED), torch.random.fork_rng(devices=[]):
         if (configs / "tokenizer").is_dir():
             tokenizer = CLIPTokenizer.from_pretrained(configs / "tokenizer")
         else:
@@ -257,20 +307,19 @@ def base_sha256(base: str) -> str:
 
 def file_sha256(base: str, part: str) -> str:
     """The hash of the weights of a part (`tensors_sha256`), read from its file one by one."""
-    file = _weights_file(base, part).resolve()
-    return _tensors_of_file_sha256(file, file.stat().st_mtime_ns)
+    files = tuple(file.resolve() for file in _weight_files(base, part))
+    return _tensors_of_files_sha256(files, tuple(file.stat().st_mtime_ns for file in files))
 
 
 @functools.cache
-def _tensors_of_file_sha256(file: Path, changed: int) -> str:
-    with safe_open(file, "pt") as weights:
-        return tensors_sha256(weights.get_tensor(name) for name in weights.keys())  # noqa: SIM118  (no mapping)
+def _tensors_of_files_sha256(files: tuple[Path, ...], changed: tuple[int, ...]) -> str:
+    return tensors_sha256(tensors_of(files))
 
 
 def part_config(base: str, part: str) -> dict[str, Any]:
     """What the configuration file of a part says."""
-    with _broken_files_said(f"model.base: the {part} of {base}"):
-        return json.loads(_part_file(base, part, "config.json").read_text(encoding="utf-8"))
+    with loading(f"model.base: the {part} of {base}", SUPPORTED):
+        return read_json(_part_file(base, part, "config.json"), ADVICE)
 
 
 def refuse_foreign_weights(
@@ -304,8 +353,17 @@ def refuse_foreign_weights(
         )
 
 
-def _weights_file(base: str, part: str) -> Path:
-    return _part_file(base, part, f"{'model' if part == 'text_encoder' else 'diffusion_pytorch_model'}.safetensors")
+def _weight_files(base: str, part: str) -> list[Path]:
+    """Where the weights of a part lie: in one file, or sharded."""
+    name = f"{'model' if part == 'text_encoder' else 'diffusion_pytorch_model'}.safetensors"
+    index = f"{name}.index.json"
+    folder = base_folder(base)
+    if folder and not any((folder / part / file).is_file() for file in (name, index)):
+        raise InputError(f"model.base: {folder / part} has no {name}. {ADVICE}")
+    if folder is None or (folder / part / name).is_file():
+        with suppress(EntryNotFoundError):
+            return [_part_file(base, part, name)]
+    return [_part_file(base, part, file) for file in shard_names(_part_file(base, part, index))]
 
 
 def _part_file(base: str, part: str, name: str) -> Path:
@@ -329,13 +387,4 @@ def _shipped_sampler(base: str, **where: str) -> type[SchedulerMixin]:
 
 def _read_provenance(folder: Path) -> dict[str, Any]:
     file = folder / PROVENANCE
-    return read_json(file, ADVICE) if file.is_file() else {}
-
-
-@contextmanager
-def _broken_files_said(where: str) -> Iterator[None]:
-    """Turn what the libraries raise for missing, cut and garbled files into one message."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: weights of other shapes
-        raise InputError(f"{where} could not be loaded: {first_line(error)} {SUPPORTED}") from error
+    return check_provenance(str(file), read_json(file, ADVICE)) if file.is_file() else {}

@@ -1,5 +1,6 @@
 """Prompts and seeds to images. Pure torch and diffusers."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from dermsynth.diffusion.parts import Parts
 from dermsynth.errors import InputError
 
+_MOST_STEPS = 1000  # of Stable Diffusion's noise schedule
 SchedulerName = Literal["dpmsolver++", "ddim", "euler", "euler_a", "pndm"]
 
 _SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -49,10 +51,10 @@ class Sampling:
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.guidance_scale < 1:
-            raise InputError(
-                f"model.sampling: steps {self.steps} and guidance_scale {self.guidance_scale} must be at least 1."
-            )
+        if not 1 <= self.steps <= _MOST_STEPS:
+            raise InputError(f"model.sampling.steps: {self.steps} must be from 1 to {_MOST_STEPS}.")
+        if not 1 <= self.guidance_scale < math.inf:
+            raise InputError(f"model.sampling.guidance_scale: {self.guidance_scale} must be at least 1.")
 
 
 def sample(

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from dermsynth.data.manifest import IMAGE_GROUP
 from dermsynth.errors import InputError
 from dermsynth.evaluation.statistics import Floats, Integers
 from dermsynth.files import reading
 from dermsynth.run_config import RUN_FILE, leaves
+from dermsynth.yaml_files import read_yaml
 
 PREDICTIONS = "predictions.csv"
 COLUMNS = ("image_id", "group", "split", "label")
@@ -187,7 +187,7 @@ def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     """
     of_arm: dict[str, dict[str, Any]] = {}
     for arm, runs in arms.items():
-        configs = [leaves(_config(run.path), OWN_KEYS) for run in runs if (run.path / RUN_FILE).is_file()]
+        configs = [leaves(read_yaml(run.path / RUN_FILE), OWN_KEYS) for run in runs if (run.path / RUN_FILE).is_file()]
         keys = {key for c in configs for key in {**configs[0], **c} if c.get(key) != configs[0].get(key)}
         if changed := sorted(keys):
             yield f"the runs of {arm} differ in more than their seed: {', '.join(changed)}."
@@ -205,14 +205,6 @@ def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
         yield f"{STEPS} is not the same in all arms ({each}): a difference may be that of longer training."
     if unequal:
         yield f"the arms differ in more than their images: {', '.join(unequal)}."
-
-
-def _config(folder: Path) -> Any:
-    try:
-        with reading(folder / RUN_FILE):
-            return yaml.safe_load((folder / RUN_FILE).read_bytes())
-    except yaml.YAMLError as error:
-        raise InputError(f"{folder / RUN_FILE}: not YAML ({' '.join(str(error).split())}).") from error
 
 
 def _text(table: Path) -> str:

@@ -8,7 +8,7 @@ from dermsynth.data.layouts.download import Choices, Columns
 from dermsynth.data.manifest import IMAGE_GROUP
 from dermsynth.errors import InputError
 from dermsynth.tools.image_set import check_numbers, command, complete, fill, fingerprint, refuse_inside
-from dermsynth.tools.sources import read_source
+from dermsynth.tools.sources import read_source, refuse_unused
 
 
 def adopt(
@@ -53,7 +53,9 @@ def adopt(
         if not value.strip():
             raise InputError(f"--{flag}: blank. Say what is known, or `unknown`.")
     columns = replace(columns, patient="", lesion="", split="")
-    reading = read_source(source, layout, Choices(columns, labels or {}), among=("folders", "csv"))
+    choices = Choices(columns, labels or {})
+    reading = read_source(source, layout, choices, among=("folders", "csv"))
+    refuse_unused([reading], choices)
     source_name = name or source.resolve().name
     images = [
         replace(

@@ -1,67 +1,101 @@
 """Turn a checkpoint into files that other software reads."""
 
+import importlib
 from pathlib import Path
 from typing import Any, Literal
 
 from dermsynth.errors import InputError
 from dermsynth.files import new_folder
 from dermsynth.run_config import RUN_FILE
+from dermsynth.yaml_files import read_yaml
 
 Format = Literal["diffusers", "lora", "kohya", "transformers"]
 
-_FORMATS = {
-    "autoencoder": ("diffusers",),
-    "dreambooth": ("diffusers", "lora", "kohya"),
-    "classifier": ("transformers",),
+# Of each kind of model: its class and its formats.
+_KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "autoencoder": ("dermsynth.diffusion.autoencoder.Autoencoder", ("diffusers",)),
+    "dreambooth": ("dermsynth.diffusion.dreambooth.DreamBooth", ("diffusers", "lora", "kohya")),
+    "classifier": ("dermsynth.classification.classifier.Classifier", ("transformers",)),
 }
 
 
-def export(checkpoint: Path, out: Path, format: Format | None = None) -> None:
+def export(checkpoint: Path, out: Path, format: Format | None = None, trust: bool = False) -> None:
     """Write a trained model in the format of another library, with safetensors weights.
 
     Args:
-        checkpoint: of a run; the run's fit.yaml must lie in its folder or in the one above.
+        checkpoint: of a run. The run's fit.yaml, in its folder or the one above, says what the model is; where there
+            is none, the checkpoint itself does.
         out: the new folder; must not exist.
         format: diffusers for a whole Stable Diffusion pipeline (adapters merged), lora for the adapters alone as
             diffusers reads them, kohya for the same as A1111 and ComfyUI do, transformers for a classifier; by default
             the first that the model has.
+        trust: build a model of whatever class the run names, which runs that class's code. Without it, only classes of
+            dermsynth are built.
     """
-    from dermsynth.quiet import quieten
+    from dermsynth.quiet import quieten, quieten_transformers
 
     quieten()
-    from dermsynth.run_folder import read_checkpoint
+    quieten_transformers()
+    from dermsynth.checkpoint_io import read_checkpoint
+    from dermsynth.checkpoints import kind_of
+    from dermsynth.model_card import run_name, write_card
 
     content = read_checkpoint(checkpoint)
-    kind = content.get("dermsynth", {}).get("kind")
-    if kind not in _FORMATS:
+    kind = kind_of(content)
+    if kind not in _KINDS:
         raise InputError(f"{checkpoint}: not a checkpoint of a model of this project.")
-    chosen = format or _FORMATS[kind][0]
-    if chosen not in _FORMATS[kind]:
-        raise InputError(f"--format {chosen}: a {kind} exports as {' or '.join(_FORMATS[kind])}.")
-    module = _module_of_run(checkpoint)
-    module.on_load_checkpoint(content)
-    module.load_state_dict(content["state_dict"], strict=module.strict_loading)
-    module.eval()
+    own_class, formats = _KINDS[kind]
+    chosen = format or formats[0]
+    if chosen not in formats:
+        raise InputError(f"--format {chosen}: a {kind} exports as {' or '.join(formats)}.")
+    config, said_in = _configuration(checkpoint, content)
+    named = config["model"]["class_path"]
+    if named != own_class and not trust:
+        raise InputError(
+            f"{said_in}: the model is a {named}, which is no {kind} of dermsynth. Building it runs its code: give "
+            "--trust true only if you know where the run comes from."
+        )
+    try:
+        module = _imported(named).of_configuration(config).take(content)
+    except InputError as error:
+        raise InputError(f"{said_in}: {error}") from error
     with new_folder(out) as folder:
         module.export(folder, chosen)
-    print(f"{chosen}: {out}")
+        if chosen == "kohya":
+            # Those programs show a LoRA by its file's name.
+            (folder / "lora.safetensors").rename(folder / f"{run_name(checkpoint)}.safetensors")
+        write_card(folder, checkpoint, chosen, config, module.provenance)
+    print(f"{chosen}: {out}\nopen it with: {_OPENED[chosen].format(out=out)}")
 
 
-def _module_of_run(checkpoint: Path) -> Any:
-    """The untrained module that the run's configuration describes."""
-    import yaml
-    from lightning import LightningDataModule, LightningModule
-    from lightning.pytorch.cli import LightningArgumentParser
+# How what was written is opened.
+_OPENED = {
+    "diffusers": 'diffusers.StableDiffusionPipeline.from_pretrained("{out}"), or give it as --model.base {out}',
+    "lora": 'load_lora_weights("{out}") of a diffusers pipeline of the same base',
+    "kohya": "A1111 or ComfyUI: copy the .safetensors file of {out} to their folder of LoRA files",
+    "transformers": 'transformers.AutoModelForImageClassification.from_pretrained("{out}")',
+}
+
+
+def _configuration(checkpoint: Path, content: dict[str, Any]) -> tuple[dict[str, Any], Path]:
+    """What the run's configuration says, and in which file."""
+    from dermsynth.checkpoint_io import checked_configuration, configuration_of
 
     files = [folder / RUN_FILE for folder in (checkpoint.parent, checkpoint.parent.parent)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        raise InputError(f"{checkpoint}: neither {files[0]} nor {files[1]} exists; the run's fit.yaml is needed.")
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    parser = LightningArgumentParser()
-    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
-    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    parser.link_arguments("data.init_args.classes", "model.init_args.classes")
-    parsed = parser.parse_object({"model": config["model"], "data": config["data"]})
-    parsed.pop("data")
-    return parser.instantiate_classes(parsed).model
+        try:
+            return configuration_of(content), checkpoint
+        except InputError as error:
+            raise InputError(
+                f"{checkpoint}: {error} Neither is there {files[0]} or {files[1]}; the run's fit.yaml is needed."
+            ) from error
+    return checked_configuration(read_yaml(file), str(file)), file
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise InputError(f"there is no class {path} ({error}).") from error

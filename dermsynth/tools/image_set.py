@@ -50,7 +50,7 @@ def fingerprint(found: Iterable[SourceImage]) -> str:
         for image in found
         for r in [image.record]
     ]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def fill(
@@ -153,7 +153,7 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> None:
         try:
             with reading(mark):
                 before = json.loads(mark.read_text(encoding="utf-8")).get("settings", {})
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             before = {}
         wrong = [
             f"{key} {before.get(key)!r}, now {settings[key]!r}" for key in settings if before.get(key) != settings[key]
@@ -181,7 +181,7 @@ def _refuse_changed(found: Sequence[SourceImage], out: Path) -> None:
     try:
         with reading(table):
             before: dict[str, int] = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         before = {}
     sizes = {image.record.image_id: _size(image.path) for image in found if not image.member}
     held = {image.record.image_id for image in found if (out / image.record.file_name).is_file()}

@@ -11,9 +11,10 @@ def init(configs: Path, out: Path, seed: int = 0) -> None:
         out: folder of the new pipeline; must not exist.
         seed: of the random weights.
     """
-    from dermsynth.quiet import quieten
+    from dermsynth.quiet import quieten, quieten_transformers
 
     quieten()
+    quieten_transformers()
     from dermsynth import lesions
     from dermsynth.diffusion.parts import build_parts, save_pipeline
     from dermsynth.files import new_folder

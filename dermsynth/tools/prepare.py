@@ -26,7 +26,7 @@ from dermsynth.tools.image_set import (
     refuse_inside,
     used_splits,
 )
-from dermsynth.tools.sources import Reading, links_by_copies, once_each, read_source
+from dermsynth.tools.sources import Reading, links_by_copies, once_each, read_source, refuse_unused
 
 
 def prepare(
@@ -62,7 +62,8 @@ def prepare(
         layout: how the downloads lie on disk; auto recognises it by their files.
         size: pixels of the short side; the aspect is kept.
         split: official is the download's own; grouped deals whole patients (else lesions, else images) with
-            each class in proportion; auto takes the official one where every source has one, else grouped.
+            each class in proportion; auto takes the official one where every source has one, else grouped. Where an
+            official split has train and test only, val is dealt from train.
         fractions: shares of the images in train, val and test of a grouped split. Images of a download's test part
             that have no label, as those of ISIC 2020, stay in test and do not count.
         folds: deal whole groups to so many folds instead and note them in the column fold; data.fold chooses the
@@ -91,9 +92,15 @@ def prepare(
     choices = Choices(columns, labels or {}, image_types, actinic_keratosis)
     refuse_inside(out, sources)
     readings = [read_source(folder, layout, choices) for folder in sources]
+    refuse_unused(readings, choices)
     policy = _policy(readings, split, folds)
-    found, repeated, contradictions = once_each(readings, official=policy == "official")
-    known = links_by_copies(found, repeated)
+    if columns.split and policy == "grouped":
+        raise InputError(
+            f"--columns.split {columns.split}: it would not be used, as the split is made anew (--split grouped, "
+            "--folds, or a source without official parts). Leave one of them out."
+        )
+    once = once_each(readings, official=policy == "official")
+    found, known = once.images, links_by_copies(once.images, once.repeated)
     plan = Plan(policy, tuple(fractions), folds, straddling, seed)
     plan.check([image.record for image in found], known)
 
@@ -124,23 +131,27 @@ def prepare(
     # Broken images are dealt, too, so that one that is mended moves no other.
     records = plan.deal(filled, known, near)
     joined = _joined(near, records, splits.groups(filled, known))
-    moved = _moved(filled, records) if policy == "official" and straddling == "move" else None
+    moved = _moved(filled, records) if policy == "official" else None
     info = {
         "command": command(
             "prepare", sources, out=out, layout=layout, size=size, split=split, max_broken=max_broken, **options
         ),
         "sources": accounts,
-        "repeated": len(repeated),
-        "contradictions": contradictions,
+        "repeated": len(once.repeated),
+        "contradictions": once.contradictions,
+        "refined": once.refined,
         "moved": moved,
         "near_duplicates": {"pairs": near, "groups_joined": joined, "across_official_splits": torn}
         if near_duplicates
         else None,
     }
     records = complete(records, out, settings, info)
+    if policy == "official" and not any(image.record.split == "val" for image in found):
+        val = sum(record.split == "val" for record in records)
+        print(f"the official split has no val part: {val} images of train were dealt to it, the test part is as it was")
     if near_duplicates:
-        _report_near_duplicates(near, torn, joined, mend=straddling == "move")
-    if moved:
+        _report_near_duplicates(near, torn, joined, left=bool(official.across(records, near)))
+    if moved and moved["images"]:
         print(
             f"{moved['images']} images taken out (split unused), of {moved['groups']} patients, lesions or groups that "
             "lie across the official splits"
@@ -157,12 +168,15 @@ def _policy(
     if split == "official" and without:
         raise InputError(
             f"--split official: {without[0].folder} ({without[0].layout.name}) "
-            "does not have all three official parts. Use --split grouped."
+            "has no official train and test parts. Use --split grouped."
         )
     if split == "auto":
-        if folds is None and 0 < len(without) < len(readings):
-            print(f"grouped split: {without[0].folder} ({without[0].layout.name}) has no official train, val and test")
-        return "grouped" if without or folds is not None else "official"
+        split = "grouped" if without or folds is not None else "official"
+        if split == "grouped" and folds is None and len(without) < len(readings):
+            print(f"grouped split: {without[0].folder} ({without[0].layout.name}) has no official train and test parts")
+    lost = [reading.folder for reading in readings if reading.download.official_split]
+    if split == "grouped" and lost:
+        print(f"WARNING: the official parts of {some(map(str, lost))} are not kept: its test images may be trained on")
     return split
 
 
@@ -182,19 +196,22 @@ def _joined(links: Sequence[Link], records: Sequence[Record], before: Sequence[s
 
 def _moved(before: Sequence[Record], after: Sequence[Record]) -> dict[str, int]:
     """How many images a mended official split lost, and of how many groups."""
-    groups = [new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split != old.split]
+    groups = [
+        new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split == "unused" != old.split
+    ]
     return {"images": len(groups), "groups": len(set(groups))}
 
 
-def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined: tuple[int, int], mend: bool) -> None:
+def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined: tuple[int, int], left: bool) -> None:
     pairs = "1 pair" if len(found) == 1 else f"{len(found)} pairs"
     if not found:
         print("no near-duplicates")
         return
-    print(f"\n{pairs} of near-duplicates, which join {joined[0]} groups to {joined[1]}: {_named(found)}")
+    kept = "" if left else ", each kept in one split"
+    print(f"\n{pairs} of near-duplicates, so {joined[0]} groups form {joined[1]}{kept}: {_named(found)}")
     if torn:
         print(f"WARNING: {len(torn)} of these pairs lie across the official splits: {_named(torn)}")
-        if not mend:
+        if left:
             print(
                 "  The split is left as it is, so that images are tested on that were trained on. "
                 "--straddling move takes such groups out of train (and val)."
@@ -219,7 +236,19 @@ def _report(records: Sequence[Record], readings: Sequence[Reading], out: Path, p
         print(f"{name:<8}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True)))
     patients = len({record.patient_id for record in records if record.patient_id})
     print(f"\n{policy} split; {patients or 'no'} patient ids")
-    print(f"{sum(reading.download.duplicates_dropped for reading in readings)} listed duplicates dropped")
+    shares = [
+        f"{name} {100 * sum(r.split == name for r in records) / len(records):.1f} %" for name in used_splits(records)
+    ]
+    print(f"shares of the images: {', '.join(shares)}")
+    largest = max(Counter(record.group for record in records).values())
+    groups = len({record.group for record in records})
+    if largest * 10 > len(records) and largest * groups > 5 * len(records):
+        print(
+            f"WARNING: one patient, lesion or group holds {largest} of {len(records)} images. Does its id "
+            "stand for unknown? Blank it in the table then"
+        )
+    if dropped := sum(reading.download.duplicates_dropped for reading in readings):
+        print(f"{dropped} listed duplicates dropped")
     if extra := sum(reading.download.files_without_row for reading in readings):
         print(f"{extra} image files left out that no table names")
     print(f"image set: {out}")

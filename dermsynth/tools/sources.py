@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dermsynth import lesions
 from dermsynth.data import manifest, splits
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage
+from dermsynth.data.layouts.labels import plain
 from dermsynth.data.layouts.recognise import LAYOUTS, read_download
 from dermsynth.data.manifest import Record
 from dermsynth.data.splits import Link
@@ -51,26 +52,64 @@ def read_source(folder: Path, layout: str, choices: Choices, among: Sequence[str
     return Reading(folder, chosen, why, download)
 
 
-def once_each(readings: Sequence[Reading], official: bool = False) -> tuple[list[SourceImage], list[Record], list[str]]:
-    """Every image once, as the first source has it.
+def refuse_unused(readings: Sequence[Reading], choices: Choices) -> None:
+    """Raise if the user said something of columns or labels that no source has: a misspelling.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    columns = {name: column for name, column in vars(choices.columns).items() if column}
+    if columns and not any(reading.layout.name == "csv" for reading in readings):
+        name, column = next(iter(columns.items()))
+        taken = ", ".join(reading.layout.name for reading in readings)
+        raise InputError(f"--columns.{name} {column}: layout {taken} has none. Leave it out, or say --layout csv.")
+    words = {
+        image.record.extra["source_diagnosis"]
+        for reading in readings
+        if reading.layout.name in ("csv", "folders")
+        for image in reading.download.images
+    }
+    known = {plain(word) for word in words}
+    if unused := [own for own in choices.labels if plain(own) not in known]:
+        raise InputError(
+            f"--labels.{unused[0]} {choices.labels[unused[0]]}: no folder and no cell says {unused[0]}; found "
+            f"{some(sorted(words), 20) or 'none'}."
+        )
+
+
+class Once(NamedTuple):
+    """Every image of several sources once.
+
+    Args:
+        images: in the order in which they are met, each as the first source has it, but for its label.
+        repeated: the records of their other copies, whose patients and lesions still join groups.
+        contradictions: sentences on labels (and splits) that cannot both be right; the first source's is kept.
+        refined: sentences on labels of which one says more than the other; that one is kept, whichever source has it.
+    """
+
+    images: list[SourceImage]
+    repeated: list[Record]
+    contradictions: list[str]
+    refined: list[str]
+
+
+def once_each(readings: Sequence[Reading], official: bool = False) -> Once:
+    """Every image once, as the first source has it, with the label that says most.
 
     Sources may say different things of one image: a coarser diagnosis, or, as the archive is corrected, another one.
-    The first source's word is taken, so their order decides, and contradictions are printed and kept in dataset.json.
+    The finer diagnosis and the known malignancy are taken, in whatever order the sources are given. Where labels
+    contradict each other the first source's is taken. Either is printed and kept in dataset.json.
 
     Args:
         readings: of the sources, in their order.
         official: whether the sources' own splits are kept, so that these may contradict each other, too.
-
-    Returns:
-        The images; the records of their other copies, whose patients and lesions still join groups; contradictions.
 
     Raises:
         InputError: one source has an image twice, or two sources have an image of the same name, which is not one that
             the archive gave.
     """
     kept: dict[str, tuple[SourceImage, Reading]] = {}
-    repeated: list[Record] = []
-    contradictions: list[str] = []
+    once = Once([], [], [], [])
     for reading in readings:
         copies: list[str] = []
         for image in reading.download.images:
@@ -84,12 +123,17 @@ def once_each(readings: Sequence[Reading], official: bool = False) -> tuple[list
                     f"{first.record.split}) and {image.path.name} ({_said(record)}, {record.split}). Keep one of them."
                 )
             copies.append(record.image_id)
-            repeated.append(record)
+            once.repeated.append(record)
+            label = _finer(first.record, record)
             elsewhere = official and first.record.split != record.split
-            if elsewhere or not _agree(first.record, record):
-                words = [f"{_said(r)} in {r.split}" if elsewhere else _said(r) for r in (first.record, record)]
-                said = f"{source.folder.name}: {words[0]}, {reading.folder.name}: {words[1]}"
-                contradictions.append(f"{record.image_id} ({said})")
+            words = [f"{_said(r)} in {r.split}" if elsewhere else _said(r) for r in (first.record, record)]
+            said = f"{record.image_id} ({source.folder.name}: {words[0]}, {reading.folder.name}: {words[1]})"
+            if elsewhere or label is None:
+                once.contradictions.append(said)
+            if label and label != _label(first.record):
+                kept[record.image_id] = (_with_label(first, label), source)
+            if label and _label(first.record) != _label(record):
+                once.refined.append(said)
         if strange := [name for name in copies if not _ARCHIVE_ID.fullmatch(name)]:
             raise InputError(
                 f"{reading.folder}: {len(strange)} images have the names of images in an earlier source: "
@@ -98,10 +142,16 @@ def once_each(readings: Sequence[Reading], official: bool = False) -> tuple[list
             )
         if copies:
             print(f"{reading.folder}: {len(copies)} images left out that an earlier source holds")
-    if contradictions:
+    if once.contradictions:
         what = "labels or splits" if official else "labels"
-        print(f"{len(contradictions)} of them have two {what}, the first of which is kept: {some(contradictions)}")
-    return [image for image, _ in kept.values()], repeated, contradictions
+        print(
+            f"{len(once.contradictions)} of them have two {what}, the first of which is kept: "
+            f"{some(once.contradictions)}"
+        )
+    if once.refined:
+        print(f"{len(once.refined)} of them have a label that says more, which is kept: {some(once.refined)}")
+    once.images.extend(image for image, _ in kept.values())
+    return once
 
 
 def links_by_copies(images: Sequence[SourceImage], repeated: Sequence[Record]) -> list[Link]:
@@ -126,9 +176,30 @@ def links_by_copies(images: Sequence[SourceImage], repeated: Sequence[Record]) -
     ]
 
 
-def _agree(first: Record, second: Record) -> bool:
+_Label = tuple[str, int | None]  # diagnosis, malignancy
+
+
+def _label(record: Record) -> _Label:
+    return record.diagnosis, record.malignant
+
+
+def _with_label(image: SourceImage, label: _Label) -> SourceImage:
+    diagnosis, malignant = label
+    return replace(image, record=replace(image.record, diagnosis=diagnosis, malignant=malignant))
+
+
+def _finer(first: Record, second: Record) -> _Label | None:
+    """What two sources together say of an image, in either order; None if they contradict each other."""
+    if not lesions.agree(first.diagnosis, second.diagnosis):
+        return None
+    fine, coarse = (second, first) if second.diagnosis in lesions.COARSE.get(first.diagnosis, ()) else (first, second)
+    if fine.diagnosis in lesions.COARSE.get(coarse.diagnosis, ()):
+        # The malignancy of a coarse class may be the user's choice for all of it, so it contradicts nothing.
+        return fine.diagnosis, coarse.malignant if fine.malignant is None else fine.malignant
     malignancies = {first.malignant, second.malignant} - {None}
-    return lesions.agree(first.diagnosis, second.diagnosis) and len(malignancies) < 2
+    if len(malignancies) > 1:
+        return None
+    return fine.diagnosis or coarse.diagnosis, next(iter(malignancies), None)
 
 
 def _said(record: Record) -> str:

@@ -136,6 +136,7 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
     recipe = {
         "trainer": {
             "accelerator": "cpu",
+            "precision": "32-true",
             "logger": False,
             "enable_progress_bar": False,
             "callbacks": [{"class_path": "callbacks.image_set_writer.ImageSetWriter"}],
@@ -163,3 +164,19 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
     subprocess.run([*command, str(two), *several], check=True, cwd=ROOT, env=environment, timeout=300)
     assert manifest.read(one).records == manifest.read(two).records
     assert len(manifest.read(two).records) == 5
+
+
+def test_the_picture_comes_before_the_mark_of_a_complete_set(base, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise InputError("grid.png: cannot be written")
+
+    monkeypatch.setattr(ImageSetWriter, "_picture", full)
+    with pytest.raises(InputError, match=r"grid\.png"):
+        generate(base, tmp_path / "made")
+    assert not (tmp_path / "made/metadata.csv").exists()
+
+
+@pytest.mark.parametrize("number", [0, -3])
+def test_a_picture_of_no_images_is_refused(number):
+    with pytest.raises(InputError, match=rf"ImageSetWriter\.grid_images: {number} must be at least 1"):
+        ImageSetWriter(grid_images=number)

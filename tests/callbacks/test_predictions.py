@@ -144,3 +144,9 @@ def test_collector_is_empty_after_it_was_gathered():
     collector.add(Remembered().test_step(ROWS, 0))
     assert len(collector.gather()) == 3
     assert collector.gather() == []
+
+
+def test_an_outcome_of_nan_is_not_taken_for_two():
+    collector = Collector()
+    collector.add(Remembered().test_step([("ISIC_1", "g", 0, (float("nan"),) * 2)] * 2, 0))
+    assert len(collector.gather()) == 1

@@ -20,6 +20,7 @@ from tests.toy import Data, Line
 CONFIG = """\
 trainer:
   accelerator: cpu
+  precision: 32-true
   max_epochs: 200
   enable_progress_bar: false
   enable_model_summary: false

@@ -198,7 +198,7 @@ def test_checkpoint_of_another_kind_is_refused(fitted, tmp_path):
             {"model": TINY | {"intermediate_size": 48}},
             r"another network: .*bias, \(64,\) in the file and \(48,\)",
         ),
-        ({"model": TINY | {"num_hidden_layers": 3}}, r"16 weights differ, .*, None in the file"),
+        ({"model": TINY | {"num_hidden_layers": 3}}, r"16 weights differ, .*, nothing in the file"),
     ],
 )
 def test_checkpoint_of_other_classes_or_network_is_refused(fitted, tmp_path, change, message):
@@ -217,7 +217,13 @@ def test_images_of_another_size_are_refused(tmp_path):
         ({"classes": ["MEL"]}, "at least two"),
         ({"class_weights": [1.0, 2.0]}, "3 positive numbers"),
         ({"class_weights": [1.0, 2.0, 0.0]}, "3 positive numbers"),
+        ({"class_weights": [1.0, 2.0, float("nan")]}, "3 positive numbers"),
+        ({"class_weights": [float("inf"), 2.0, 1.0]}, "3 positive numbers"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"label_smoothing": float("nan")}, "label_smoothing"),
+        ({"image_size": -3}, "model.image_size: -3 must be"),
+        ({"model": {**TINY, "num_hidden_layers": 0}}, "model.num_hidden_layers: 0 must be"),
+        ({"model": {**TINY, "hidden_size": -4}}, "model.hidden_size: -4 must be"),
     ],
 )
 def test_wrong_arguments_are_refused(change, message):
@@ -329,3 +335,24 @@ def test_exported_preprocessing_makes_of_an_image_what_the_test_does(tmp_path):
     found = processor(image, return_tensors="pt")["pixel_values"][0]
     assert found.shape == (3, 16, 16)
     torch.testing.assert_close(found, Transform(16, "none")(image, 0), atol=0.1, rtol=0)
+
+
+def test_fit_says_which_class_validation_lacks_and_that_nothing_tells_the_best(tmp_path, caplog):
+    real = make_set(tmp_path / "real", {"NV": 8, "MEL": 2})  # of MEL one image in train, one in test
+    data = ClassificationData(real=real, classes=["NV", "MEL"], size=16, batch_size=5)
+    keeper = ModelCheckpoint(tmp_path / "run", monitor="val/auroc", mode="max")
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        trainer(tmp_path, steps=1, callbacks=[keeper]).fit(classifier(classes=["NV", "MEL"]), data)
+    said = [record.getMessage() for record in caplog.records]
+    assert (
+        "val: no image of MEL; NaN, and left out of means: val/auroc, val/sensitivity/MEL, val/specificity/NV" in said
+    )
+    assert any(line.startswith("warning: ModelCheckpoint monitors val/auroc, which will be NaN") for line in said)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_of_another_type_train_and_are_validated(tmp_path, precision):
+    run = trainer(tmp_path, steps=2, precision=precision, callbacks=[], limit_train_batches=2)
+    run.fit(classifier(), Bands())
+    assert run.callback_metrics["val/loss"].isfinite()
+    assert run.lightning_module.class_weight.dtype == (torch.bfloat16 if precision == "bf16-true" else torch.float64)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from dermsynth.classification.metrics import metrics
+from dermsynth.classification.metrics import metrics, undefined
 
 NAMES = ["NV", "MEL", "SK", "BCC", "DF"]
 
@@ -41,6 +41,25 @@ def test_they_agree_with_sklearn(classes, seed):
         **{f"specificity/{n}": c[0, 0] / c[0].sum() for n, c in zip(names, confusion, strict=True)},
     }
     assert measure(names, probabilities, label) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("present", [(0, 1), (1,), (0, 2)])
+def test_classes_without_images_are_left_out_of_means(present):
+    """Images of others may be taken for them, which must not count as a class of which nothing was found."""
+    probabilities, label = outcomes(3)
+    chosen = np.isin(label, present)
+    probabilities, label = probabilities[chosen], label[chosen]
+    found = measure(NAMES[:3], probabilities, label)
+    predicted = probabilities.argmax(axis=1)
+    recalls = {c: (predicted[label == c] == c).mean() for c in present}
+    areas = [reference.roc_auc_score(label == c, probabilities[:, c]) for c in present if len(present) > 1]
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(list(recalls.values())))
+    assert found["auroc"] == pytest.approx(np.mean(areas) if areas else np.nan, nan_ok=True)
+    sensitivities = [found[f"sensitivity/{name}"] for name in NAMES[:3]]
+    assert sensitivities == pytest.approx([recalls.get(c, np.nan) for c in range(3)], nan_ok=True)
+    nan = {name for name, value in found.items() if np.isnan(value)}
+    assert nan == undefined(NAMES[:3], np.bincount(label, minlength=3))
 
 
 def test_reset_forgets():

@@ -1,7 +1,9 @@
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoConfig
 
 from dermsynth.classification import vit
 from dermsynth.errors import InputError
@@ -141,8 +143,110 @@ def test_folder_with_half_of_the_weights_is_refused(folder):
     state = load_file(folder / "model.safetensors")
     half = {name: tensor for name, tensor in state.items() if ".1." not in name}
     save_file(half, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match="lacks 16 weights of a vit"):
+    with pytest.raises(InputError, match="lacks 16 weights, such as vit"):
         vit.build(str(folder), CLASSES)
+
+
+def spoil(folder, change):
+    """Rewrite the weights of a folder."""
+    state = {name: change(name, tensor) for name, tensor in load_file(folder / "model.safetensors").items()}
+    kept = {name: tensor for name, tensor in state.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda name, tensor: torch.full_like(tensor, torch.nan), r"(\d+) of \1 weights are NaN or infinite"),
+        (lambda name, tensor: tensor.index_fill(0, torch.tensor([0]), torch.inf), "weights are NaN or infinite"),
+        (lambda name, tensor: tensor.to(torch.int8), r"in model\.safetensors is I8; expected float32"),
+        (lambda name, tensor: tensor.to(torch.float8_e4m3fn), r"is F8_E4M3; expected float32"),
+        (lambda name, tensor: tensor[:1], "could not be loaded: "),
+    ],
+)
+def test_folder_with_weights_that_are_no_weights_is_refused(folder, change, message):
+    spoil(folder, change)
+    with pytest.raises(InputError, match=message):
+        vit.build(str(folder), CLASSES)
+
+
+def test_weights_that_are_not_used_are_said(folder):
+    save_file(
+        {**load_file(folder / "model.safetensors"), "text.weight": torch.ones(2)},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.warns(UserWarning, match=r"saved': 1 weights in its files are not used, such as text\.weight"):
+        vit.build(str(folder), CLASSES)
+
+
+# As published: networks of images, and of images and texts.
+PART = {key: TINY[key] for key in TINY if key != "model_type"}
+TEXT = {key: PART[key] for key in PART if key not in ("image_size", "patch_size")}
+BOTH = {"vision_config": PART, "text_config": {**TEXT, "vocab_size": 20}}
+PUBLISHED = {
+    "vit": (TINY, transformers.ViTModel),
+    "deit": ({**TINY, "model_type": "deit"}, transformers.DeiTForImageClassification),
+    "dinov2": ({**PART, "model_type": "dinov2", "mlp_ratio": 1}, transformers.Dinov2Model),
+    "siglip": ({**BOTH, "model_type": "siglip"}, transformers.SiglipModel),
+    "siglip with a head": ({**BOTH, "model_type": "siglip"}, transformers.SiglipForImageClassification),
+    "clip": ({**BOTH, "model_type": "clip"}, transformers.CLIPModel),
+    "levit": (
+        {"model_type": "levit", "image_size": 32, "hidden_sizes": [8, 12, 16], "num_attention_heads": [1, 1, 1]}
+        | {"depths": [1, 1, 1], "key_dim": [4, 4, 4], "down_ops": [["Subsample", 4, 2, 4, 2, 2]] * 2 + [[""]]},
+        transformers.LevitModel,
+    ),
+}
+
+
+def is_published(tensor):
+    return bool((tensor >= 0.1).all() and (tensor <= 0.2).all())
+
+
+@pytest.fixture(params=PUBLISHED)
+def published(request, tmp_path):
+    """A folder of a network whose every weight is random, so that none is as a new one would be."""
+    fields, kind = PUBLISHED[request.param]
+    torch.manual_seed(0)
+    network = kind(AutoConfig.for_model(**fields))
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.1, 0.2)
+    network.save_pretrained(tmp_path / "published", max_shard_size="20KB")
+    return tmp_path / "published"
+
+
+@pytest.mark.filterwarnings("ignore:.*are not used")
+def test_every_weight_but_the_heads_is_taken_over(published):
+    state = vit.build(str(published), CLASSES).state_dict()
+    new = {name for name, tensor in state.items() if tensor.is_floating_point() and not is_published(tensor)}
+    assert {name.split(".")[0] for name in new} == {"classifier"}
+    assert len(new) < len(state) / 4
+
+
+@pytest.mark.filterwarnings("ignore:.*are not used")
+def test_a_backbone_that_is_not_whole_is_refused(published):
+    for file in published.glob("*.safetensors"):
+        kept = {
+            key: tensor for key, tensor in load_file(file).items() if "text" in key or not key.endswith("norm.bias")
+        }
+        save_file(kept or {"text": torch.ones(1)}, file, {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks \d+ weights, such as .*norm\.bias"):
+        vit.build(str(published), CLASSES)
+
+
+@pytest.mark.filterwarnings("ignore:.*are not used")
+@pytest.mark.parametrize("published", ["siglip", "clip"], indirect=True)
+def test_a_network_of_images_and_texts_is_resized_where_it_keeps_its_size(published):
+    larger = vit.build(str(published), CLASSES, image_size=48)
+    assert vit.image_size(larger.config) == 48
+    assert larger(pixel_values=torch.zeros(1, 3, 48, 48)).logits.shape == (1, 3)
+
+
+def test_a_network_that_cannot_be_resized_is_refused(tmp_path):
+    vit.build({**TINY, "model_type": "beit", "use_relative_position_bias": True}, CLASSES).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"model\.image_size: .*relative_position_bias_table is .* cannot be resized"):
+        vit.build(str(tmp_path), CLASSES, image_size=48)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +257,16 @@ def test_folder_with_half_of_the_weights_is_refused(folder):
         ({"model_type": None}, "no model_type"),
         ({"hidden_size": "wide"}, "makes no ViTConfig"),
         ({"model_type": "gpt2"}, "gpt2 cannot be built"),
+        ({"patch_size": 0}, "vit cannot be built"),
+        ({"image_size": -3}, "vit cannot be built"),
+        ({"hidden_act": "bogus"}, "vit cannot be built: 'bogus'"),
+        ({"num_channels": 1}, "vit cannot be built: .*channel"),
+        ({"num_attention_heads": 0}, r"model\.num_attention_heads: 0 must be at least 1"),
+        ({"num_hidden_layers": -1}, r"model\.num_hidden_layers: -1 must be at least 1"),
+        ({"hidden_size": 33}, r"model\.hidden_size: 33 cannot be shared by num_attention_heads 2"),
+        ({"layer_norm_eps": float("nan")}, r"model\.layer_norm_eps: nan is no finite number"),
+        ({"attention_probs_dropout_prob": 1.5}, r"model\.attention_probs_dropout_prob: 1\.5 is no probability"),
+        ({"initializer_range": 1e300}, "weights are NaN or infinite"),
     ],
 )
 def test_wrong_mapping_is_refused(change, message):

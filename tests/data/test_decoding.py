@@ -198,3 +198,33 @@ def test_a_large_flat_photograph_is_no_bomb():
     black = np.zeros((3000, 4000), np.uint8)
     for data in (jpeg(black, quality=1, optimize=True), encoded(Image.fromarray(black > 0), "PNG", compress_level=9)):
         assert decoding.decode(data, "x", cover=100).max() <= 1
+
+
+def test_a_jpeg_that_is_damaged_in_the_middle_is_noticed(capfd):
+    whole = jpeg(colours(shape=(200, 200, 3)), quality=80)
+    third = len(whole) // 3
+    larger = whole.replace(bytes([0, 200, 0, 200]), bytes([1, 200, 1, 200]), 1)
+    for damaged in (whole[:third] + bytes(third) + whole[2 * third :], larger):
+        for read in (decoding.decode, decoding.decode_trusted):
+            with pytest.raises(BrokenImageError, match=r"x: damaged \(Corrupt JPEG data"):
+                read(damaged, "x")
+    padded = whole[:-2] + bytes(4) + whole[-2:]
+    assert decoding.decode(padded, "x").shape == (200, 200, 3)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_image_of_another_size_than_its_row_says_is_refused(tmp_path, quarters):
+    for suffix in ("png", "jpg"):
+        path = tmp_path / f"x.{suffix}"
+        Image.fromarray(quarters).save(path)
+        assert images.read_rgb(path, (160, 96)).shape == (96, 160, 3)
+        with pytest.raises(BrokenImageError, match=r"160 × 96 pixels where metadata.csv says 999 × 96"):
+            images.read_rgb(path, (999, 96))
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
+    png = bytearray(encoded(Image.fromarray(np.zeros((16, 16), bool)), "PNG"))
+    png[16:24] = (30_000).to_bytes(4, "big") * 2
+    monkeypatch.setattr(cv2, "imdecode", lambda *a: pytest.fail("decoded"))
+    with pytest.raises(BrokenImageError, match="declares 30000 × 30000 pixels"):
+        decoding.decode_trusted(bytes(png), "x")

@@ -49,3 +49,16 @@ def test_counts_that_do_not_fit_the_classes_are_refused(count):
 def test_a_prompt_with_an_unknown_field_is_refused():
     with pytest.raises(InputError, match=r"only \{token\} and \{lesion\}"):
         GenerationData(classes=["NV"], count=1, batch_size=1, prompt="a {colour} mole")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"count": 10**12}, r"data\.count: 2,000,000,000,000 images are more than 1,000,000"),
+        ({"batch_size": 0}, r"data\.batch_size: 0 must be from 1"),
+        ({"token": ""}, r"data\.token: it is blank"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_made(options, said):
+    with pytest.raises(InputError, match=said):
+        GenerationData(**{"classes": ["NV", "MEL"], "count": 1, "batch_size": 2, **options})

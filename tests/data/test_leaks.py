@@ -73,8 +73,11 @@ def test_the_split_is_known_by_its_ids_not_its_pixels(tmp_path):
 def test_no_group_lies_in_two_splits(real):
     train, test = real.split("train")[0], real.split("test")[0]
     torn = replace(real, records=(replace(train, group="g"), replace(test, group="g")))
-    with pytest.raises(InputError, match=rf"{test.image_id} \(test\) belongs to a patient, lesion or group .* train"):
+    with pytest.raises(InputError, match=rf"{test.image_id} \(test\) belong to one patient, lesion or group, but"):
         leaks.check(torn, [], allow_foreign=[])
+    same_patient = (replace(train, patient_id="P"), replace(test, patient_id="P"))
+    with pytest.raises(InputError, match="are of one patient, but"):
+        leaks.check(replace(real, records=same_patient), [], allow_foreign=[])
     leaks.check(replace(torn, records=(torn.records[0], replace(torn.records[1], split="unused"))), [], [])
 
 
@@ -94,7 +97,8 @@ class TestCopies:
         real = manifest.read(make_set(tmp_path / "real"))
         for name, picture in zip(("test", "train"), pictures, strict=False):
             cv2.imwrite(str(real.path(real.split(name)[0])), picture)
-        return real, generated(tmp_path, real)
+        records = tuple(replace(r, sha256=manifest.sha256_file(real.path(r))) for r in real.records)
+        return replace(real, records=records), generated(tmp_path, real)
 
     @pytest.mark.parametrize("allowed", [[], ["made"]], ids=["ours", "foreign"])
     def test_a_near_copy_of_a_test_image_is_refused(self, sets, pictures, allowed):
@@ -156,3 +160,24 @@ class TestCopies:
         hash_of_other = manifest.train_split_sha256(otherwise)
         with pytest.raises(InputError, match="may have seen the patients you test on"):
             leaks.check(real, [generated(tmp_path / "x", real, fitted_on=hash_of_other)], allow_foreign=[])
+
+
+@pytest.mark.parametrize("column", ["patient_id", "lesion_id", "sha256"])
+def test_a_generated_image_that_says_it_is_of_a_held_out_patient_or_file_is_refused(tmp_path, real, column):
+    made, test = generated(tmp_path, real), real.split("test")[0]
+    shared = getattr(test, column) or "X"
+    ours = replace(real, records=tuple(replace(r, **{column: shared}) if r is test else r for r in real.records))
+    theirs = replace(made, records=(replace(made.records[0], **{column: shared}), *made.records[1:]))
+    with pytest.raises(InputError, match=rf"made: images {test.image_id} \(test\) and "):
+        leaks.check(ours, [theirs], allow_foreign=["made"])
+
+
+def test_a_held_out_file_that_was_replaced_is_refused_and_a_good_one_read_once(tmp_path, real, monkeypatch):
+    leaks.check(real, [], allow_foreign=[])
+    with monkeypatch.context() as patch:
+        patch.setattr(leaks, "sha256_file", lambda path: pytest.fail("read again"))
+        leaks.check(real, [], allow_foreign=[])
+    train, test = real.path(real.split("train")[0]), real.path(real.split("test")[0])
+    test.write_bytes(train.read_bytes())
+    with pytest.raises(InputError, match=rf"{test.name}: another file than .* in the test split"):
+        leaks.check(real, [], allow_foreign=[])

@@ -1,7 +1,11 @@
 import csv
+import hashlib
+import json
+import os
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from dermsynth.data import manifest
 from dermsynth.data.manifest import Record
@@ -13,7 +17,7 @@ def record(**fields):
     known = {
         "file_name": "images/a.png",
         "image_id": "a",
-        "sha256": "0",
+        "sha256": hashlib.sha256(fields.get("image_id", "a").encode()).hexdigest(),
         "width": 4,
         "height": 3,
         "group": "g",
@@ -93,7 +97,13 @@ def test_a_missing_folder_or_table_is_said(tmp_path):
         ({"age_approx": "old"}, "width, height and age_approx must be numbers"),
         ({"image_id": "r_NV_001"}, "image_id 'r_NV_001' occurs twice"),
         ({"file_name": "images/r_NV_001.png"}, r"file_name 'images/r_NV_001\.png' occurs twice"),
+        ({"file_name": "./images//r_NV_001.png"}, r"file_name 'images/r_NV_001\.png' occurs twice"),
         ({"group": "g_r_NV_007"}, r"images r_NV_000 \(train\) and r_NV_007 \(test\) belong to one"),
+        ({"sha256": "zz"}, "line 2: sha256 'zz'; expected the 64 hexadecimal digits"),
+        ({"malignant": "1"}, "line 2: diagnosis NV and malignant 1 contradict each other"),
+        ({"age_approx": "nan"}, "line 2: age_approx nan; expected 0 to 150"),
+        ({"age_approx": "-5"}, "age_approx -5; expected"),
+        ({"age_approx": "1e308"}, "age_approx 1e308; expected"),
     ],
 )
 def test_a_bad_table_names_the_row_and_the_column(tmp_path, changes, message):
@@ -103,7 +113,39 @@ def test_a_bad_table_names_the_row_and_the_column(tmp_path, changes, message):
         manifest.read(root)
 
 
-@pytest.mark.parametrize("content", [b'{"command": ', b'{"command": "\xff"}', b"[]"])
+@pytest.mark.parametrize("column", ["patient_id", "lesion_id", "sha256"])
+def test_a_patient_lesion_or_file_in_two_splits_is_refused_whatever_the_group_says(tmp_path, column):
+    value = "0" * 64 if column == "sha256" else "X"
+    one, other = record(**{column: value}), record(image_id="b", file_name="b", group="h", **{column: value})
+    manifest.write(tmp_path, [one, other], {})
+    manifest.write(tmp_path, [one, replace(other, split="unused")], {})
+    with pytest.raises(InputError, match=r"images a \(train\) and b \(test\) are .*, but lie in different splits"):
+        manifest.write(tmp_path, [one, replace(other, split="test")], {})
+    table = tmp_path / "metadata.csv"
+    table.write_text(table.read_text().replace("unused", "val"))
+    with pytest.raises(InputError, match=r"images a \(train\) and b \(val\) are "):
+        manifest.read(tmp_path)
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    root = make_set(tmp_path / "set")
+    table = root / "metadata.csv"
+    table.write_text(
+        "".join(f"{line},NV\n" for line in table.read_text().splitlines()).replace(",NV\n", ",diagnosis\n", 1)
+    )
+    with pytest.raises(InputError, match="column diagnosis occurs twice"):
+        manifest.read(root)
+
+
+def test_an_account_that_is_a_pipe_is_not_waited_for(tmp_path):
+    root = make_set(tmp_path / "set")
+    (root / "dataset.json").unlink()
+    os.mkfifo(root / "dataset.json")
+    with pytest.raises(InputError, match=r"dataset\.json: not a file"):
+        manifest.read(root)
+
+
+@pytest.mark.parametrize("content", [b'{"command": ', b'{"command": "\xff"}', b"[]", b"[" * 100_000])
 def test_a_broken_account_is_refused(tmp_path, content):
     root = make_set(tmp_path / "set")
     (root / "dataset.json").write_bytes(content)
@@ -149,6 +191,29 @@ def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"metadata|dataset\S*: cannot be written \(no space left\)"):
         manifest.write(tmp_path, [record(image_id="new")], {})
     assert (tmp_path / "metadata.csv").read_text() == before
+
+
+def test_the_card_gives_every_split_its_own_images_and_a_label(tmp_path):
+    """As `datasets.load_dataset` reads it: a table a split, and no image in two of them."""
+    root = make_set(tmp_path / "set")
+    records = [replace(r, split="unused") if r.image_id == "r_NV_000" else r for r in manifest.read(root).records]
+    manifest.write(root, records, {})
+    _, card, _ = (root / "README.md").read_text().split("---\n")
+    (config,) = yaml.safe_load(card)["configs"]
+    listed = {}
+    for part in config["data_files"]:
+        table, images = part["path"]
+        assert table in config["metadata_filenames"]
+        assert images == "images/*"
+        listed[part["split"]] = [json.loads(line) for line in (root / table).read_text().splitlines()]
+    expected = {
+        name: [r for r in records if r.split == split]
+        for name, split in (("train", "train"), ("validation", "val"), ("test", "test"))
+    }
+    assert listed == {
+        name: [{"file_name": r.file_name, "image_id": r.image_id, "label": r.diagnosis} for r in rows]
+        for name, rows in expected.items()
+    }
 
 
 def test_datasets_imagefolder_layout_has_file_name_first(tmp_path):

@@ -258,5 +258,5 @@ def test_folds_that_tear_a_group_apart_are_refused(real):
     images = manifest.read(real)
     records = [replace(r, group="one", split="train", extra={"fold": str(n % 4)}) for n, r in enumerate(images.records)]
     manifest.write(real, records, {})
-    with pytest.raises(InputError, match="belongs to a patient, lesion or group"):
+    with pytest.raises(InputError, match="belong to one patient, lesion or group"):
         ClassificationData(real=real, classes=CLASSES, size=16, batch_size=4, fold=0).setup("fit")

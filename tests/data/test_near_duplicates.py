@@ -143,6 +143,36 @@ def test_images_that_all_hash_alike_stay_few_pairs_and_hang_together():
     assert len({joined.find(place) for place in range(count)}) == 1
 
 
+def dark_ovals(count):
+    """Thumbnails of one dark oval each, of any shape, on plain skin."""
+    rng, result = np.random.default_rng(1), []
+    for _ in range(count):
+        oval = np.zeros((128, 128), np.float32)
+        centre, axes = (64 + rng.normal(0, 5, 2)).round().astype(int).tolist(), rng.integers(9, 35, 2).tolist()
+        cv2.ellipse(oval, centre, axes, rng.uniform(0, 180), 0, 360, 1, -1)
+        oval = cv2.GaussianBlur(oval, (0, 0), rng.uniform(1, 5))
+        grey = rng.uniform(150, 215) - rng.uniform(50, 120) * oval + rng.normal(0, 3, oval.shape)
+        result.append(cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), (near.SIDE, near.SIDE), None, 0, 0, 3))
+    return np.stack(result)
+
+
+def test_dark_ovals_on_plain_skin_are_different_lesions():
+    ovals = dark_ovals(400)
+    assert len(near.alike(ovals)) > 400
+    assert near.find(ovals) == []
+
+
+def test_the_answer_does_not_depend_on_the_order(drawn):
+    pictures = thumbnails(drawn[0].values())
+    copies = thumbnails(np.ascontiguousarray(encoded(picture)[5:, :-9]) for picture in drawn[0].values())
+    answers = [(near.same_photograph(a, b), near.same_photograph(b, a)) for a, b in zip(pictures, copies, strict=True)]
+    assert all(one == other for one, other in answers)
+    assert sum(one for one, _ in answers) > len(answers) / 2
+    count = len(pictures)
+    backwards = {(count - 1 - other, count - 1 - one) for one, other in near.find(pictures[::-1].copy())}
+    assert backwards == set(near.find(pictures))
+
+
 def test_copies_among_many_are_found():
     rng = np.random.default_rng(0)
     hashed = rng.integers(0, 2**63, (20_000, 8), np.uint64)
@@ -172,8 +202,11 @@ class TestRealData:
         assert len(paths) == 2750
         assert sum(paths[one].parent != paths[other].parent for one, other in found) >= 24
         # Looked at one by one, all are one photograph; docs/performance.md says what is missed.
-        assert len(found) == pytest.approx(45, abs=2)
+        assert 47 <= len(found) <= 50
         names = {frozenset((paths[one].stem, paths[other].stem)) for one, other in found}
+        assert frozenset(("ISIC_0000220", "ISIC_0015202")) in names  # in other colours
+        assert frozenset(("ISIC_0000177", "ISIC_0014657")) in names  # likewise
+        assert frozenset(("ISIC_0000189", "ISIC_0015161")) in names  # the least alike in detail
         assert frozenset(("ISIC_0016018", "ISIC_0012271")) in names  # test and train, the same to the pixel
         assert frozenset(("ISIC_0015102", "ISIC_0015353")) in names  # upside down
         assert frozenset(("ISIC_0000416", "ISIC_0011292")) in names  # a quarter larger

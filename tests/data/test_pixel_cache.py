@@ -78,7 +78,7 @@ def test_what_is_read_may_be_changed(tmp_path, parts):
 def test_it_is_made_once_and_again_for_other_images_or_another_size(tmp_path, parts, monkeypatch):
     PixelCache(tmp_path / "cache", parts, 8)
     reads = []
-    monkeypatch.setattr(pixel_cache, "read_rgb", lambda path: reads.append(path) or read_rgb(path))
+    monkeypatch.setattr(pixel_cache, "read_rgb", lambda path, *size: reads.append(path) or read_rgb(path))
     PixelCache(tmp_path / "cache", parts, 8)
     assert not reads
     PixelCache(tmp_path / "cache", [parts[0][:5], parts[2]], 8)
@@ -105,7 +105,7 @@ def test_a_broken_image_is_named_and_leaves_no_file(tmp_path, parts):
 
 def test_an_image_of_another_size_than_its_row_says_is_refused(tmp_path, parts):
     cv2.imwrite(str(parts[0][4][0]), np.zeros((16, 20, 3), np.uint8))
-    with pytest.raises(InputError, match=r"its size is not the one in metadata\.csv"):
+    with pytest.raises(InputError, match=r"pixels where metadata\.csv says"):
         PixelCache(tmp_path / "cache", parts, 8)
 
 
@@ -167,7 +167,7 @@ def test_what_a_killed_process_left_is_deleted_and_holds_up_nobody(tmp_path, par
     other = cache / f".{files_of(cache)[0].name}.0123.part"
     other.write_bytes(b"of another file, which may be in the making")
     with monkeypatch.context() as patch:
-        patch.setattr(pixel_cache, "read_rgb", lambda path: os.kill(os.getpid(), signal.SIGKILL))
+        patch.setattr(pixel_cache, "read_rgb", lambda path, *size: os.kill(os.getpid(), signal.SIGKILL))
         killed = FORKED.Process(target=PixelCache, args=(cache, parts[:1], 8))
         killed.start()
         killed.join(60)
@@ -283,7 +283,14 @@ def test_two_processes_that_train_are_shown_the_same_with_and_without_it(tmp_pat
     tests = Path(__file__).parents[1]
     data = {"real": str(make_set(tmp_path / "real")), "classes": CLASSES, "size": 12, "batch_size": 2}
     data |= {"augmentation": "standard", "num_workers": 1}
-    trainer = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "max_epochs": 2, "logger": False}
+    trainer = {
+        "accelerator": "cpu",
+        "precision": "32-true",
+        "devices": 2,
+        "strategy": "ddp",
+        "max_epochs": 2,
+        "logger": False,
+    }
     trainer |= {"enable_progress_bar": False, "num_sanity_val_steps": 0}
     recipe = {
         "trainer": trainer,

@@ -51,7 +51,7 @@ def test_the_seed_decides_the_result_and_its_range(image, augmentation):
         assert not torch.equal(transform(image, 6), one)
 
 
-def test_the_import_asks_no_network():
+def test_augmentation_asks_no_network():
     import subprocess
     import sys
 
@@ -59,6 +59,7 @@ def test_the_import_asks_no_network():
         "import socket\n"
         "def refuse(*a, **k): raise AssertionError('network')\n"
         "socket.socket.connect = refuse; socket.create_connection = refuse; socket.getaddrinfo = refuse\n"
-        "import dermsynth.data.transforms\n"
+        "from dermsynth.data.transforms import Transform\n"
+        "Transform(8, 'standard')\n"
     )
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0

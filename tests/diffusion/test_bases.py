@@ -137,7 +137,7 @@ def test_other_kinds_of_models_are_refused_with_what_is_supported(copy, file, va
 )
 def test_a_missing_file_is_named_or_its_part_is(copy, name):
     (copy / name).unlink()
-    with pytest.raises(InputError, match=rf"model\.base: .*{name.split('/')[0]}"):
+    with pytest.raises(InputError, match=rf"(model\.base: |/copy/).*{name.split('/')[0]}"):
         load_parts(str(copy))
 
 
@@ -147,6 +147,107 @@ def test_weights_that_could_run_code_are_not_read(copy):
     weights.unlink()
     with pytest.raises(InputError, match=r"unet has its weights as \.bin, .* convert the folder"):
         load_parts(str(copy))
+
+
+FILES = {
+    "text_encoder": "text_encoder/model.safetensors",
+    "unet": "unet/diffusion_pytorch_model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda number, name, tensor: {f"x{name}": tensor}, r"lacks \d+ weights, such as "),
+        (lambda number, name, tensor: {name: tensor} if number % 2 else {}, r"lacks \d+ weights, such as "),
+        (lambda number, name, tensor: {name: tensor[:1]}, "could not be loaded: "),
+        (lambda number, name, tensor: {name: tensor.to(torch.int8)}, r"is I8; expected float32"),
+        (lambda number, name, tensor: {name: tensor * torch.nan}, r"(\d+) of \1 weights are NaN or infinite"),
+    ],
+)
+@pytest.mark.parametrize("part", FILES)
+@pytest.mark.filterwarnings("ignore:.*are not used")
+def test_weights_that_are_not_there_or_are_no_weights_are_refused(copy, part, change, message):
+    file = copy / FILES[part]
+    changed = {}
+    for number, (name, tensor) in enumerate(load_file(file).items()):
+        changed |= change(number, name, tensor)
+    save_file(changed, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"model\.base: the {part} of .*{message}"):
+        getattr(load_parts(str(copy)), part)
+
+
+def test_weights_that_are_not_used_are_said(copy):
+    file = copy / FILES["unet"]
+    save_file({**load_file(file), "odd": torch.ones(2)}, file, metadata={"format": "pt"})
+    with pytest.warns(UserWarning, match=r"the unet of .*: 1 weights in its files are not used, such as odd"):
+        load_parts(str(copy))
+
+
+def test_sharded_weights_are_the_same_weights(base, copy):
+    parts = load_parts(base)
+    for part, file in FILES.items():
+        (copy / file).unlink()
+        getattr(parts, part).save_pretrained(copy / part, max_shard_size="20KB")
+        assert len(list((copy / part).glob("*.safetensors"))) > 1
+    sharded = load_parts(str(copy))
+    for part in FILES:
+        one, other = (tensors_sha256(getattr(p, part).parameters()) for p in (parts, sharded))
+        assert one == other
+    assert base_sha256(str(copy)) == base_sha256(base)
+    index = copy / "unet/diffusion_pytorch_model.safetensors.index.json"
+    change(index, weight_map={"conv_in.weight": "../vae/a.safetensors"})
+    with pytest.raises(InputError, match="names no files beside it"):
+        load_parts(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("unet/config.json", {"sample_size": -8}, "sample_size of its UNet is -8"),
+        ("unet/config.json", {"sample_size": None}, "sample_size of its UNet is None"),
+        ("unet/config.json", {"sample_size": "8"}, "sample_size of its UNet is '8'"),
+        ("unet/config.json", {"sample_size": 100000}, "sample_size of its UNet is 100000; expected a number from 1"),
+        ("unet/config.json", {"norm_num_groups": 0}, "the unet of .* could not be loaded"),
+        ("unet/config.json", {"cross_attention_dim": 8}, "unet of .* could not be loaded|16 wide and its UNet takes 8"),
+        ("vae/config.json", {"norm_num_groups": 0}, "the vae of .* could not be loaded"),
+        ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor of its VAE is 'x'"),
+        ("vae/config.json", {"scaling_factor": None}, "scaling_factor of its VAE is None"),
+        ("vae/config.json", {"scaling_factor": float("nan")}, "scaling_factor of its VAE is nan"),
+        ("vae/config.json", {"latent_channels": 8}, "its VAE has 8 channels and its UNet takes 4"),
+        ("text_encoder/config.json", {"num_attention_heads": 0}, "the text_encoder of .* could not be loaded"),
+        ("text_encoder/config.json", {"hidden_act": "bogus"}, "the text_encoder of .* could not be loaded: 'bogus'"),
+        ("text_encoder/config.json", {"vocab_size": 9}, "words and its text encoder 9"),
+        ("text_encoder/config.json", [], "holds a list; expected an object"),
+        ("scheduler/scheduler_config.json", {"beta_start": float("nan")}, "make no noise schedule"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "noise schedule|scheduler of .* not be loaded"),
+        ("tokenizer/tokenizer.json", [], "the tokenizer of .* could not be loaded"),
+        ("tokenizer/tokenizer_config.json", [], "the tokenizer of .* could not be loaded"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": 0}, "model_max_length of its tokenizer is 0"),
+        ("dermsynth.json", {"train_split_sha256": 7}, r"dermsynth\.json: train_split_sha256 is '7'; expected a text"),
+    ],
+)
+def test_configurations_that_make_no_pipeline_are_refused(copy, file, values, message):
+    if values == []:
+        (copy / file).write_text("[]")
+    else:
+        change(copy / file, **values)
+    with pytest.raises(InputError, match=message) as error:
+        load_parts(str(copy))
+    assert "\n" not in str(error.value)
+
+
+def test_ctrl_c_while_a_base_loads_is_no_broken_file(base, monkeypatch):
+    def interrupted(*arguments, **options):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise OSError("Unable to load weights from checkpoint file")  # noqa: B904  (as diffusers does)
+
+    monkeypatch.setattr("diffusers.UNet2DConditionModel.from_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_parts(base)
 
 
 def overflowing(copy, name):

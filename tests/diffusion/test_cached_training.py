@@ -182,6 +182,7 @@ def test_two_processes_of_a_real_run_fill_and_use_it(base, sets, tmp_path):
     config = {
         "trainer": {
             "accelerator": "cpu",
+            "precision": "32-true",
             "strategy": "ddp",
             "devices": 2,
             "max_steps": 4,

@@ -10,6 +10,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from callbacks.ema import EMA
+from callbacks.sample_grid import SampleGrid
 from dermsynth.data.generation import GenerationData
 from dermsynth.data.mixing import PriorPreservation
 from dermsynth.data.modules import DreamBoothData
@@ -330,3 +331,27 @@ def test_a_token_that_was_not_taught_is_refused(base, sets, tmp_path):
     data.setup("fit")
     model.provenance = data.provenance
     assert len(trainer_of(tmp_path, 1).predict(model, generation)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"token": "sks " * 90}, r"data\.instance_prompt: 'a dermoscopic image of sks"),
+        ({"class_prompt": "a photograph " * 30 + "of {lesion}"}, r"data\.class_prompt: 'a photograph"),
+    ],
+)
+def test_a_prompt_that_would_be_cut_is_refused_before_the_first_step(base, sets, tmp_path, options, said):
+    trainer = trainer_of(tmp_path, steps=1)
+    with pytest.raises(InputError, match=said):
+        trainer.fit(DreamBooth(base), data_of(sets, **options))
+    assert trainer.global_step == 0
+
+
+def test_a_prompt_that_would_be_cut_is_not_generated_and_not_shown(base, sets, tmp_path):
+    long = "a photograph " * 30 + "of {lesion}"
+    with pytest.raises(InputError, match=r"data\.prompt: 'a photograph"):
+        trainer_of(tmp_path, steps=1).predict(
+            DreamBooth(base), GenerationData(classes=["NV"], count=1, batch_size=1, prompt=long)
+        )
+    with pytest.raises(InputError, match=r"SampleGrid\.prompts: 'a photograph"):
+        trainer_of(tmp_path, 1, [SampleGrid([long], every_n_steps=1)]).fit(DreamBooth(base), data_of(sets))

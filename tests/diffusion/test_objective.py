@@ -7,7 +7,9 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
 from dermsynth.diffusion import objective
+from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
+from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
@@ -157,3 +159,36 @@ def test_weights_of_noise_levels_reach_instances_and_class_images_alike():
     prior = torch.tensor([False, True, False, True])
     loss = objective.dreambooth_loss(errors * torch.tensor([1.0, 2.0, 3.0, 4.0]), prior, 0.5)
     assert float(loss) == (1 + 3) / 2 + 0.5 * (2 + 4) / 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize(
+    ("made", "key"),
+    [
+        (lambda value: Objective(snr_gamma=value), "model.objective.snr_gamma"),
+        (lambda value: Objective(huber_delta=value), "model.objective.huber_delta"),
+        (lambda value: Objective(noise_offset=value), "model.objective.noise_offset"),
+        (lambda value: Objective(caption_dropout=value), "model.objective.caption_dropout"),
+        (lambda value: Objective(prior_loss_weight=value), "model.objective.prior_loss_weight"),
+        (lambda value: Objective(prior_loss_weight={"NV": 1, "MEL": value}), "model.objective.prior_loss_weight"),
+        (lambda value: LoRA(alpha=value), "model.lora.alpha"),
+        (lambda value: Sampling(guidance_scale=value), "model.sampling.guidance_scale"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_and_nan_is_in_none(made, key, value):
+    with pytest.raises(InputError, match=key):
+        made(value)
+
+
+@pytest.mark.parametrize(
+    ("made", "key"),
+    [
+        (lambda: LoRA(rank=100_000_000), "model.lora.rank"),
+        (lambda: LoRA(rank=0), "model.lora.rank"),
+        (lambda: Sampling(steps=1_000_000), "model.sampling.steps"),
+        (lambda: Sampling(steps=0), "model.sampling.steps"),
+    ],
+)
+def test_what_would_take_for_ever_is_refused_at_once(made, key):
+    with pytest.raises(InputError, match=key):
+        made()

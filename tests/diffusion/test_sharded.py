@@ -50,6 +50,7 @@ def run(base, folder):
         config = {
             "trainer": {
                 "accelerator": "cpu",
+                "precision": "32-true",
                 "devices": processes,
                 "strategy": FSDP if processes > 1 else "auto",
                 "max_epochs": -1,
@@ -194,6 +195,7 @@ def test_the_overlay_trains_its_recipes(base, folder, recipe):
     small = {
         "trainer": {
             "accelerator": "cpu",
+            "precision": "32-true",
             "devices": 2,
             "max_steps": 2,
             "val_check_interval": 1,

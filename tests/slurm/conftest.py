@@ -131,6 +131,7 @@ def recipes(base):
     def trainer(*callbacks):
         return {
             "accelerator": "cpu",
+            "precision": "32-true",
             "max_steps": 4,
             "val_check_interval": 4,
             "check_val_every_n_epoch": None,

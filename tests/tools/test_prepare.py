@@ -162,7 +162,7 @@ def test_wrong_input_makes_no_folder(source, tmp_path):
         ({"processes": 0}, "--processes 0"),
         ({"max_broken": 5}, "--max_broken 5: expected a share"),
         ({"fractions": (0.5, 0.1, 0.1)}, "--fractions"),
-        ({"split": "official"}, "does not have all three official parts"),
+        ({"split": "official"}, "has no official train and test parts"),
         ({"split": "official", "folds": 5}, "--folds: an official split has none"),
         ({"folds": 9}, "--folds 9: expected 3 .* to 8"),
     ]:

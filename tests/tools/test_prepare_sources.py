@@ -81,13 +81,39 @@ def test_labels_that_contradict_are_said_and_the_first_is_kept(tmp_path, capsys)
     assert json.loads((tmp_path / "set" / "dataset.json").read_text())["contradictions"] == [said]
 
 
-@pytest.mark.parametrize(("fine", "coarse"), [("SK", "BKL"), ("SL", "BKL"), ("AKIEC", "AK"), ("AKIEC", "SCC")])
-def test_a_coarser_diagnosis_is_no_contradiction(tmp_path, capsys, fine, coarse):
-    first = folders(tmp_path / "first", **{fine: range(6)})
-    go([first, isic2019(tmp_path / "second", {5: "", 6: ""}, coarse)], tmp_path / "set")
-    printed = capsys.readouterr().out
-    assert "1 images left out that an earlier source holds" in printed
-    assert "two labels" not in printed
+@pytest.mark.parametrize(
+    ("fine", "coarse", "malignant"), [("SK", "BKL", 0), ("SL", "BKL", 0), ("AK", "AKIEC", None), ("SCC", "AKIEC", 1)]
+)
+@pytest.mark.parametrize("finer_first", [True, False])
+@pytest.mark.parametrize("keratosis", ["indeterminate", "benign"])
+def test_the_finer_diagnosis_wins_in_either_order(tmp_path, capsys, fine, coarse, malignant, finer_first, keratosis):
+    words = [fine, coarse] if finer_first else [coarse, fine]
+    choices = Choices(actinic_keratosis=keratosis)
+    readings = [
+        read_source(folders(tmp_path / name, **{word: range(6)}), "auto", choices)
+        for name, word in zip(("first", "second"), words, strict=True)
+    ]
+    once = once_each(readings)
+    expected = 0 if fine == "AK" and keratosis == "benign" else malignant
+    assert {(i.record.diagnosis, i.record.malignant) for i in once.images} == {(fine, expected)}
+    assert once.contradictions == []
+    assert once.refined[5] == f"ISIC_0000005 (first: {words[0]}, second: {words[1]})"
+    assert "6 of them have a label that says more, which is kept: ISIC_0000000 (first" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("first", "second"), [("malignant", "MEL"), ("MEL", "malignant"), ("MEL", "unknown")])
+def test_what_only_one_source_knows_of_a_label_is_kept(tmp_path, first, second):
+    sources = [folders(tmp_path / word, **{word: [1]}) for word in (first, second)]
+    once = once_each([read_source(source, "auto", Choices()) for source in sources])
+    assert [(i.record.diagnosis, i.record.malignant) for i in once.images] == [("MEL", 1)]
+    assert len(once.refined) == 1
+
+
+def test_a_benign_nevus_and_a_malignant_lesion_are_a_contradiction(tmp_path):
+    sources = [folders(tmp_path / word, **{word: [1]}) for word in ("NV", "malignant")]
+    once = once_each([read_source(source, "auto", Choices()) for source in sources])
+    assert [(i.record.diagnosis, i.record.malignant) for i in once.images] == [("NV", 0)]
+    assert once.contradictions == ["ISIC_0000001 (NV: NV, malignant: malignant)"]
 
 
 def test_names_that_the_archive_did_not_give_tell_nothing(tmp_path):
@@ -104,7 +130,7 @@ def test_an_official_split_that_only_some_have(tmp_path, capsys):
         folders(tmp_path / "official" / split, NV=[number], MEL=[10 + number])
     other = folders(tmp_path / "other", NV=range(20, 24))
     sources = [tmp_path / "official", other]
-    with pytest.raises(InputError, match=r"--split official: .*other \(folders\) does not have all three official"):
+    with pytest.raises(InputError, match=r"--split official: .*other \(folders\) has no official train and test parts"):
         go(sources, tmp_path / "set", split="official")
     records = go(sources, tmp_path / "set")
     assert "grouped split: " in capsys.readouterr().out
@@ -218,10 +244,19 @@ class TestRealData:
                     (folder / place / f"{row[column]}.jpg").touch()
         shutil.copy(official / "ISIC_2019_Training_Metadata.csv", year)
         sources = (real_data / "isic2017", ham, year)
-        found, repeated, contradictions = once_each([read_source(source, "auto", Choices()) for source in sources])
+        readings = [read_source(source, "auto", Choices()) for source in sources]
+        found, repeated, contradictions, refined = once_each(readings)
         assert len(found) == 2750 + 10015 + 25331 - 2745 - 10015
         assert len(repeated) == 2745 + 10015
         assert contradictions == []
+        labels = {i.record.image_id: (i.record.diagnosis, i.record.malignant) for i in found}
+        # Of the 327 AKIEC of HAM10000, 2019 calls 130 AK and 197 SCC; none is left as it was, and no cancer is lost.
+        akiec = [i.record.image_id for i in readings[1].download.images if i.record.diagnosis == "AKIEC"]
+        assert Counter(labels[name] for name in akiec) == {("AK", None): 130, ("SCC", 1): 197}
+        assert {
+            i.record.image_id: (i.record.diagnosis, i.record.malignant) for i in once_each(readings[::-1])[0]
+        } == labels
+        assert set(akiec) <= {said.split()[0] for said in refined}
 
     def test_real_images_in_the_layout_of_2019(self, real_data, tmp_path):
         """Thirty images that 2017 and 2019 share, under their 2019 names and rows."""

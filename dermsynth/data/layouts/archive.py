@@ -7,7 +7,18 @@ from dermsynth import lesions
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
 from dermsynth.data.layouts.files import find, subfolders
 from dermsynth.data.layouts.labels import code_of
-from dermsynth.data.layouts.tables import Row, age, cells, has_column, known, license_name, one_of, require, rows
+from dermsynth.data.layouts.tables import (
+    Row,
+    age,
+    cells,
+    has_column,
+    known,
+    known_id,
+    license_name,
+    one_of,
+    require,
+    rows,
+)
 from dermsynth.errors import InputError
 
 _Named = tuple[str, Row, str]
@@ -52,8 +63,8 @@ def _read_archive(folder: Path, choices: Choices) -> Download:
             source="archive",
             diagnosis=code,
             malignant=malignant,
-            patient_id=known(row, "patient_id"),
-            lesion_id=known(row, "lesion_id"),
+            patient_id=known_id(row, "patient_id"),
+            lesion_id=known_id(row, "lesion_id"),
             image_manipulation=row["image_manipulation"],
             license=license_name(row["copyright_license"]),
             attribution=row["attribution"],

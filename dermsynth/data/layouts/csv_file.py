@@ -7,20 +7,23 @@ from pathlib import Path, PurePosixPath
 from dermsynth.data.layouts.download import Choices, Columns, Download, Layout, SourceImage, new_record
 from dermsynth.data.layouts.files import every_image, image_ids, refuse_missing
 from dermsynth.data.layouts.labels import Label, label_of, refuse_unknown
-from dermsynth.data.layouts.tables import Row, age, cells, has_column, known, license_name, split_of
+from dermsynth.data.layouts.tables import Row, age, cells, has_column, in_utf8, known, known_id, license_name, split_of
 from dermsynth.data.manifest import Record
 from dermsynth.data.wording import some
 from dermsynth.errors import InputError
 
+_TABLES = (".csv", ".tsv", ".tab")
 _MALIGNANT = {"0": 0, "0.0": 0, "benign": 0, "false": 0, "1": 1, "1.0": 1, "malignant": 1, "true": 1}
 
 
 def _table(folder: Path, columns: Columns) -> Path | None:
     """The CSV of that name, or the only one that has the image column."""
-    there = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv" and path.is_file())
+    there = sorted(path for path in folder.iterdir() if path.suffix.lower() in _TABLES and path.is_file())
     if columns.table:
         there = [path for path in there if path.name == columns.table]
-    there = [path for path in there if has_column(path, columns.image)]
+    candidates, there = there, [path for path in there if has_column(path, columns.image)]
+    if not there and (strange := [path for path in candidates if not in_utf8(path)]):
+        raise InputError(f"{strange[0]}: not UTF-8, so its columns cannot be read. Save it as UTF-8.")
     if len(there) > 1:
         names = ", ".join(path.name for path in there)
         raise InputError(f"{folder}: several tables have a column {columns.image}: {names}. Choose by --columns.table.")
@@ -54,8 +57,12 @@ def _read(folder: Path, choices: Choices) -> Download:
         SourceImage(folder / path, _record(image_id, row, labels[row["label"]] or Label(), where, folder))
         for image_id, path, (row, where) in zip(image_ids(paths), paths, table_rows, strict=True)
     ]
-    official = {image.record.split for image in images} >= {"train", "val", "test"}
-    return Download(tuple(images), (table,), official, files_without_row=len(there) - len(images))
+    if columns.split and not {"train", "test"} <= (parts := {image.record.split for image in images} - {"unused"}):
+        raise InputError(
+            f"--columns.split {columns.split}: {table} has the parts {', '.join(sorted(parts)) or 'none'}; expected "
+            "train and test, and val or none. Leave it out to have patients dealt anew."
+        )
+    return Download(tuple(images), (table,), files_without_row=len(there) - len(images))
 
 
 def _find(
@@ -93,8 +100,8 @@ def _record(image_id: str, row: Row, label: Label, where: str, folder: Path) -> 
         source=folder.resolve().name,
         diagnosis=label.diagnosis,
         malignant=_MALIGNANT.get(malignant, label.malignant),
-        patient_id=known(row, "patient"),
-        lesion_id=known(row, "lesion"),
+        patient_id=known_id(row, "patient"),
+        lesion_id=known_id(row, "lesion"),
         license=license_name(row["license"]),
         attribution=row["attribution"],
         sex=known(row, "sex"),

@@ -87,7 +87,6 @@ class Download:
     Args:
         images: in the order of the tables.
         tables: every CSV that was read.
-        official_split: whether the download comes with train, val and test.
         duplicates_dropped: how many images the download's own list of duplicates removed.
         files_without_row: how many images lie there that no table names; they are left out.
         notes: sentences for the user on what was left out, and why.
@@ -95,10 +94,14 @@ class Download:
 
     images: tuple[SourceImage, ...]
     tables: tuple[Path, ...]
-    official_split: bool = False
     duplicates_dropped: int = 0
     files_without_row: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def official_split(self) -> bool:
+        """Whether the download comes with a train and a test part; a val part that it lacks can be dealt."""
+        return {"train", "test"} <= {image.record.split for image in self.images}
 
 
 @dataclass(frozen=True)

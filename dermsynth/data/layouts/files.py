@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -41,6 +42,14 @@ def holds_images(place: Path) -> bool:
     """Whether an image lies directly in a folder."""
     with os.scandir(place) as entries:
         return any(is_image(entry.name) for entry in entries)
+
+
+def passed_over(place: Path) -> str:
+    """Files directly in a folder that are no images, counted by suffix, as `.bmp 30`; blank if there are none."""
+    with os.scandir(place) as entries:
+        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+    suffixes = Counter(ascii(PurePath(name).suffix.lower())[1:-1] or name for name in names if not is_image(name))
+    return ", ".join(f"{suffix} {count}" for suffix, count in suffixes.most_common())
 
 
 def every_image(folder: Path) -> list[PurePosixPath]:

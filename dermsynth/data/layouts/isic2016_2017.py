@@ -58,7 +58,7 @@ def _read_isic2017(folder: Path, choices: Choices) -> Download:
     """Part 3 of ISIC 2017: melanoma, seborrheic keratosis, else nevus; official splits."""
     images: list[SourceImage] = []
     tables: list[Path] = []
-    parts, without_row = 0, 0
+    without_row = 0
     for split, part in _PARTS_2017.items():
         truth = folder / f"ISIC-2017_{part}_Part3_GroundTruth.csv"
         data = folder / f"ISIC-2017_{part}_Data"
@@ -67,7 +67,6 @@ def _read_isic2017(folder: Path, choices: Choices) -> Download:
         require(truth)
         metadata = next((p for base in (data, folder) if (p := base / f"{data.name}_metadata.csv").is_file()), None)
         tables += [truth] if metadata is None else [truth, metadata]
-        parts += 1
         people = {} if metadata is None else dict(_people_2017(metadata))
         table = list(rows(truth, "image_id", ("melanoma", "seborrheic_keratosis")))
         found, extra = find([image_id for image_id, _, _ in table], [data], truth)
@@ -85,7 +84,7 @@ def _read_isic2017(folder: Path, choices: Choices) -> Download:
                 **people.get(image_id, {}),
             )
             images.append(SourceImage(found[image_id], record))
-    return Download(tuple(images), tuple(tables), parts == len(_PARTS_2017), 0, without_row)
+    return Download(tuple(images), tuple(tables), 0, without_row)
 
 
 def _people_2017(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:

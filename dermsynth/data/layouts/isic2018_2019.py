@@ -7,7 +7,7 @@ from pathlib import Path
 from dermsynth import lesions
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
 from dermsynth.data.layouts.files import find, list_images, refuse_missing
-from dermsynth.data.layouts.tables import Row, age, known, one_of, require, rows
+from dermsynth.data.layouts.tables import Row, age, known, known_id, one_of, require, rows
 from dermsynth.data.manifest import Record
 from dermsynth.errors import InputError
 
@@ -51,7 +51,7 @@ class _Challenge:
         images: list[SourceImage] = []
         tables: list[Path] = []
         notes: list[str] = []
-        parts, without_row = 0, 0
+        without_row = 0
         for split, part in self.parts.items():
             truth = self.table(folder, part, "GroundTruth")
             data = folder / f"{self.prefix}_{part}_Input"
@@ -72,7 +72,7 @@ class _Challenge:
                 refuse_missing(names, about, str(people), truth)
                 tables.append(people)
             found, extra = find(names, places, truth)
-            parts, without_row = parts + 1, without_row + extra
+            without_row += extra
             for name, row, where in table:
                 code = self.classes[one_of(row, tuple(self.classes), where)]
                 person, place = about.get(name, (dict.fromkeys(_PEOPLE, ""), ""))
@@ -80,9 +80,9 @@ class _Challenge:
                 image_id = name.removesuffix("_downsampled")
                 record = _record(image_id, code, person, place, source=self.source, attribution=self.attribution)
                 images.append(SourceImage(found[name], replace(record, split=split)))
-        if not parts:
+        if not tables:
             require(self.table(folder, "Training", "GroundTruth"))
-        return Download(tuple(images), tuple(tables), parts == 3, files_without_row=without_row, notes=tuple(notes))
+        return Download(tuple(images), tuple(tables), files_without_row=without_row, notes=tuple(notes))
 
 
 _PEOPLE = ("lesion_id", "age_approx", "sex", "anatom_site_general")
@@ -108,7 +108,7 @@ def _record(
         image_id,
         diagnosis=code,
         malignant=lesions.malignancy(code),
-        lesion_id=known(person, "lesion_id"),
+        lesion_id=known_id(person, "lesion_id"),
         age_approx=age(person, years, where),
         sex=known(person, "sex"),
         anatom_site_general=known(person, site),
@@ -135,7 +135,8 @@ _2019 = _Challenge(
     people="Metadata",
 )
 
-_TABLES_HAM10000 = ("HAM10000_metadata.csv", "HAM10000_metadata")  # Kaggle's name, and Dataverse's
+# Kaggle's name, and Dataverse's two.
+_TABLES_HAM10000 = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
 _FOLDERS_HAM10000 = ("HAM10000_images_part_1", "HAM10000_images_part_2", "HAM10000_images", "images")
 _CODES_HAM10000 = {code.lower(): code for code in _2018.classes}
 
@@ -145,7 +146,7 @@ def _read_ham10000(folder: Path, choices: Choices) -> Download:
     table = next((p for name in _TABLES_HAM10000 if (p := folder / name).is_file()), folder / _TABLES_HAM10000[0])
     needed = ("lesion_id", "dx", "age", "sex", "localization")
     found_rows = list(rows(require(table), "image_id", needed))
-    places = [folder / name for name in _FOLDERS_HAM10000]
+    places = [*(folder / name for name in _FOLDERS_HAM10000), folder]
     found, extra = find([name for name, _, _ in found_rows], places, table)
     images = []
     for name, row, where in found_rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
 from dermsynth.data.layouts.files import find, list_images
 from dermsynth.data.layouts.labels import code_of
-from dermsynth.data.layouts.tables import age, cells, flag, known, require, rows
+from dermsynth.data.layouts.tables import age, cells, flag, known, known_id, require, rows
 from dermsynth.data.splits import UnionFind
 from dermsynth.errors import InputError
 
@@ -89,8 +89,8 @@ def _read_training(folder: Path, table: Path) -> Download:
             name,
             diagnosis=code,
             malignant=flag(row, "target", where),
-            patient_id=known(row, "patient_id"),
-            lesion_id=known(row, "lesion_id"),
+            patient_id=known_id(row, "patient_id"),
+            lesion_id=known_id(row, "lesion_id"),
             anatom_site_general=known(row, _SITE),
             age_approx=age(row, "age_approx", where),
             sex=known(row, "sex"),
@@ -99,7 +99,7 @@ def _read_training(folder: Path, table: Path) -> Download:
         )
         images.append(SourceImage(found[name], record))
     tables = (table, duplicates) if duplicates.is_file() else (table,)
-    return Download(tuple(images), tables, False, len(dropped), extra)
+    return Download(tuple(images), tables, len(dropped), extra)
 
 
 def _read_test(folder: Path, table: Path) -> Download:
@@ -111,7 +111,7 @@ def _read_test(folder: Path, table: Path) -> Download:
         record = new_record(
             name,
             split="test",
-            patient_id=known(row, patient),
+            patient_id=known_id(row, patient),
             anatom_site_general=known(row, site),
             age_approx=age(row, "age_approx", where),
             sex=known(row, "sex"),

@@ -5,14 +5,18 @@ from pathlib import Path
 from dermsynth.data import hdf5
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage, new_record
 from dermsynth.data.layouts.files import find, refuse_missing
-from dermsynth.data.layouts.tables import Row, age, flag, known, license_name, require, rows
+from dermsynth.data.layouts.tables import Row, age, flag, known, known_id, license_name, require, rows
 
-_KAGGLE, _SITE = "train-metadata.csv", "ISIC_2024_Training_GroundTruth.csv"
+_KAGGLE = "train-metadata.csv"
+# The challenge site's whole set, and the part of it that may be used commercially.
+_SITE = ("ISIC_2024_Training_GroundTruth.csv", "ISIC_2024_Permissive_Training_GroundTruth.csv")
 _FOLDERS = (
     "train-image/image",
     "train-image",
     "ISIC_2024_Training_Input",
     "ISIC_2024_Training_Input/ISIC_2024_Training_Input",
+    "ISIC_2024_Permissive_Training_Input",
+    "ISIC_2024_Permissive_Training_Input/ISIC_2024_Permissive_Training_Input",
 )
 _HDF5 = "train-image.hdf5"
 _PEOPLE = ("sex", "age_approx", "anatom_site_general", "attribution", "copyright_license")
@@ -28,13 +32,14 @@ def _read(folder: Path, choices: Choices) -> Download:
     No column is read but those that are named here. Patients group the images, so the lesion ids, which only biopsied
     lesions have, are not missed; a diagnosis is known for few images and stays blank.
     """
-    if (folder / _KAGGLE).is_file() or not (folder / _SITE).is_file():
+    site = next((table for name in _SITE if (table := folder / name).is_file()), None)
+    if (folder / _KAGGLE).is_file() or site is None:
         table, target = require(folder / _KAGGLE), "target"
         labelled = list(rows(table, "isic_id", (target, "patient_id"), _PEOPLE))
         people = {name: (row, where) for name, row, where in labelled}
         tables: tuple[Path, ...] = (table,)
     else:
-        table, target = folder / _SITE, "malignant"
+        table, target = site, "malignant"
         places = (folder, *(folder / name for name in _FOLDERS))
         metadata = next((p for place in places if (p := place / "metadata.csv").is_file()), folder / "metadata.csv")
         require(metadata, "without it photographs of one patient would come to lie in several splits")
@@ -62,7 +67,7 @@ def _read(folder: Path, choices: Choices) -> Download:
 
 def _about(row: Row, where: str) -> dict[str, object]:
     return {
-        "patient_id": known(row, "patient_id"),
+        "patient_id": known_id(row, "patient_id"),
         "sex": known(row, "sex"),
         "age_approx": age(row, "age_approx", where),
         "anatom_site_general": known(row, "anatom_site_general"),
@@ -72,4 +77,4 @@ def _about(row: Row, where: str) -> dict[str, object]:
     }
 
 
-ISIC2024 = Layout("isic2024", (_KAGGLE, _SITE), _read)
+ISIC2024 = Layout("isic2024", (_KAGGLE, *_SITE), _read)

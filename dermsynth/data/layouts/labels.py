@@ -49,20 +49,21 @@ _WORDS = {
 }
 
 
-def _plain(word: str) -> str:
+def plain(word: str) -> str:
+    """A word as words are compared: case, `_`, `-` and surrounding blanks do not matter."""
     return " ".join(word.lower().replace("_", " ").replace("-", " ").split())
 
 
 _CODES = {
     **_WORDS,
-    **{_plain(d.name): d.code for d in lesions.DIAGNOSES.values()},
+    **{plain(d.name): d.code for d in lesions.DIAGNOSES.values()},
     **{code.lower(): code for code in lesions.DIAGNOSES},
 }
 
 
 def code_of(word: str) -> str:
     """The code of a diagnosis, or blank if no code names it. Case, `_` and `-` do not matter."""
-    return _CODES.get(_plain(word), "")
+    return _CODES.get(plain(word), "")
 
 
 def label_of(word: str, mapping: Mapping[str, str]) -> Label | None:
@@ -78,17 +79,17 @@ def label_of(word: str, mapping: Mapping[str, str]) -> Label | None:
     Raises:
         InputError: the mapping leads to a word that is not known.
     """
-    mapped = next((to for own, to in mapping.items() if _plain(own) == _plain(word)), None)
+    mapped = next((to for own, to in mapping.items() if plain(own) == plain(word)), None)
     if mapped is not None:
         label = label_of(mapped, {})
         if label is None:
             raise InputError(f"--labels.{word} {mapped}: {mapped!r} is no {_known_words()}.")
         return label
-    plain = _plain(word)
-    if plain in UNKNOWN:
+    bare = plain(word)
+    if bare in UNKNOWN:
         return Label()
-    if plain in lesions.MALIGNANCY_CLASSES:
-        return Label("", lesions.MALIGNANCY_CLASSES.index(plain))
+    if bare in lesions.MALIGNANCY_CLASSES:
+        return Label("", lesions.MALIGNANCY_CLASSES.index(bare))
     code = code_of(word)
     return Label(code, lesions.malignancy(code)) if code else None
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from dermsynth import lesions
 from dermsynth.data.layouts.archive import ARCHIVE, MILK10K
 from dermsynth.data.layouts.csv_file import CSV
 from dermsynth.data.layouts.download import Choices, Download, Layout, SourceImage
@@ -16,7 +17,6 @@ from dermsynth.data.layouts.isic2020 import ISIC2020
 from dermsynth.data.layouts.isic2024 import ISIC2024
 from dermsynth.errors import InputError
 from dermsynth.files import reading, refuse_links_out
-from dermsynth.lesions import MALIGNANCY_CLASSES
 
 LayoutName = Literal[
     "auto",
@@ -84,7 +84,7 @@ def read_download(
     download = chosen.read(folder, choices)
     if not download.images:
         raise InputError(f"{folder}: the tables of layout {chosen.name} hold no rows; nothing to prepare.")
-    return chosen, why, _decide_keratosis(download, choices)
+    return chosen, why, _decide_keratosis(_decide_contradictions(download), choices)
 
 
 def _recognise(folder: Path, choices: Choices, among: Sequence[str]) -> tuple[Layout, str]:
@@ -102,13 +102,40 @@ def _recognise(folder: Path, choices: Choices, among: Sequence[str]) -> tuple[La
     return found[0]
 
 
+def _decide_contradictions(download: Download) -> Download:
+    """The diagnosis decides where a table calls a carcinoma benign, or a nevus malignant; and a note that says so.
+
+    In Kaggle's copy of ISIC 2019 in the columns of 2020 `target` is melanoma or not. What such a 0 says of lesions
+    whose malignancy is disputed is as little.
+    """
+    said = {name: lesions.malignancy(name) for name in lesions.DIAGNOSES}
+    wrong = Counter(
+        f"{r.diagnosis} called {lesions.MALIGNANCY_CLASSES[r.malignant]}"
+        for r in (image.record for image in download.images)
+        if r.malignant is not None and said.get(r.diagnosis) not in (None, r.malignant)
+    )
+    if not wrong:
+        return download
+    melanoma_or_not = any(word.endswith(f"called {lesions.BENIGN}") for word in wrong)
+    images = []
+    for image in download.images:
+        known = said.get(image.record.diagnosis)
+        unsaid = melanoma_or_not and known is None and image.record.malignant == 0
+        if unsaid or known is not None:
+            image = replace(image, record=replace(image.record, malignant=known))
+        images.append(image)
+    counted = ", ".join(f"{word} {count}" for word, count in wrong.items())
+    note = f"WARNING: {sum(wrong.values())} labels contradict the diagnosis ({counted}); the diagnosis decides"
+    return replace(download, images=tuple(images), notes=(*download.notes, note))
+
+
 def _decide_keratosis(download: Download, choices: Choices) -> Download:
     """Actinic keratosis as the user counts it, wherever the download itself does not say; and a note either way."""
     disputed = [i.record.diagnosis in ("AK", "AKIEC") and i.record.malignant is None for i in download.images]
     if not any(disputed):
         return download
     choice = choices.actinic_keratosis
-    malignant = MALIGNANCY_CLASSES.index(choice) if choice in MALIGNANCY_CLASSES else None
+    malignant = lesions.MALIGNANCY_CLASSES.index(choice) if choice in lesions.MALIGNANCY_CLASSES else None
     images: tuple[SourceImage, ...] = tuple(
         replace(image, record=replace(image.record, malignant=malignant)) if is_it else image
         for image, is_it in zip(download.images, disputed, strict=True)

@@ -4,7 +4,9 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
+from dermsynth.data.manifest import OLDEST
 from dermsynth.errors import InputError
 from dermsynth.files import reading
 
@@ -13,6 +15,8 @@ Row = dict[str, str]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 #: How tables and people say that nothing is known, in lower case.
 UNKNOWN = ("", "unknown", "unk", "na", "nan", "none", "n/a")
+# No id either, whatever one counts from; 0 may be the first patient's.
+_NO_ID = (*UNKNOWN, "-1", "-1.0", "?", "-", "null", "<na>", "missing")
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _SPLITS |= {"test": "test", "testing": "test"}
 _LICENSES = {"CC-0": "CC0-1.0", "CC-BY": "CC-BY-4.0", "CC-BY-NC": "CC-BY-NC-4.0"}
@@ -48,8 +52,8 @@ def cells(
     """
     try:
         with reading(table), table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, header)
-            columns = reader.fieldnames or []
+            reader = csv.DictReader(file, header, delimiter="," if header else _delimiter(file))
+            columns = list(reader.fieldnames or [])
             missing = [name for name in needed if name not in columns]
             if missing:
                 raise InputError(
@@ -57,6 +61,8 @@ def cells(
                     "Download the table again, or choose another --layout."
                 )
             wanted = [name for name in (*needed, *optional) if name in columns]
+            if twice := [name for name in wanted if columns.count(name) > 1]:
+                raise InputError(f"{table}: column {', '.join(twice)} occurs twice. Keep the one that is meant.")
             blank = {name: "" for name in optional if name not in columns}
             for row in reader:
                 where = f"{table}, line {reader.line_num}"
@@ -64,7 +70,14 @@ def cells(
                     raise InputError(f"{where}: {len(columns)} cells expected as in the header. Mend the row.")
                 yield {name: row[name].strip() for name in wanted} | blank, where
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: not a CSV in UTF-8 ({error}). Download it again.") from error
+        raise InputError(f"{table}: not a CSV in UTF-8 ({error}). Save it as UTF-8, or download it again.") from error
+
+
+def _delimiter(file: TextIO) -> str:
+    """What stands between the cells: a comma, or the tab or semicolon of Dataverse and of spreadsheets."""
+    header = file.readline()
+    file.seek(0)
+    return max(",;\t", key=header.count)
 
 
 def rows(
@@ -102,14 +115,29 @@ def has_column(table: Path, column: str) -> bool:
         return False
     try:
         with reading(table), table.open(newline="", encoding="utf-8-sig") as file:
-            return column in next(csv.reader(file), [])
+            return column in next(csv.reader(file, delimiter=_delimiter(file)), [])
     except (UnicodeDecodeError, csv.Error):
         return False
+
+
+def in_utf8(table: Path) -> bool:
+    """Whether a file is text in UTF-8."""
+    try:
+        with reading(table):
+            table.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def known(row: Row, column: str) -> str:
     """The cell, or blank where it says that nothing is known."""
     return "" if row[column].lower() in UNKNOWN else row[column]
+
+
+def known_id(row: Row, column: str) -> str:
+    """The id of a patient or lesion, or blank where the cell says that it has none."""
+    return "" if row[column].lower() in _NO_ID else row[column]
 
 
 def flag(row: Row, column: str, where: str) -> int:
@@ -132,9 +160,12 @@ def age(row: Row, column: str, where: str) -> float | None:
     """A cell that holds years, or nothing."""
     value = known(row, column)
     try:
-        return float(value) if value else None
+        years = float(value) if value else None
     except ValueError as error:
         raise InputError(f"{where}: {column} {value!r}; expected a number of years or a blank.") from error
+    if years is not None and not 0 <= years <= OLDEST:
+        raise InputError(f"{where}: {column} {value!r}; expected 0 to {OLDEST} years, or a blank.")
+    return years
 
 
 def license_name(word: str) -> str:

@@ -72,9 +72,19 @@ def test_a_column_that_is_not_named_is_not_read(folder):
     assert all("secret" not in r.extra for r in records.values())
 
 
-def test_the_malignant_column_decides(folder):
-    rewrite(folder / "labels.csv", "naevus,0", "naevus,malignant")
+def test_the_malignant_column_adds_to_the_label_and_the_label_decides(folder):
+    rewrite(folder / "labels.csv", "naevus,0", "unknown,malignant")
     assert go(folder)[0]["a"].malignant == 1
+    rewrite(folder / "labels.csv", "unknown,malignant", "naevus,malignant")
+    records, download = go(folder)
+    assert records["a"].malignant == 0
+    assert any("NV called malignant 1" in note for note in download.notes)
+
+
+def test_a_split_column_that_cannot_be_used_is_refused(folder):
+    rewrite(folder / "labels.csv", "test", "val")
+    with pytest.raises(InputError, match=r"--columns\.split .*has the parts train, val; expected train and"):
+        go(folder)
 
 
 def test_unknown_labels_are_all_listed_and_can_be_mapped(folder):
@@ -139,3 +149,40 @@ def test_image_and_label_must_be_named(folder):
     for columns in (Columns(), Columns(image="file"), Columns(label="dx")):
         with pytest.raises(InputError, match=r"--columns\.image, and --columns\.label or \.malignant"):
             go(folder, columns)
+
+
+def test_a_table_that_is_not_utf_8_is_named(folder):
+    table = folder / "labels.csv"
+    table.write_bytes(table.read_text().replace("back", "R\u00fccken").encode("latin-1"))
+    with pytest.raises(InputError, match=r"labels\.csv: not UTF-8"):
+        read_download(folder, "auto", Choices(columns=COLUMNS))
+
+
+def test_tabs_and_semicolons_stand_between_cells_as_well(folder):
+    before, table = go(folder)[0], folder / "labels.csv"
+    for mark in "\t;":
+        table.write_text(table.read_text().replace(",", mark))
+        assert go(folder)[0] == before
+
+
+def test_a_column_that_is_named_and_there_twice_is_refused(folder):
+    rewrite(folder / "labels.csv", "secret", "dx")
+    with pytest.raises(InputError, match="column dx occurs twice"):
+        go(folder)
+
+
+@pytest.mark.parametrize("years", ["inf", "nan ", "-5.0", "99999", "1e308"])
+def test_an_age_that_nobody_has_is_refused_or_unknown(folder, years):
+    rewrite(folder / "labels.csv", ",40,", f",{years},")
+    if "nan" in years:
+        assert go(folder)[0]["a"].age_approx is None
+    else:
+        with pytest.raises(InputError, match=r"line 2: age .*; expected 0 to 150 years"):
+            go(folder)
+
+
+@pytest.mark.parametrize("word", ["-1", "?", "unknown", "NaN", "null"])
+def test_an_id_that_stands_for_none_is_none(folder, word):
+    rewrite(folder / "labels.csv", "P1,L1", f"{word},{word}")
+    record = go(folder)[0]["a"]
+    assert (record.patient_id, record.lesion_id) == ("", "")

@@ -75,8 +75,10 @@ def test_train_val_and_test_above_the_classes_are_an_official_split(tmp_path):
     assert download.official_split
 
 
-def test_train_and_test_alone_are_none(tmp_path):
+def test_train_and_test_alone_are_one_too_and_train_alone_is_none(tmp_path):
     _, download = read(make(tmp_path / "set", "train/nv/a.jpg", "test/nv/b.jpg"))
+    assert download.official_split
+    _, download = read(make(tmp_path / "train", "train/nv/a.jpg", "val/nv/b.jpg"))
     assert not download.official_split
 
 
@@ -92,8 +94,17 @@ def test_odd_characters_do_not_reach_the_set(tmp_path):
         read(make(tmp_path / "set", "benign/mole [1].jpg"))
 
 
-def test_folders_without_images_are_no_layout(tmp_path):
-    with pytest.raises(InputError, match="no known layout"):
+def test_class_folders_without_images_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"benign: no image in this class folder \(it holds \.txt 1\)"):
         read(make(tmp_path / "set", "benign/notes.txt"))
-    with pytest.raises(InputError, match="no folders with images"):
+    with pytest.raises(InputError, match="no image in this class folder"):
         read(tmp_path / "set", "folders")
+
+
+def test_files_of_other_suffixes_are_counted_and_a_class_without_an_image_is_refused(tmp_path):
+    folder = make(tmp_path / "set", "nv/a.jpg", "mel/b.png", "mel/c.bmp", "mel/d.GIF", "mel/e.bmp")
+    _, download = read(folder)
+    assert download.notes == ("mel: files passed over (.bmp 2, .gif 1); only .jpg, .jpeg, .png, .dcm are read",)
+    (folder / "mel" / "b.png").unlink()
+    with pytest.raises(InputError, match=r"mel: no image in this class folder \(it holds \.bmp 2, \.gif 1\)"):
+        read(folder)

@@ -82,7 +82,7 @@ def test_the_tables_of_2016_have_no_header_and_no_diagnosis(isic2016):
         ("03", 0, "", "test"),
         ("13", 1, "", "test"),
     ]
-    assert not download.official_split  # no validation part
+    assert download.official_split  # without a validation part, which is dealt from train
 
 
 def test_part_3b_of_2016_has_masks_beside_the_images(isic2016):

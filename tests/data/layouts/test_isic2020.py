@@ -200,3 +200,22 @@ def test_a_real_part_of_2020(real_data):
     assert len({r.patient_id for r in records}) == 31
     assert sum(r.malignant for r in records) == 21
     assert sum(r.diagnosis == "MEL" for r in records) == 21
+
+
+def test_the_diagnosis_decides_where_the_target_contradicts_it(isic2020):
+    """Kaggle's copy of ISIC 2019 in these columns: its target is melanoma or not."""
+    table = isic2020 / "train.csv"
+    text = table.read_text().replace("unknown,benign,0", "BCC,benign,0").replace("nevus,benign,0", "AK,benign,0")
+    table.write_text(text.replace("lentigo NOS,benign,0", "unknown,benign,0"))
+    records, download = read(isic2020)
+    assert [(r.diagnosis, r.malignant) for r in records.values()] == [
+        ("BCC", 1),
+        ("AK", None),
+        ("MEL", 1),
+        ("", None),  # that it is no melanoma says nothing of what it is
+    ]
+    assert "WARNING: 1 labels contradict the diagnosis (BCC called benign 1); the diagnosis decides" in download.notes
+    table.write_text(table.read_text().replace("BCC,benign,0", "nevus,malignant,1"))
+    records, download = read(isic2020)
+    assert [r.malignant for r in records.values()] == [0, 0, 1, 0]
+    assert any("NV called malignant 1" in note for note in download.notes)

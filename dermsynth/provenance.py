@@ -1,0 +1,29 @@
+"""What weights say of how they came about, in a pipeline's `dermsynth.json` or in a checkpoint."""
+
+from typing import Any
+
+from dermsynth.errors import InputError
+
+
+def check_provenance(owner: str, provenance: object) -> dict[str, Any]:
+    """Refuse what the rules on leaks and licences could not read.
+
+    Args:
+        owner: whose it is, as the message names it.
+        provenance: as read from a file.
+
+    Returns:
+        The same.
+
+    Raises:
+        InputError: it is no mapping, or a name or hash in it is no text.
+    """
+    if not isinstance(provenance, dict):
+        raise InputError(f"{owner}: what it says of its data is a {type(provenance).__name__}; expected a mapping.")
+    for key in ("train_split_sha256", "token", "license", "attribution", "base_model"):
+        if not isinstance(provenance.get(key, ""), str):
+            raise InputError(f"{owner}: {key} is {str(provenance[key])[:60]!r}; expected a text.")
+    images = provenance.get("train_images", [])
+    if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
+        raise InputError(f"{owner}: train_images is no list of image ids.")
+    return provenance
