@@ -127,7 +127,7 @@ class Reloadable(LightningModule):
     """A module that its checkpoint alone is enough to make again."""
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  (Lightning's is of its own descriptor)
+    def load_from_checkpoint(  # type: ignore[override]
         cls,
         checkpoint_path: str | Path,
         map_location: Any = None,

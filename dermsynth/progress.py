@@ -16,7 +16,7 @@ class RunProgress(TQDMProgressBar):
     The loss is that of the last logged step, where the host waits for the device anyway.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One bar for the run; one that is resumed counts on from its step."""
         super().on_train_start(trainer, pl_module)
         bar, total = self.train_progress_bar, trainer.estimated_stepping_batches
@@ -35,7 +35,7 @@ class RunProgress(TQDMProgressBar):
         bar, step = self.train_progress_bar, trainer.global_step
         if not self.is_enabled or step == bar.n:
             return
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps
         if every and step % every == 0:
             loss = trainer.callback_metrics.get(LOSS)
             bar.set_postfix({} if loss is None else {"loss": f"{loss.item():.3g}"}, refresh=False)
@@ -49,31 +49,31 @@ class RunProgress(TQDMProgressBar):
         self.val_progress_bar.close()
         self.reset_dataloader_idx_tracker()
 
-    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Count images."""
         self.has_dataloader_changed(0)  # notes which one it is, without which there is no number of batches
         _count_images(self.val_progress_bar, trainer.val_dataloaders, self.total_val_batches_current_dataloader)
 
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Move on by a batch of images."""
         _update(self.val_progress_bar, trainer.val_dataloaders)
 
-    def on_test_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def on_test_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Count images."""
         self.has_dataloader_changed(0)  # notes which one it is, without which there is no number of batches
         _count_images(self.test_progress_bar, trainer.test_dataloaders, self.total_test_batches_current_dataloader)
 
-    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Move on by a batch of images."""
         _update(self.test_progress_bar, trainer.test_dataloaders)
 
-    def on_predict_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def on_predict_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Count images."""
         self.has_dataloader_changed(0)  # notes which one it is, without which there is no number of batches
         batches = self.total_predict_batches_current_dataloader
         _count_images(self.predict_progress_bar, trainer.predict_dataloaders, batches)
 
-    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Move on by a batch of images."""
         _update(self.predict_progress_bar, trainer.predict_dataloaders)
 
@@ -85,4 +85,5 @@ def _count_images(bar: tqdm, loader: Any, batches: float) -> None:
 
 
 def _update(bar: tqdm, loader: Any) -> None:
-    bar.update(min(loader.batch_size, bar.total - bar.n))
+    left = loader.batch_size if bar.total is None else bar.total - bar.n
+    bar.update(min(loader.batch_size, left))
