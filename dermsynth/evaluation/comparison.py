@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dermsynth.evaluation.statistics import Metric
+from dermsynth.evaluation.statistics import LEVEL, Metric
 from dermsynth.lesions import DIAGNOSES
 
 MEAN, ENSEMBLE = "mean", "ensemble"
@@ -126,6 +126,28 @@ class Comparison:
     def row(self, arm: str, metric: Metric, seeds: str = MEAN) -> Row:
         """The one result of an arm for a metric."""
         return next(r for r in self.rows if (r.arm, r.seeds, r.metric, r.class_name) == (arm, seeds, *metric))
+
+    def doubts(self, arm: str, metric: Metric) -> list[str]:
+        """Why a small p, which is over test images alone, does not establish that an arm differs from the baseline."""
+        found = []
+        if self.few_groups:
+            found.append(f"with {self.n_groups} {self.unit} the interval tends to be too narrow")
+        single = [name for name in (self.baseline, arm) if self.arms[name] < 2]
+        if single:
+            found.append(f"with one seed of {' and of '.join(single)} the difference may be the seed's")
+        difference = self.row(arm, metric).difference or 0.0
+        pairs = [r.difference for r in self.seed_rows(arm, metric) if r.difference is not None]
+        agree = sum(pair * difference > 0 for pair in pairs)
+        if len(pairs) > 1 and agree < len(pairs):
+            found.append(f"only {agree} of {len(pairs)} pairs of seeds agree, so it may be the seeds' and not the arm's")
+        return found
+
+    def not_established(self, row: Row) -> list[str]:
+        """The doubts about a row whose interval or p, taken by itself, would show a difference."""
+        low, high, p = row.difference_low, row.difference_high, row.p
+        apart = low is not None and high is not None and (low > 0 or high < 0)
+        small = p is not None and p < 1 - LEVEL
+        return self.doubts(row.arm, Metric(row.metric, row.class_name)) if apart or small else []
 
     def seed_rows(self, arm: str, metric: Metric) -> list[Row]:
         """The results of an arm's seeds, one each."""

@@ -11,6 +11,7 @@ from dermsynth.evaluation.statistics import LEVEL, Metric
 from dermsynth.evaluation.wording import is_percent, number, title
 
 BASELINE_COLOUR, ARM_COLOUR = "#555555", "#0072B2"  # Okabe & Ito: distinct to every kind of colour vision
+COMMONEST_COLOUR = "#D55E00"
 
 
 def plot(comparison: Comparison) -> Figure:
@@ -32,6 +33,9 @@ def plot(comparison: Comparison) -> Figure:
             linewidth=0.9,
             linestyle=(0, (2, 3)),
         )
+        if metric.name == "accuracy":
+            most = max(c.class_counts.values()) / c.n_images
+            above.axvline(most * _scale(metric), color=COMMONEST_COLOUR, linewidth=1.1)
         below.axvline(0, color="#333333", linewidth=1)
         below.set_xlabel("points" if is_percent(metric.name) else "AUROC", fontsize=9, color="#555555")
         for place, arm in enumerate(c.arms):
@@ -43,13 +47,14 @@ def plot(comparison: Comparison) -> Figure:
             row = c.row(arm, metric)
             pairs = [r.difference for r in c.seed_rows(arm, metric) if r.difference is not None]
             ends = (row.difference, row.difference_low, row.difference_high)
-            _mark(below, place, metric, ends, pairs, ARM_COLOUR, difference=True)
+            _mark(below, place, metric, ends, pairs, ARM_COLOUR, difference=True, hollow=bool(c.not_established(row)))
     _style(axes[0], list(c.arms), "arm")
     _style(axes[1], c.others, f"minus {c.baseline}")
     figure.supxlabel(
         f"{c.sample}. Diamond: mean over seeds; line: {LEVEL:.0%} "
         "interval; circles: single seeds.\nDifferences are paired; a filled diamond's interval leaves "
-        "out zero (before Holm's adjustment).",
+        "out zero (before Holm's adjustment), and its seeds agree."
+        + (f"\n{_commonest(c)}" if any(metric.name == "accuracy" for metric in columns) else ""),
         fontsize=9,
         color="#555555",
     )
@@ -64,6 +69,7 @@ def _mark(
     seeds: Sequence[float],
     colour: str,
     difference: bool = False,
+    hollow: bool = False,
 ) -> None:
     """One arm: its interval, its mean with the number above, and its seeds below."""
     value, low, high = (math.nan if end is None else end * _scale(metric) for end in ends)
@@ -73,7 +79,7 @@ def _mark(
     if len(seeds) > 1:
         circles = [seed * _scale(metric) for seed in seeds]
         axes.plot(circles, [place + 0.24] * len(seeds), "o", markersize=4, color=colour, fillstyle="none", alpha=0.7)
-    face = "white" if difference and low <= 0 <= high else colour
+    face = "white" if hollow or (difference and low <= 0 <= high) else colour
     axes.plot(value, place, "D", markersize=7, color=colour, markerfacecolor=face, markeredgewidth=1.6)
     axes.annotate(
         number(ends[0], metric.name, sign=difference),
@@ -101,6 +107,11 @@ def _style(axes: Sequence[Axes], names: Sequence[str], label: str) -> None:
         ax.set_axisbelow(True)
         ax.spines[["top", "left", "right"]].set_visible(False)
         ax.spines["bottom"].set_color("#bbbbbb")
+
+
+def _commonest(c: Comparison) -> str:
+    name = max(c.class_counts, key=lambda name: c.class_counts[name])
+    return f"Vertical line in accuracy: answering {name}, the commonest class, for every image."
 
 
 def _scale(metric: Metric) -> int:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from dermsynth.errors import InputError
 from dermsynth.evaluation import forest
-from dermsynth.evaluation.comparison import ENSEMBLE, Comparison, Row
+from dermsynth.evaluation.comparison import ENSEMBLE, MEAN, Comparison, Row
 from dermsynth.evaluation.statistics import LEVEL, POWER, SEED, Metric
 from dermsynth.evaluation.wording import NAMES, count, interval, number, p_value, points, spread, title
 from dermsynth.files import make_folder, write_atomically, write_bytes_atomically
 
 LINE = 100
+DOUBTS = "not_established"
 
 
 def write(comparison: Comparison, out: Path) -> str:
@@ -38,12 +39,18 @@ def write(comparison: Comparison, out: Path) -> str:
 
 
 def table(comparison: Comparison) -> str:
-    """The rows as CSV, six significant digits, blank where there is nothing to say."""
+    """The rows as CSV, six significant digits, blank where there is nothing to say.
+
+    The last column says why a difference is not established; the mean over seeds then has no p.
+    """
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [f.name for f in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(buffer, [*(f.name for f in fields(Row)), DOUBTS], lineterminator="\n")
     writer.writeheader()
     for row in comparison.rows:
-        cells = asdict(row)
+        doubts = comparison.not_established(row)
+        cells = {**asdict(row), DOUBTS: "; ".join(doubts)}
+        if doubts and row.seeds == MEAN:
+            cells |= {"p": None, "p_holm": None, "smallest_difference": None}
         for name, value in cells.items():
             if isinstance(value, float):
                 cells[name] = "" if math.isnan(value) else f"{value:.6g}"
@@ -111,15 +118,22 @@ def _differences(c: Comparison) -> str:
         lines += [
             _cells(arm, [spread(r.difference, r.difference_sd, r.metric, sign=True) for r in rows], width),
             _cells("", intervals, width),
-            _cells("", [p_value(r.p) for r in rows], width),
+            _cells("", [_p(c, r, r.p) for r in rows], width),
         ]
-    adjusted = "; ".join(f"{arm} {p_value(c.row(arm, Metric(c.primary)).p_holm)}" for arm in c.others)
+    of_primary = [c.row(arm, Metric(c.primary)) for arm in c.others]
+    adjusted = "; ".join(f"{r.arm} {_p(c, r, r.p_holm)}" for r in of_primary)
     note = (
         "Paired: both arms are measured on the same resamples, and p (two-sided) is from them; ± is over "
         f"pairs of seeds. Holm's adjustment for {count(len(c.others), 'comparison')} on {NAMES[c.primary]}: "
         f"{adjusted}."
     )
     return "\n".join([*lines, _wrap(note)])
+
+
+def _p(c: Comparison, row: Row, p: float | None) -> str:
+    """A p, unless the seeds or the number of patients leave in doubt what it would say of the arms."""
+    small = p is not None and p < 1 - LEVEL
+    return "not established" if small and c.not_established(row) else p_value(p)
 
 
 def _decisions(c: Comparison) -> str:
@@ -137,7 +151,10 @@ def _decisions(c: Comparison) -> str:
         if c.arms[arm] > 1 and pairs:
             lines.append(_wrap(f"By seed: {', '.join(f'{r.seeds} {p_value(r.p)}' for r in pairs)}.", "    "))
         lines += [f"    {sentence}" for sentence in _areas(c, arm)]
-    notes = "An arm's answer is the class of highest mean probability over its seeds."
+    notes = (
+        "An arm's answer is the class of highest mean probability over its seeds. These p are of these trained models: "
+        "they do not say that the arms differ."
+    )
     if len(set(c.arms.values())) > 1:
         notes += " The arms have different numbers of seeds, and averaging more seeds helps by itself."
     if c.n_groups < c.n_images:
@@ -167,11 +184,12 @@ def _conclusion(c: Comparison) -> str:
         limits += " An arm here has one seed, so a difference may be the seed's and not the arm's."
     else:
         limits += " How much the training seed matters is the ±."
-    power = ", ".join(f"{arm} {points(c.row(arm, metric).smallest_difference, c.primary)}" for arm in c.others)
+    power = ", ".join(_smallest(c, c.row(arm, metric)) for arm in c.others)
     could = (
         f"Smallest true difference in {NAMES[c.primary]} that this test set shows with {POWER:.0%} "
         f"power, two-sided at {1 - LEVEL:.0%}, before Holm's adjustment: {power}. "
-        "It is 2.80 standard errors of the paired difference (Bloom 1995)."
+        "It is 2.80 standard errors of the paired difference (Bloom 1995), of these trained models: what other seeds "
+        "would give is not in it."
     )
     if c.few_groups:
         could += f" With {c.n_groups} {c.unit} that error tends to be too small, and so is this."
@@ -185,6 +203,12 @@ def _conclusion(c: Comparison) -> str:
             _wrap(could, "  "),
         ]
     )
+
+
+def _smallest(c: Comparison, row: Row) -> str:
+    if c.not_established(row):
+        return f"{row.arm} not known (see above)"
+    return f"{row.arm} {points(row.smallest_difference, row.metric)}"
 
 
 def verdict(c: Comparison, arm: str) -> str:
@@ -212,15 +236,7 @@ def _doubts(c: Comparison, arm: str) -> Iterator[str]:
     row = c.row(arm, Metric(c.primary))
     if row.p_holm is None or not row.p_holm < 1 - LEVEL:
         yield f"after Holm's adjustment for {count(len(c.others), 'comparison')} {p_value(row.p_holm)}"
-    if c.few_groups:
-        yield f"with {c.n_groups} {c.unit} the interval tends to be too narrow"
-    single = [name for name in (c.baseline, arm) if c.arms[name] < 2]
-    if single:
-        yield f"with one seed of {' and of '.join(single)} the difference may be the seed's"
-    pairs = [r.difference for r in c.seed_rows(arm, Metric(c.primary)) if r.difference is not None]
-    agree = sum(pair * (row.difference or 0.0) > 0 for pair in pairs)
-    if len(pairs) > 1 and agree < len(pairs):
-        yield f"only {agree} of {len(pairs)} pairs of seeds agree, so it may be the seeds' and not the arm's"
+    yield from c.doubts(arm, Metric(c.primary))
 
 
 def _exact_test(c: Comparison, arm: str) -> str:

@@ -35,3 +35,11 @@ def test_plot_names_patients_only_where_they_are_known(comparison):
     assert "600 images of 400 patients or lesions." in forest.plot(c).get_supxlabel()
     alone = replace(c, n_groups=600, n_without_id=600)
     assert "patients" not in forest.plot(alone).get_supxlabel()
+
+
+def test_plot_shows_what_the_commonest_class_alone_would_give(comparison):
+    c = replace(comparison(), class_counts={"benign": 450, "malignant": 150})
+    figure = forest.plot(c)
+    marks = [line for line in figure.axes[0].lines if line.get_color() == forest.COMMONEST_COLOUR]
+    assert [list(line.get_xdata()) for line in marks] == [[75, 75]]
+    assert "answering benign, the commonest class, for every image" in figure.get_supxlabel()

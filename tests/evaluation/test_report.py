@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dermsynth.errors import InputError
-from dermsynth.evaluation import report
+from dermsynth.evaluation import forest, report
 from dermsynth.evaluation.statistics import Metric
 
 
@@ -127,6 +127,26 @@ def test_verdict_of_few_groups_or_one_seed_claims_nothing(comparison, changes, d
     c = comparison(**CLEAR)
     assert " is higher " in report.verdict(replace(c, n_groups=30), "hybrid")
     assert report.verdict(replace(c, **changes), "hybrid") == OBSERVED + doubts
+
+
+@pytest.mark.parametrize("changes", [{}, {"arms": {"real": 1, "hybrid": 2}}, {"n_groups": 12}])
+def test_no_line_says_more_than_the_conclusion(comparison, changes):
+    """A p from the test images alone, beside seeds of opposite sign, one seed, or few patients."""
+    seeds = {} if changes else {"seed_differences": (-0.21, 0.07)}
+    numbers = {"difference": -0.0719, "difference_low": -0.1, "difference_high": -0.04, "p": 0.0009, "p_holm": 0.0009}
+    c = replace(comparison(**numbers, **seeds), **changes)
+    text = " ".join(report.text(c).split())
+    table, rest = text.split("Tests on the same images")
+    assert "p < 0.001" not in table
+    assert "Holm's adjustment for 1 comparison on accuracy: hybrid not established." in table
+    assert "before Holm's adjustment: hybrid not known (see above)." in rest
+    rows = [r for r in csv.DictReader(io.StringIO(report.table(c))) if (r["arm"], r["seeds"]) == ("hybrid", "mean")]
+    assert {(r["p"], r["p_holm"], r["smallest_difference"]) for r in rows} == {("", "", "")}
+    assert all(r["not_established"] in text for r in rows)
+    diamond = next(line for line in forest.plot(c).axes[5].lines if line.get_marker() == "D")
+    assert diamond.get_markerfacecolor() == "white"
+    established = report.table(replace(comparison(**numbers, seed_differences=(-0.06, -0.08)), n_groups=400))
+    assert {r["not_established"] for r in csv.DictReader(io.StringIO(established))} == {""}
 
 
 def test_text_of_images_without_ids_names_no_patients(comparison):
