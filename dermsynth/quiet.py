@@ -9,8 +9,9 @@ def quieten() -> None:
     """Call before diffusers or transformers is imported."""
     # That there is no torchvision: nothing here uses what it would be for.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Advertisements of its makers' services.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    # Advertisements of its makers' services, and devices that nobody asked for.
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(_is_worth_saying)
     # Where bitsandbytes is installed, that a kernel for 4-bit products is not: nothing here has any.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for message in (
@@ -41,5 +42,6 @@ def quieten_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _is_no_tip(line: logging.LogRecord) -> bool:
-    return "Tip:" not in line.getMessage()
+def _is_worth_saying(line: logging.LogRecord) -> bool:
+    text = line.getMessage()
+    return "Tip:" not in text and not text.startswith(("TPU available: False", "GPU available: False"))

@@ -4,19 +4,21 @@
 `<run>/finished` the mark of a complete training. No run is overwritten by another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 from dermsynth.checkpoint_io import CONFIGURATION, configuration_of
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.run_config import RUN_FILE, leaves
+from dermsynth.run_lock import LOCK
 from dermsynth.yaml_files import read_yaml
 
 # Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
@@ -34,6 +36,38 @@ _ABSENT = "nothing"
 def last_checkpoint(run: Path) -> Path:
     """The checkpoint that a run goes on from."""
     return run / "checkpoints" / "last.ckpt"
+
+
+@contextmanager
+def nothing_left(trainer: Trainer, run: Path, made: Sequence[Path]) -> Iterator[None]:
+    """Take away what a stage left in a run's folder, and the folder, if it failed before the first step.
+
+    Lightning begins an event file before the data is read: a mistyped path would leave a ghost in TensorBoard.
+
+    Args:
+        trainer: of the stage.
+        run: the folder.
+        made: those of it and its parents that this command makes, from the innermost.
+    """
+    before = set(_traces(run))
+    try:
+        yield
+    except BaseException:
+        if trainer.is_global_zero and trainer.global_step == 0:
+            for path in set(_traces(run)) - before:
+                path.unlink()
+            if run in made and [path.name for path in run.glob("*")] == [LOCK]:
+                (run / LOCK).unlink()
+            for folder in made:
+                if not folder.is_dir() or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+        raise
+
+
+def _traces(run: Path) -> list[Path]:
+    names = ("events.out.tfevents*", "hparams.yaml", "fit.yaml", "validate.yaml", "test.yaml", "predict.yaml")
+    return [path for name in names for path in run.glob(name)]
 
 
 def claim(run: Path, resolved: str) -> bool:
@@ -168,6 +202,16 @@ class LastCheckpoint(Checkpoint):
         # Whether the last batch ended in an optimizer step, and whether one that did not was validated on.
         self._stepped, self._due = False, False
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the best of a run whose folder has another name now, of which `ModelCheckpoint` would know nothing."""
+        folder = last_checkpoint(Path(trainer.default_root_dir)).parent
+        if trainer.ckpt_path is None or Path(trainer.ckpt_path).parent.resolve() != folder.resolve():
+            return
+        for keeper in trainer.checkpoint_callbacks:
+            state = checkpoint.get("callbacks", {}).get(keeper.state_key)
+            if isinstance(keeper, ModelCheckpoint) and state:
+                _move(state, str(keeper.dirpath))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin at the checkpoint that the run goes on from."""
         self._before = trainer.global_step
@@ -205,6 +249,17 @@ class LastCheckpoint(Checkpoint):
             self._written = trainer.global_step
             # False is the default, but Lightning remarks on it.
             trainer.save_checkpoint(last_checkpoint(Path(trainer.default_root_dir)), weights_only=False)
+
+
+def _move(state: dict[str, Any], folder: str) -> None:
+    """Let what a `ModelCheckpoint` remembers be of another folder, if its files are there."""
+    there = {path: str(Path(folder) / Path(path).name) for path in state["best_k_models"]}
+    if state["dirpath"] == folder or not all(Path(path).is_file() for path in there.values()):
+        return
+    state["best_k_models"] = {there[path]: score for path, score in state["best_k_models"].items()}
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = there.get(state[key], state[key])
+    state["dirpath"] = folder
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import math
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
@@ -35,6 +37,7 @@ from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.hub import first_line
 from dermsynth.precision import resolve
+from dermsynth.progress import RunProgress
 from dermsynth.quiet import quieten, quieten_transformers
 from dermsynth.run_config import RUN_FILE
 from dermsynth.run_folder import (
@@ -44,6 +47,7 @@ from dermsynth.run_folder import (
     check_configuration,
     claim,
     last_checkpoint,
+    nothing_left,
 )
 from dermsynth.run_lock import locked
 from dermsynth.yaml_files import read_yaml
@@ -188,6 +192,10 @@ class TrainingCLI(LightningCLI):
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
                 cause = cause.__cause__ or cause.__context__
+            # Such as a logger's own package, of which Lightning says which it is and how to get it.
+            missing = re.search(r"^.*(Requirement '|No module named).*$", str(error), re.MULTILINE)
+            if cause is None and missing:
+                raise InputError(f"a package is missing: {missing[0].strip()}") from error
             raise (cause or error) from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -202,6 +210,12 @@ class TrainingCLI(LightningCLI):
         last = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)] or [LastCheckpoint()]
         callbacks = [callback for callback in callbacks if not isinstance(callback, LastCheckpoint)]
         callbacks += [BatchSeed(int(config.seed_everything)), FiniteLoss(), *(last if self._is_kept() else [])]
+        for callback in callbacks:
+            # Lightning's own choice is a new folder of the logger's each time, in which a resumed run forgets its best.
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(last_checkpoint(config.run).parent)
+        if config.trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks.append(RunProgress())
         plugins = config.trainer.plugins or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -221,12 +235,16 @@ class TrainingCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the stage, `fit` alone in its folder; name the file where a checkpoint does not fit the model."""
         try:
+            run = self.config[subcommand].run
+            made = [folder for folder in (run, *run.parents) if not folder.exists()]
             with ExitStack() as held:
                 # Two that predict would also write into one folder.
                 if (self._is_kept() or subcommand == "predict") and self.trainer.is_global_zero:
-                    held.enter_context(locked(self.config[subcommand].run))
+                    held.enter_context(locked(run))
                     if subcommand == "fit":
                         self._clear()
+                # Within the lock, as files that another process writes meanwhile are not this one's to take away.
+                held.enter_context(nothing_left(self.trainer, run, made))
                 super()._run_subcommand(subcommand)
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             if self.trainer.ckpt_path is None or not _is_of_restoring(error):
@@ -269,8 +287,7 @@ class TrainingCLI(LightningCLI):
                 )
             text = f"{self.trainer.global_step} steps, {self.trainer.current_epoch} epochs\n"
             write_atomically(self.config["fit"].run / FINISHED, text)
-            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-            _say(f"finished: {self.config['fit'].run}" + (f", best checkpoint {best}" if best else ""))
+            _say(f"finished: {self.config['fit'].run}{_best(self.trainer)}")
 
     def _is_kept(self) -> bool:
         """Whether this is a `fit` that leaves something to go on from, and not a trial."""
@@ -318,6 +335,16 @@ def _import_named(arguments: list[str]) -> None:
         module, _, name = path.rpartition(".")
         if name in words:
             importlib.import_module(module)
+
+
+def _best(trainer: Trainer) -> str:
+    keeper = trainer.checkpoint_callback
+    if not isinstance(keeper, ModelCheckpoint) or not keeper.best_model_path:
+        return ""
+    # ModelCheckpoint takes NaN for infinity, and keeps the first.
+    if keeper.best_model_score is not None and math.isinf(keeper.best_model_score):
+        return f"; {keeper.monitor} was NaN at every validation, so that {keeper.best_model_path} is not the best"
+    return f", best checkpoint {keeper.best_model_path}"
 
 
 def _check_steps(config: Namespace) -> None:

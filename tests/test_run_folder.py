@@ -163,3 +163,46 @@ def test_a_renamed_run_does_not_write_to_its_old_name(here, capsys):
     assert not Path("r").exists()
     arguments = ["--ckpt_path", "renamed/checkpoints/best.ckpt", "--run", "renamed"]
     assert main(["test", "--config", "renamed/fit.yaml", *arguments]) == 0
+
+
+@pytest.mark.parametrize("logger", ["CSVLogger", "TensorBoardLogger"])
+def test_a_logger_of_the_recipe_leaves_the_best_checkpoint_in_the_run(here, logger):
+    assert fit("--trainer.logger", logger, "--trainer.logger.save_dir", "r") == 0
+    assert {path.name for path in Path("r/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert len(list(Path("r").rglob("*.ckpt"))) == 2
+
+
+def test_a_run_that_was_renamed_keeps_its_best(here):
+    """Each validation is worse than the one before, so that the best is of the first epoch, before the renaming."""
+    worse = ["--model.worse", "true"]
+    fit(*worse)
+    best = checkpoint("r/checkpoints/best.ckpt")["global_step"]
+    Path("r").rename("renamed")
+    longer = ["--trainer.max_epochs", "3"]
+    last = Path("renamed/checkpoints/last.ckpt")
+    Path("renamed/fit.yaml").write_text(Path("renamed/fit.yaml").read_text().replace("max_epochs: 2", "max_epochs: 3"))
+    (Path("renamed") / FINISHED).unlink()
+    assert fit(*worse, *longer, run="renamed") == 0
+    assert checkpoint(last)["global_step"] == 12
+    assert checkpoint("renamed/checkpoints/best.ckpt")["global_step"] == best == 4
+
+
+def test_a_logger_whose_package_is_missing_is_one_line(here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert fit("--trainer.logger", "WandbLogger") == 2
+    said = capsys.readouterr().err
+    assert "wandb" in said
+    assert said.count("\n") == 1
+
+
+def test_a_stage_that_fails_before_its_first_step_leaves_nothing(here, capsys):
+    mistyped = ["--data", "dermsynth.data.modules.ClassificationData", "--data.real", "no/set"]
+    mistyped += ["--data.classes", "[NV, MEL]", "--data.size", "16", "--data.batch_size", "2"]
+    assert fit("--model", "toy.Labelled", *mistyped, run="runs/new") == 2
+    assert "no/set" in capsys.readouterr().err
+    assert sorted(p.name for p in here.iterdir()) == ["line.yaml"]
+    fit()
+    before = sorted(Path("r").rglob("*"))
+    best = ["--ckpt_path", "r/checkpoints/best.ckpt"]
+    assert main(["test", "--config", "r/fit.yaml", *best, "--model", "toy.Labelled", *mistyped]) == 2
+    assert sorted(Path("r").rglob("*")) == before
