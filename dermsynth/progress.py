@@ -79,7 +79,7 @@ class RunProgress(TQDMProgressBar):
 
 
 def _count_images(bar: tqdm, loader: Any, batches: float) -> None:
-    """Set the total, in images of this process; `loader` is a DataLoader, of which our data modules have one a stage."""
+    """Set the total, in images of this process; `loader` is the one DataLoader of the stage."""
     if bar.total is None:
         bar.total = min(len(loader.batch_sampler.sampler), int(batches) * loader.batch_sampler.batch_size)
 
