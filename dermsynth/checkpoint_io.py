@@ -116,7 +116,7 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
     """
     for key, kind in (("epoch", int), ("global_step", int), ("loops", dict), ("optimizer_states", list)):
         value = checkpoint.get(key)
-        if not isinstance(value, kind) or (kind is dict and "fit_loop" not in value):
+        if not isinstance(value, kind) or (isinstance(value, dict) and "fit_loop" not in value):
             raise InputError(f"its {key} is missing or broken, so training cannot go on from it. {_OTHER}")
 
 

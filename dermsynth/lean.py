@@ -23,8 +23,8 @@ def _import_torchmetrics() -> None:
             raise PackageNotFoundError(package)
         return version_of(package)
 
-    imports._version = version
-    imports.package_available = lambda package: package not in _UNUSED and is_available(package)
+    imports._version = version  # type: ignore[assignment]
+    imports.package_available = lambda package: package not in _UNUSED and is_available(package)  # type: ignore[assignment]
     try:
         import torchmetrics  # noqa: F401
     finally:

@@ -79,11 +79,11 @@ class RunProgress(TQDMProgressBar):
 
 
 def _count_images(bar: tqdm, loader: Any, batches: float) -> None:
-    """Set the total, in images of this process; `loader` is a DataLoader, of which our data modules have one a stage."""
+    """Set the total, in images of this process; `loader` is the one DataLoader of the stage."""
     if bar.total is None:
-        bar.total = min(len(loader.sampler), int(batches) * loader.batch_size)
+        bar.total = min(len(loader.batch_sampler.sampler), int(batches) * loader.batch_sampler.batch_size)
 
 
 def _update(bar: tqdm, loader: Any) -> None:
-    left = loader.batch_size if bar.total is None else bar.total - bar.n
-    bar.update(min(loader.batch_size, left))
+    batch = loader.batch_sampler.batch_size
+    bar.update(batch if bar.total is None else min(batch, bar.total - bar.n))

@@ -39,12 +39,16 @@ def last_checkpoint(run: Path) -> Path:
 
 
 @contextmanager
-def nothing_left(trainer: Trainer, run: Path) -> Iterator[None]:
+def nothing_left(trainer: Trainer, run: Path, made: Sequence[Path]) -> Iterator[None]:
     """Take away what a stage left in a run's folder, and the folder, if it failed before the first step.
 
     Lightning begins an event file before the data is read: a mistyped path would leave a ghost in TensorBoard.
+
+    Args:
+        trainer: of the stage.
+        run: the folder.
+        made: those of it and its parents that this command makes, from the innermost.
     """
-    made = [folder for folder in (run, *run.parents) if not folder.exists()]
     before = set(_traces(run))
     try:
         yield
@@ -52,6 +56,8 @@ def nothing_left(trainer: Trainer, run: Path) -> Iterator[None]:
         if trainer.is_global_zero and trainer.global_step == 0:
             for path in set(_traces(run)) - before:
                 path.unlink()
+            if run in made and [path.name for path in run.glob("*")] == [LOCK]:
+                (run / LOCK).unlink()
             for folder in made:
                 if not folder.is_dir() or any(folder.iterdir()):
                     break
@@ -60,7 +66,7 @@ def nothing_left(trainer: Trainer, run: Path) -> Iterator[None]:
 
 
 def _traces(run: Path) -> list[Path]:
-    names = ("events.out.tfevents*", "hparams.yaml", "fit.yaml", "validate.yaml", "test.yaml", "predict.yaml", LOCK)
+    names = ("events.out.tfevents*", "hparams.yaml", "fit.yaml", "validate.yaml", "test.yaml", "predict.yaml")
     return [path for name in names for path in run.glob(name)]
 
 

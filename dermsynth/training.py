@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import math
 import os
 import re
 import signal
@@ -139,7 +140,7 @@ class TrainingCLI(LightningCLI):
         _check_static_graph(config)
         _check_moved(config)
         _check_foreign(config.run)
-        for line in resolve(config, self.subcommand):
+        for line in resolve(config, str(self.subcommand)):
             _say(line)
         if self.subcommand == "test" and config.ckpt_path is None:
             raise InputError(
@@ -235,12 +236,16 @@ class TrainingCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the stage, `fit` alone in its folder; name the file where a checkpoint does not fit the model."""
         try:
-            with nothing_left(self.trainer, self.config[subcommand].run), ExitStack() as held:
+            run = self.config[subcommand].run
+            made = [folder for folder in (run, *run.parents) if not folder.exists()]
+            with ExitStack() as held:
                 # Two that predict would also write into one folder.
                 if (self._is_kept() or subcommand == "predict") and self.trainer.is_global_zero:
-                    held.enter_context(locked(self.config[subcommand].run))
+                    held.enter_context(locked(run))
                     if subcommand == "fit":
                         self._clear()
+                # Within the lock, as files that another process writes meanwhile are not this one's to take away.
+                held.enter_context(nothing_left(self.trainer, run, made))
                 super()._run_subcommand(subcommand)
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             if self.trainer.ckpt_path is None or not _is_of_restoring(error):
@@ -338,7 +343,7 @@ def _best(trainer: Trainer) -> str:
     if not isinstance(keeper, ModelCheckpoint) or not keeper.best_model_path:
         return ""
     # ModelCheckpoint takes NaN for infinity, and keeps the first.
-    if keeper.best_model_score is not None and not torch.isfinite(keeper.best_model_score):
+    if keeper.best_model_score is not None and math.isinf(keeper.best_model_score):
         return f"; {keeper.monitor} was NaN at every validation, so that {keeper.best_model_path} is not the best"
     return f", best checkpoint {keeper.best_model_path}"
 

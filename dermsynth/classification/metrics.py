@@ -39,7 +39,7 @@ class BalancedAccuracy(Sensitivity):
 class MeanAUROC(MulticlassAUROC):
     """Mean AUROC, one against the rest, of the classes that have images, and others beside them; NaN if none has."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         """Of all images since the last reset."""
         label = dim_zero_cat(self.target)
         counts = torch.bincount(label, minlength=self.num_classes)

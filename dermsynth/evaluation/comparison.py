@@ -139,7 +139,9 @@ class Comparison:
         pairs = [r.difference for r in self.seed_rows(arm, metric) if r.difference is not None]
         agree = sum(pair * difference > 0 for pair in pairs)
         if len(pairs) > 1 and agree < len(pairs):
-            found.append(f"only {agree} of {len(pairs)} pairs of seeds agree, so it may be the seeds' and not the arm's")
+            found.append(
+                f"only {agree} of {len(pairs)} pairs of seeds agree, so it may be the seeds' and not the arm's"
+            )
         return found
 
     def not_established(self, row: Row) -> list[str]:
