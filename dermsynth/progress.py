@@ -35,7 +35,7 @@ class RunProgress(TQDMProgressBar):
         bar, step = self.train_progress_bar, trainer.global_step
         if not self.is_enabled or step == bar.n:
             return
-        every = trainer.log_every_n_steps
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and step % every == 0:
             loss = trainer.callback_metrics.get(LOSS)
             bar.set_postfix({} if loss is None else {"loss": f"{loss.item():.3g}"}, refresh=False)

@@ -16,7 +16,6 @@ from typing import Any
 
 import dermsynth.lean  # noqa: F401
 
-import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
