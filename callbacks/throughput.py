@@ -18,6 +18,8 @@ from torch.utils.flop_counter import (
     shape_wrapper,
 )
 
+now = time.perf_counter  # a clock in seconds
+
 # Dense TFLOP/s of 16-bit products summed in 32 bits, from NVIDIA's data sheets; where one gives them with sparsity,
 # half of that. Lightning's table mixes the two and does not know the name "NVIDIA H200".
 _DENSE_PEAK = {
@@ -157,13 +159,13 @@ class Throughput(Callback):
     def _go_on(self, pl_module: LightningModule) -> None:
         if self._timing and self._since is None:
             forget_peak_memory(pl_module.device)
-            self._since = time.perf_counter()
+            self._since = now()
 
     def _pause(self, pl_module: LightningModule) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         if self._since is not None:
-            self._seconds += time.perf_counter() - self._since
+            self._seconds += now() - self._since
             self._peak_gb = max(self._peak_gb, peak_memory_gb(pl_module.device))
         self._since = None
 

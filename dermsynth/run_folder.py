@@ -158,6 +158,8 @@ class RunFile(SaveConfigCallback):
     The same is in every checkpoint, which so says what it was made with.
     """
 
+    _yaml: str | None = None
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the configuration, as YAML."""
         checkpoint[CONFIGURATION] = self._text(trainer)
@@ -172,11 +174,14 @@ class RunFile(SaveConfigCallback):
         write_atomically(folder / f"{trainer.state.fn.value}.yaml", self._text(trainer))
 
     def _text(self, trainer: Trainer) -> str:
-        config = self.config.clone()
-        if trainer.state.fn == "fit":
-            # `test --config fit.yaml` must not take for granted the checkpoint that training began from.
-            config.ckpt_path = None
-        return self.parser.dump(config, skip_unset=False)
+        """Made once: it takes longer than a small checkpoint's writing."""
+        if self._yaml is None:
+            config = self.config.clone()
+            if trainer.state.fn == "fit":
+                # `test --config fit.yaml` must not take for granted the checkpoint that training began from.
+                config.ckpt_path = None
+            self._yaml = self.parser.dump(config, skip_unset=False)
+        return self._yaml
 
 
 class LastCheckpoint(Checkpoint):

@@ -4,10 +4,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.builders import make_pipeline
 
 TESTS = Path(__file__).parent
+
+
+def pytest_configure(config):
+    """One thread a process, as the tests run on several and start more."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

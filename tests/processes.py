@@ -26,7 +26,7 @@ PROCESSES.set_forkserver_preload(
         "tests.interruptions",
     ]
 )
-TIMEOUT = 240
+TIMEOUT = 600  # seconds until a process counts as hung, on a machine that is busy with other work
 ROOT = Path(__file__).parents[1]
 
 
@@ -39,6 +39,13 @@ def start(work, ranks, *arguments):
     for process in processes:
         process.start()
     return processes
+
+
+def exit_codes(processes):
+    """How they ended; None of one that hangs."""
+    for process in processes:
+        process.join(TIMEOUT)
+    return [process.exitcode for process in processes]
 
 
 class Ranks:
@@ -61,7 +68,7 @@ class Ranks:
             if self.processes[rank].is_alive():
                 os.kill(self.processes[rank].pid, number)
 
-    def statuses(self, seconds: float = 60) -> list[int] | None:
+    def statuses(self, seconds: float = TIMEOUT) -> list[int] | None:
         """How the ranks ended, negative for a signal; None if one was still there, and had to be killed."""
         until = time.monotonic() + seconds
         for process in self.processes:

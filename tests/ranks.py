@@ -21,7 +21,7 @@ def at_once(work, devices=RANKS):
         work: what each process does.
         devices: processes of one machine.
     """
-    said, gate = {}, threading.Barrier(RANKS, timeout=20)  # a rank that waits in vain is an error
+    said, gate = {}, threading.Barrier(RANKS, timeout=120)  # a rank that waits in vain is an error
 
     class Strategy:
         root_device = torch.device("cpu")

@@ -1,5 +1,6 @@
 """Every file in configs/ is parsed by the real command line, for each stage that its first line names."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -47,9 +48,20 @@ class ParsingCLI(TrainingCLI):
         pass
 
 
+@functools.cache
+def cli_of(stage: str) -> ParsingCLI:
+    """One whose parser is used again and again: to build it takes as long as to parse a recipe."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["dermsynth"])
+        return ParsingCLI(
+            [stage, "--config", str(next(file for file in RECIPES if stage in stages(file))), "--run", "r"]
+        )
+
+
 def parse(stage: str, *files: Path):
     arguments = [word for file in files for word in ("--config", str(file))]
-    cli = ParsingCLI([stage, *arguments, "--run", "some/run"])
+    cli = cli_of(stage)
+    cli.parse_arguments(cli.parser, [stage, *arguments, "--run", "some/run"])
     return cli.config[stage]
 
 

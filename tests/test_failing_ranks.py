@@ -29,7 +29,7 @@ SAID = {
 def test_no_rank_waits_for_one_that_fails(tmp_path, how, rank):
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("RANK", str(rank)).replace("HOW", how))
     ranks = Ranks(["fit", "--config", "recipe.yaml", "--run", "run"], 2, tmp_path)
-    statuses = ranks.statuses(60)
+    statuses = ranks.statuses()
     assert statuses is not None, ranks.log(0) + ranks.log(1)
     assert 0 not in statuses
     # Of a process that was killed only the others can tell: its connection is closed.

@@ -17,7 +17,7 @@ from dermsynth.cli import main
 from dermsynth.errors import InputError
 from dermsynth.run_folder import FINISHED, last_checkpoint
 from dermsynth.run_lock import LOCK, locked
-from tests.processes import Ranks
+from tests.processes import TIMEOUT, Ranks
 
 FORKS = multiprocessing.get_context("fork")
 RECIPE = """\
@@ -37,7 +37,7 @@ COMMAND = ["fit", "--config", "recipe.yaml", "--run", "run"]
 
 
 def wait_until(true, log=lambda: ""):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + TIMEOUT
     while not true():
         assert time.monotonic() < deadline, log()
         time.sleep(0.01)

@@ -16,6 +16,7 @@ from dermsynth.run_folder import last_checkpoint
 from tests.builders import CLASSES, make_pipeline, make_set
 from tests.processes import Ranks
 
+pytestmark = pytest.mark.xdist_group("several processes")  # they share the runs of one process of pytest
 COUNTS = [1, 2, 4]
 OVERLAY = Path(__file__).parents[1] / "configs" / "overlays" / "ddp.yaml"
 IMAGES = 8  # of a batch over all ranks
@@ -90,7 +91,7 @@ def run(folder, count, stage, config, *words):
     name = f"{Path(words[-1]).name}-{stage}"
     (folder / f"{name}.json").write_text(json.dumps(config))
     ranks = Ranks([stage, "--config", f"{name}.json", *words], count, folder, name)
-    assert ranks.statuses(180) == [0] * count, "\n".join(ranks.log(n) for n in range(count))
+    assert ranks.statuses() == [0] * count, "\n".join(ranks.log(n) for n in range(count))
     return [ranks.log(n) for n in range(count)]
 
 
@@ -190,7 +191,7 @@ def test_the_overlay_for_several_gpus_trains_alike(folder, model, request):
     flags = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--run", name]
     words = ["fit", "--config", f"{model}-2-fit.json", "--config", str(OVERLAY), *flags]
     ranks = Ranks(words, 2, folder, f"{model}-overlay")
-    assert ranks.statuses(180) == [0, 0], ranks.log(0)
+    assert ranks.statuses() == [0, 0], ranks.log(0)
     before = torch.load(last_checkpoint(whole), weights_only=True)["state_dict"]
     after = torch.load(last_checkpoint(folder / name), weights_only=True)["state_dict"]
     for key, weight in before.items():
@@ -207,7 +208,7 @@ def test_the_overlay_rounds_gradients_alike_on_all_ranks(folder, dreambooth):
         hook = ["--trainer.callbacks", "tests.gradients.Gradients", "--trainer.callbacks.rounded", choice]
         words = ["fit", "--config", "dreambooth-2-fit.json", "--config", str(OVERLAY), *flags, *hook, "--run", name]
         ranks = Ranks(words, 2, folder, f"rounded-{choice}")
-        assert ranks.statuses(180) == [0, 0], ranks.log(0)
+        assert ranks.statuses() == [0, 0], ranks.log(0)
         found[choice] = [torch.load(folder / name / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     exact, rounded = found["false"][0]["gradients"], found["true"][0]["gradients"]
     assert exact.keys() == rounded.keys()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Ranks
+from tests.processes import TIMEOUT, Ranks
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """\
@@ -26,8 +26,8 @@ data: {class_path: toy.Data}
 """
 
 
-def until(true, seconds=60):
-    deadline = time.monotonic() + seconds
+def until(true):
+    deadline = time.monotonic() + TIMEOUT
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -44,9 +44,9 @@ def test_no_rank_asks_the_other(tmp_path, command, stage, rank):
     ranks = Ranks([command, "--config", "recipe.yaml", "--run", "run"], 2, tmp_path)
     until(lambda: both_are_held(tmp_path))
     ranks.send(rank, signal.SIGTERM)
-    ranks.processes[rank].join(10)
+    ranks.processes[rank].join(TIMEOUT)
     ranks.send(1 - rank, signal.SIGTERM)  # as srun and torchrun do
-    assert ranks.statuses(10) == [-signal.SIGTERM] * 2, ranks.log(rank)
+    assert ranks.statuses() == [-signal.SIGTERM] * 2, ranks.log(rank)
 
 
 @pytest.mark.slow
@@ -56,8 +56,8 @@ def test_processes_that_lightning_started_end_with_the_first(tmp_path, number):
     shutil.copy(ROOT / "tests/toy.py", tmp_path)
     command = [sys.executable, "-m", "dermsynth", "predict", "--config", "recipe.yaml", "--run", "run"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    until(lambda: both_are_held(tmp_path) or process.poll() is not None, 120)
+    until(lambda: both_are_held(tmp_path) or process.poll() is not None)
     process.send_signal(number)
     # Both write into the pipe, so that it ends when they have.
-    printed, _ = process.communicate(timeout=10)
+    printed, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == -number, printed.decode()

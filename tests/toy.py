@@ -134,7 +134,10 @@ class Fails(L.Callback):
 
 
 class Held(L.Callback):
-    """Holds its process in a hook, a minute or until the run's folder has `release`; `held-RANK` says that it does."""
+    """Holds its process in a hook until the run's folder has `release`; `held-RANK` is touched again and again.
+
+    If nobody lets it go, it ends after a time.
+    """
 
     def __init__(self, hook: str):
         setattr(self, hook, self._hold)
@@ -142,9 +145,9 @@ class Held(L.Callback):
     def _hold(self, trainer, *_):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"held-{trainer.global_rank}").touch()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 1200
         while time.monotonic() < until and not (folder / "release").exists():
+            (folder / f"held-{trainer.global_rank}").touch()
             time.sleep(0.01)
 
 

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import lightning as L
 import pytest
 import torch
@@ -14,6 +10,7 @@ from dermsynth.data import manifest
 from dermsynth.data.mixing import Ratio
 from dermsynth.data.modules import ClassificationData
 from tests.builders import CLASSES, make_set
+from tests.processes import exit_codes, start
 
 REAL, MADE = (5, 2, 2), (2, 3, 4)  # of each class; an epoch of Ratio(0.5) shows each once
 
@@ -109,26 +106,24 @@ def test_a_resumed_run_sees_the_remaining_batches_and_goes_on_counting(sets, tmp
     assert logged(tmp_path / "resumed") == {step: [list(REAL), list(MADE)] for step in steps}
 
 
-TWO_RANKS = """
-import sys
-import lightning as L
-from pathlib import Path
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
-from callbacks.drawn import Drawn
-from tests.callbacks.test_drawn import Remembering, data_of
-folder = Path(sys.argv[1])
-keeper = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
-trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=2, callbacks=[Drawn(), keeper],
-                    logger=TensorBoardLogger(folder / "two", name="", version=""), enable_progress_bar=False,
-                    limit_val_batches=0, use_distributed_sampler=False)
-trainer.fit(Remembering(), datamodule=data_of((folder / "real", folder / "made"), batch_size=3))
-"""
+def train(rank, folder):
+    """What each of two ranks does."""
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=2,
+        callbacks=[Drawn(), ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)],
+        logger=TensorBoardLogger(folder / "two", name="", version=""),
+        enable_progress_bar=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(Remembering(), datamodule=data_of((folder / "real", folder / "made"), batch_size=3))
 
 
 def test_two_ranks_log_and_save_their_sum(sets, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", TWO_RANKS, str(tmp_path)], env=environment, check=True, timeout=300)
+    assert exit_codes(start(train, 2, tmp_path)) == [0, 0]
     assert logged(tmp_path / "two") == {step: [list(REAL), list(MADE)] for step in (3, 6)}
     saved = torch.load(tmp_path / "step=5.ckpt", weights_only=True)["drawn"]
     assert (saved["epoch"], int(saved["counts"].sum())) == (1, 12)

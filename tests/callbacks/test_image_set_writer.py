@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -19,6 +16,7 @@ from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
 from dermsynth.grids import MARGIN
 from tests.builders import make_set
+from tests.processes import Ranks
 from tests.tools.drawn import download, go
 
 ROOT = Path(__file__).parents[2]
@@ -156,13 +154,13 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
         },
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "dermsynth", "predict", "--config", str(tmp_path / "recipe.yaml"), "--run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    one, two = tmp_path / "a/made", tmp_path / "b/made"
-    subprocess.run([*command, str(one)], check=True, cwd=ROOT, env=environment, timeout=300)
-    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    subprocess.run([*command, str(two), *several], check=True, cwd=ROOT, env=environment, timeout=300)
-    assert manifest.read(one).records == manifest.read(two).records
+    for count, run in ((1, "a/made"), (2, "b/made")):
+        several = ["--trainer.devices", str(count), "--trainer.strategy", "ddp"]
+        words = ["predict", "--config", "recipe.yaml", "--run", run, *several]
+        ranks = Ranks(words, count, tmp_path, f"made-by-{count}")
+        assert ranks.statuses() == [0] * count, ranks.log(0)
+    one, two = (manifest.read(tmp_path / run) for run in ("a/made", "b/made"))
+    assert one.records == two.records
     assert len(manifest.read(two).records) == 5
 
 

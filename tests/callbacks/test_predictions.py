@@ -1,14 +1,13 @@
 import json
-import os
-import subprocess
-import sys
 
 import lightning as L
 import pytest
 import torch
 
 from callbacks.predictions import Collector, PredictionsWriter
+from dermsynth.classification.metrics import metrics
 from dermsynth.errors import InputError
+from tests.processes import exit_codes, start
 
 
 class Remembered(L.LightningModule):
@@ -89,41 +88,26 @@ def test_a_second_test_replaces_the_first(tmp_path):
     assert len(run_test(tmp_path, ROWS[:1]).read_text().splitlines()) == 2
 
 
-RANK = """
-import json, sys
-import torch, torch.distributed as dist
-from callbacks.predictions import Collector
-from dermsynth.classification.metrics import metrics
-rank, store = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-images = [0, 2, 4] if rank == 0 else [1, 3]
-p = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3], [0.5, 0.5]])[images]
-y = torch.tensor([0, 1, 0, 1, 0])[images]
-collector, collection = Collector(), metrics(["benign", "malignant"])
-padded = images if rank == 0 else [*images, 1]
-collector.add({"image_id": [f"i{n}" for n in padded], "group": ["g"] * len(padded),
-               "label": y[: len(padded)] if rank == 0 else torch.cat([y, y[:1]]),
-               "probabilities": p if rank == 0 else torch.cat([p, p[:1]])})
-collection.update(p, y)
-measured = {name: value.item() for name, value in collection.compute().items()}
-print(json.dumps([[row.image_id for row in collector.gather()], measured]))
-dist.destroy_process_group()
-"""
+def gather(rank, folder):
+    """Of five images; the second rank is shown one twice. Writes down what it has after that."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    images = [0, 2, 4] if rank == 0 else [1, 3]
+    shown = images if rank == 0 else [*images, 1]
+    p = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3], [0.5, 0.5]])
+    y = torch.tensor([0, 1, 0, 1, 0])
+    collector, collection = Collector(), metrics(["benign", "malignant"])
+    ids = [f"i{number}" for number in shown]
+    collector.add({"image_id": ids, "group": ["g"] * len(shown), "label": y[shown], "probabilities": p[shown]})
+    collection.update(p[images], y[images])
+    measured = {name: value.item() for name, value in collection.compute().items()}
+    (folder / f"{rank}.json").write_text(json.dumps([[row.image_id for row in collector.gather()], measured]))
+    torch.distributed.destroy_process_group()
 
 
 def test_two_ranks_gather_every_image_once_and_measure_all(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank), str(tmp_path / "store")],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in (0, 1)
-    ]
-    for process in ranks:
-        ids, measured = json.loads(process.communicate(timeout=120)[0].splitlines()[-1])
+    assert exit_codes(start(gather, 2, tmp_path)) == [0, 0]
+    for rank in (0, 1):
+        ids, measured = json.loads((tmp_path / f"{rank}.json").read_text())
         assert ids == ["i0", "i1", "i2", "i3", "i4"]
         # Four of the six pairs of a malignant and a benign image are in order; a tie says benign.
         assert measured == pytest.approx(

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from callbacks.preemption import Preemption, requeue
 from dermsynth.errors import InputError
 from dermsynth.run_folder import last_checkpoint
-from tests.processes import Ranks
+from tests.processes import TIMEOUT, Ranks
 from tests.toy import Data, Line
 
 CONFIG = """\
@@ -34,17 +34,22 @@ def held(folder, hook):
     """A `fit` that stands still in a hook."""
     (folder / "config.yaml").write_text(CONFIG.replace("HOOK", hook))
     ranks = Ranks(["fit", "--config", "config.yaml", "--run", "run"], 1, folder)
-    until = time.monotonic() + 60
+    until = time.monotonic() + TIMEOUT
     while not (folder / "run/held-0").is_file():
         assert time.monotonic() < until, ranks.log(0)
         time.sleep(0.01)
     return ranks
 
 
-def send(ranks, signals):
+def send(folder, ranks, signals):
+    """One after another is dealt with: of several that wait, the one of the lowest number would come first."""
+    held = folder / "run/held-0"
     for number in signals:
         ranks.send(0, number)
-        time.sleep(0.1)  # of several that wait, the one of the lowest number comes first
+        for _ in range(2):  # it may have been about to touch it
+            before = held.stat().st_mtime_ns
+            while ranks.processes[0].is_alive() and held.stat().st_mtime_ns == before:
+                time.sleep(0.001)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,7 @@ def send(ranks, signals):
 )
 def test_it_saves_its_place_and_its_status_says_that_it_is_not_complete(tmp_path, sent, status):
     ranks = held(tmp_path, "on_train_batch_start")
-    send(ranks, sent)
+    send(tmp_path, ranks, sent)
     (tmp_path / "run/release").touch()
     assert ranks.statuses() == [status], ranks.log(0)
     assert "Traceback" not in ranks.log(0)
@@ -72,7 +77,7 @@ def test_it_saves_its_place_and_its_status_says_that_it_is_not_complete(tmp_path
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     ranks = held(tmp_path, "on_train_batch_start")
-    send(ranks, [signal.SIGINT, signal.SIGINT])
+    send(tmp_path, ranks, [signal.SIGINT, signal.SIGINT])
     assert ranks.statuses() == [130], ranks.log(0)
     assert "Traceback" not in ranks.log(0)
     assert not last_checkpoint(tmp_path / "run").exists()
@@ -84,7 +89,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
 )
 def test_before_training_starts_it_ends_at_once(tmp_path, sent, status):
     ranks = held(tmp_path, "on_sanity_check_start")
-    send(ranks, [sent])
+    send(tmp_path, ranks, [sent])
     assert ranks.statuses() == [status], ranks.log(0)
     assert "Traceback" not in ranks.log(0)
     assert not last_checkpoint(tmp_path / "run").exists()

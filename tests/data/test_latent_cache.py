@@ -236,7 +236,7 @@ def test_images_are_read_while_those_before_are_encoded(data, monkeypatch):
 
     class Waiting(Encoders):
         def moments(self, pixels):
-            until = time.monotonic() + 10
+            until = time.monotonic() + 120
             while len(begun) < 16 and time.monotonic() < until:
                 time.sleep(0.01)
             assert len(begun) >= 16, "of the second eight images none was read"
@@ -303,10 +303,10 @@ def test_a_process_stops_when_another_failed_before_it_has_done_its_whole_share(
     class Failing(Encoders):
         def moments(self, pixels):
             if rank_here() == 1:
-                begun.wait(10)
+                begun.wait(120)
                 raise InputError("the disk is full")
             begun.set()
-            until = time.monotonic() + 10
+            until = time.monotonic() + 120
             while not told and time.monotonic() < until:
                 told.extend(tmp_path.glob("cache/.failed-*"))
             return super().moments(pixels)

@@ -7,11 +7,8 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import namedtuple
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,6 +23,7 @@ from dermsynth.data.modules import ClassificationData
 from dermsynth.data.pixel_cache import PixelCache
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
+from tests.processes import Ranks
 from tests.ranks import at_once, rank_here
 
 FORKED = multiprocessing.get_context("fork")
@@ -280,7 +278,6 @@ def test_where_one_process_cannot_make_it_all_say_why(tmp_path, monkeypatch, dev
 
 @pytest.mark.slow
 def test_two_processes_that_train_are_shown_the_same_with_and_without_it(tmp_path):
-    tests = Path(__file__).parents[1]
     data = {"real": str(make_set(tmp_path / "real")), "classes": CLASSES, "size": 12, "batch_size": 2}
     data |= {"augmentation": "standard", "num_workers": 1}
     trainer = {
@@ -298,11 +295,10 @@ def test_two_processes_that_train_are_shown_the_same_with_and_without_it(tmp_pat
         "data": {"class_path": "dermsynth.data.modules.ClassificationData", "init_args": data},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
-    command = [sys.executable, "-m", "dermsynth", "fit", "--config", "recipe.yaml", "--run"]
 
     def shown(run, *more):
-        subprocess.run([*command, run, *more], env=environment, cwd=tmp_path, check=True, timeout=300)
+        ranks = Ranks(["fit", "--config", "recipe.yaml", "--run", run, *more], 2, tmp_path, run)
+        assert ranks.statuses() == [0, 0], ranks.log(0)
         return [(tmp_path / run / f"shown-{rank}").read_text().splitlines() for rank in range(2)]
 
     plain, cached = shown("plain"), shown("cached", "--data.pixel_cache", "cache")

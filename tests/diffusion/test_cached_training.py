@@ -1,10 +1,5 @@
 """DreamBooth from the latent cache, through the real Trainer."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
@@ -26,6 +21,7 @@ from dermsynth.diffusion.objective import Objective
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set
+from tests.processes import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -205,20 +201,8 @@ def test_two_processes_of_a_real_run_fill_and_use_it(base, sets, tmp_path):
         },
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    root = Path(__file__).parents[2]
-    command = [
-        sys.executable,
-        "-m",
-        "dermsynth",
-        "fit",
-        "--config",
-        tmp_path / "config.yaml",
-        "--run",
-        tmp_path / "run",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    ranks = Ranks(["fit", "--config", "config.yaml", "--run", "run"], 2, tmp_path)
+    assert ranks.statuses() == [0, 0], ranks.log(0)
     files = list(tmp_path.glob("cache/moments-*/*.safetensors"))
     assert len(files) == 2  # one of each process
     assert (tmp_path / "run/finished").read_text().startswith("4 steps")

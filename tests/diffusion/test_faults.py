@@ -25,15 +25,13 @@ Those of these that are not below, and where they are tested:
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from lightning import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from transformers import CLIPTextModel
 
 from callbacks.sample_grid import SampleGrid
@@ -45,6 +43,7 @@ from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
 from dermsynth.schedules import WarmupCosine
 from tests.diffusion.test_dreambooth import data_of, trainer_of
+from tests.processes import exit_codes, start
 from tests.tools.drawn import contents, download, go
 
 
@@ -193,43 +192,51 @@ def test_samples_and_validations_load_each_part_once(base, sets, tmp_path, monke
     assert list(tmp_path.glob("events.out.tfevents*"))
 
 
-TWO_RANKS = """
-import sys
-import torch
-from lightning import Callback, Trainer
-from lightning.pytorch.loggers import CSVLogger
-from pathlib import Path
-from dermsynth.diffusion.dreambooth import DreamBooth
-from tests.diffusion.test_dreambooth import data_of
-folder, base, *sets = sys.argv[1:]
-
 class Keep(Callback):
-    held_out = []
+    """Writes down what a rank has seen and learned."""
+
+    def __init__(self, folder):
+        self.folder, self.held_out = folder, []
 
     def on_validation_batch_end(self, trainer, model, outputs, batch, number):
         self.held_out += batch["image_id"]
 
     def on_validation_end(self, trainer, model):
-        torch.save(self.held_out, Path(folder) / f"held-out-{trainer.global_rank}.pt")
+        torch.save(self.held_out, self.folder / f"held-out-{trainer.global_rank}.pt")
 
     def on_train_batch_end(self, trainer, model, outputs, batch, number):
-        torch.save({"ids": batch["image_id"], "loss": outputs["loss"].detach(),
-                    "logged": trainer.callback_metrics["train/loss"], "weights": model.unet.state_dict()},
-                   Path(folder) / f"{trainer.global_rank}.pt")
+        found = {
+            "ids": batch["image_id"],
+            "loss": outputs["loss"].detach(),
+            "logged": trainer.callback_metrics["train/loss"],
+            "weights": model.unet.state_dict(),
+        }
+        torch.save(found, self.folder / f"{trainer.global_rank}.pt")
 
-trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", max_steps=1, callbacks=[Keep()],
-                  logger=CSVLogger(folder), log_every_n_steps=1,
-                  enable_checkpointing=False, enable_progress_bar=False, val_check_interval=1,
-                  num_sanity_val_steps=0, use_distributed_sampler=False, default_root_dir=folder)
-trainer.fit(DreamBooth(base), datamodule=data_of([Path(s) for s in sets]))
-"""
+
+def train_a_step(rank, folder, base, sets):
+    """What each of two ranks does."""
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_steps=1,
+        callbacks=[Keep(folder)],
+        logger=CSVLogger(folder),
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        val_check_interval=1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(DreamBooth(base), datamodule=data_of(sets))
 
 
 @pytest.mark.slow
 def test_the_logged_loss_is_that_of_all_ranks_and_none_waits_while_others_validate(base, sets, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", TWO_RANKS, str(tmp_path), base, *map(str, sets)]
-    subprocess.run(command, env=environment, check=True, timeout=300, cwd=Path(__file__).parents[2])
+    assert exit_codes(start(train_a_step, 2, tmp_path, base, sets)) == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert not {*one["ids"]} & {*other["ids"]}
     assert one["loss"] != other["loss"]

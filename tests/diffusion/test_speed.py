@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -24,10 +21,11 @@ from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
 from dermsynth.diffusion.speed import compile_blocks, to_device
 from dermsynth.errors import InputError
-from dermsynth.ranks import mean_over_ranks
+from dermsynth.ranks import mean_if_logged, mean_over_ranks
 from tests.builders import CLASSES
 from tests.diffusion.test_dreambooth import data_of, trainer_of
 from tests.pretended_gpu import GPU, Copies, fit_on_pretended_gpu
+from tests.processes import exit_codes, start
 
 
 def fused(parameters):
@@ -255,27 +253,19 @@ def test_gradients_are_clipped_under_a_fused_optimizer_and_mixed_precision(base,
     assert norms == pytest.approx([1e-3] * 3, rel=1e-2)
 
 
-RANK = """
-import sys, torch
-from types import SimpleNamespace
-from dermsynth.ranks import mean_if_logged, mean_over_ranks
-rank, folder = int(sys.argv[1]), sys.argv[2]
-torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-value = torch.tensor(float(rank + 1))
-assert (mean_over_ranks(value), value) == (1.5, rank + 1)
-step = lambda number: SimpleNamespace(global_step=number, log_every_n_steps=3)
-assert [mean_if_logged(value, step(number)) for number in range(4)] == [rank + 1, rank + 1, 1.5, rank + 1]
-torch.distributed.destroy_process_group()
-"""
+def share_a_loss(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    value = torch.tensor(float(rank + 1))
+    assert (mean_over_ranks(value), value) == (1.5, rank + 1)
+    steps = [SimpleNamespace(global_step=number, log_every_n_steps=3) for number in range(4)]
+    assert [mean_if_logged(value, step) for step in steps] == [rank + 1, rank + 1, 1.5, rank + 1]
+    torch.distributed.destroy_process_group()
 
 
 def test_the_logged_loss_is_the_mean_of_the_ranks(tmp_path):
     value = torch.tensor(3.0)
     assert mean_over_ranks(value) is value
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    commands = [[sys.executable, "-c", RANK, str(rank), str(tmp_path)] for rank in (0, 1)]
-    processes = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert exit_codes(start(share_a_loss, 2, tmp_path)) == [0, 0]
 
 
 def test_the_loss_is_reduced_in_the_steps_that_are_logged_and_in_no_other(base, sets, tmp_path, monkeypatch):
