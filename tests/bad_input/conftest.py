@@ -4,9 +4,11 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.bad_input.helpers import COUNT, JPEG, PNG, table
+from tests.bad_input.helpers import COUNT, PICTURE, PNG, table
+from tests.data.test_decoding import jpeg
 
 _opened: list[str] | None = None
 
@@ -45,7 +47,7 @@ def source(tmp_path):
     (folder / "train").mkdir(parents=True)
     (folder / "train.csv").write_text(table())
     for number in range(COUNT):
-        (folder / "train" / f"ISIC_{number:07d}.jpg").write_bytes(JPEG)
+        (folder / "train" / f"ISIC_{number:07d}.jpg").write_bytes(jpeg(np.roll(PICTURE, 2 * number, axis=1)))
     return folder
 
 

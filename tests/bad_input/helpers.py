@@ -25,7 +25,7 @@ def table():
 
 def go(source, out, **arguments):
     fractions = (0.5, 0.25, 0.25)
-    # Its pictures are one and the same, which would join all patients to one group.
+    # Its pictures are one, moved by a few pixels, which would join all patients to one group.
     flags = {"size": 16, "processes": 1, "max_broken": 0.5, "fractions": fractions, "near_duplicates": False}
     prepare([source], out, **{**flags, **arguments})
 

@@ -109,7 +109,7 @@ def test_a_folder_in_the_place_of_a_table_is_named(tmp_path):
     root = make_set(tmp_path / "set")
     (root / "dataset.json").unlink()
     (root / "dataset.json").mkdir()
-    with pytest.raises(InputError, match=r"dataset\.json: cannot be read \(Is a directory\)"):
+    with pytest.raises(InputError, match=r"dataset\.json: not a file"):
         manifest.read(root)
     (root / "metadata.csv").unlink()
     (root / "metadata.csv").mkdir()

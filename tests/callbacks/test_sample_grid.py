@@ -112,9 +112,12 @@ class Keep(Callback):
             trainer.save_checkpoint(self.path, weights_only=False)
 
 
-def test_a_drawing_that_fails_leaves_the_model_as_it_was(base, tmp_path):
+def test_a_drawing_that_fails_leaves_the_model_as_it_was(base, tmp_path, monkeypatch):
     model = DreamBooth(base)
-    trainer = trainer_of(tmp_path, [SampleGrid([5], every_n_steps=1)], max_steps=1, limit_val_batches=0)  # no prompt
+    drawing = SampleGrid(PROMPTS, every_n_steps=1)
+    monkeypatch.setattr(drawing, "on_fit_start", lambda *_: None)
+    drawing.prompts = [5]  # no prompt
+    trainer = trainer_of(tmp_path, [drawing], max_steps=1, limit_val_batches=0)
     data = DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4)
     with pytest.raises(ValueError, match="text input must be of type"):
         trainer.fit(model, data)

@@ -142,8 +142,8 @@ def test_adapters_of_convolutions_train_and_are_exported_in_either_memory_order(
     [
         ({"targets": ["to_nothing"]}, r"model\.lora\.targets"),
         ({"targets": []}, r"model\.lora\.targets: name at least one layer"),
-        ({"rank": 0}, r"model\.lora: rank 0 and alpha 4 must be above 0"),
-        ({"alpha": 0}, r"model\.lora: rank 4 and alpha 0 must be above 0"),
+        ({"rank": 0}, r"model\.lora\.rank: 0 must be from 1"),
+        ({"alpha": 0}, r"model\.lora\.alpha: 0 must be above 0"),
     ],
 )
 def test_adapters_that_cannot_be_are_refused(base, options, message):
