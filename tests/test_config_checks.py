@@ -112,9 +112,9 @@ def test_what_is_no_file_is_not_waited_for(here, capsys):
     assert main(["fit", "--config", "pipe", "--run", "r"]) == 2
     assert _error(capsys) == "pipe: not a file."
     assert main(["test", "--config", "line.yaml", "--run", "r", "--ckpt_path", "pipe"]) == 2
-    assert _error(capsys).startswith("pipe: not a file; expected a checkpoint")
+    assert _error(capsys).startswith("pipe: no file. Give a checkpoint.")
     assert main(["export", "pipe", "--out", "e"]) == 2
-    assert _error(capsys).startswith("pipe: not a file; expected a checkpoint")
+    assert _error(capsys).startswith("pipe: no file. Give a checkpoint.")
 
 
 def test_a_file_that_a_key_names_is_not_shown(here, capsys):

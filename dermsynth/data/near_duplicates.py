@@ -44,7 +44,7 @@ _NEIGHBOURS = 32
 _SHIFT = 6  # pixels of the thumbnail
 # Gaussians, in pixels of the thumbnail: one hides what encoding and resizing change, one leaves only the coarse shape.
 _NOISE, _COARSE = 0.7, 2.5
-_FAINT = 2  # grey levels; encoding leaves nothing of a weaker contrast
+_FAINT = 0.1  # grey levels; encoding leaves nothing of a weaker contrast
 # Correlations.
 _ROUGHLY_ALIKE = 0.85
 _WORTH_ALIGNING = 0.4
@@ -52,7 +52,7 @@ _ALIKE = 0.985
 _ALIKE_IN_DETAIL = 0.85
 _ALIKE_EVENED = 0.8
 # Of the longer axis to the shorter.
-_STRETCH = 1.25
+_STRETCH = 1.2
 
 _CHUNK = 4096  # images or pairs whose floats are in memory at once
 _BLOCK = 64  # images or pairs that a thread takes at once

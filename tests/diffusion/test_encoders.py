@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from dermsynth.diffusion import parts as parts_room
+from dermsynth import weights as weights_room
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.parts import base_sha256, file_sha256, load_parts, tensors_sha256
 
@@ -115,7 +115,7 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(base, tmp_path, monke
     folder = shutil.copytree(base, tmp_path / "copy")
     before = file_sha256(str(folder), "vae")
     with monkeypatch.context() as patch:
-        patch.setattr(parts_room, "safe_open", lambda *a: pytest.fail("read again"))
+        patch.setattr(weights_room, "safe_open", lambda *a: pytest.fail("read again"))
         assert file_sha256(str(folder), "vae") == before
     file = folder / "vae/diffusion_pytorch_model.safetensors"
     tensors = load_file(file)

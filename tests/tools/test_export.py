@@ -130,7 +130,7 @@ def test_a_classifier_run_becomes_a_transformers_folder(tmp_path, images, capsys
     export(Path(alone), tmp_path / "again")
     same = load_file(tmp_path / "again/model.safetensors")
     assert all(torch.equal(value, same[name]) for name, value in load_file(tmp_path / "out/model.safetensors").items())
-    with pytest.raises(InputError, match=r"alone\.ckpt: the checkpoint is one of a classifier; expected .* dreambooth"):
+    with pytest.raises(InputError, match=r"alone\.ckpt: its configuration is not one of a DreamBooth"):
         DreamBooth.load_from_checkpoint(alone, base="tiny")
 
     # A run is a folder.
@@ -212,7 +212,7 @@ def test_damaged_bytes_of_weights_are_found(classifier, tmp_path):
     ("text", "message"),
     [
         ("a: [", "not YAML"),
-        ("5", "is not that of a run"),
+        ("5", "it holds a int; expected keys"),
         ("a: 1", "is not that of a run"),
         ("\x00", "not YAML"),
         ("model: !!python/name:os.system", "not YAML"),
