@@ -137,11 +137,11 @@ def test_a_file_that_was_cut_is_made_again(tmp_path, parts):
 def test_two_processes_decode_the_images_once(tmp_path, parts, monkeypatch):
     start, cache, log = FORKED.Barrier(2), tmp_path / "cache", tmp_path / "log"
 
-    def read(path):
+    def read(path, size):
         with log.open("a") as file:
             file.write(f"{path.name}\n")
         time.sleep(0.02)
-        return read_rgb(path)
+        return read_rgb(path, size)
 
     def work():
         start.wait(20)
@@ -185,11 +185,11 @@ def test_on_a_disk_without_locks_two_machines_do_not_write_into_one_file(tmp_pat
     monkeypatch.setattr(os, "getpid", lambda: 1)
     others = []
 
-    def read(path):
+    def read(path, size):
         if not others:
             others.append(None)
             others[0] = PixelCache(tmp_path / "cache", parts, 8)
-        return read_rgb(path)
+        return read_rgb(path, size)
 
     monkeypatch.setattr(pixel_cache, "read_rgb", read)
     mine = PixelCache(tmp_path / "cache", parts, 8)
