@@ -18,12 +18,18 @@ import torch
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [
+        "albumentations.pytorch",  # the commands import it, schedulers and more when they need them
         "callbacks.ema",
+        "callbacks.preemption",
         "dermsynth.classification.classifier",
         "dermsynth.data.modules",
         "dermsynth.diffusion.dreambooth",
+        "dermsynth.schedules",
         "dermsynth.training",
+        "diffusers.schedulers.scheduling_unipc_multistep",
         "tests.interruptions",
+        "torch.utils.serialization",
+        "transformers.models.vit.modeling_vit",
     ]
 )
 TIMEOUT = 600  # seconds until a process counts as hung, on a machine that is busy with other work

@@ -43,7 +43,7 @@ def kill_after_a_checkpoint(recipe, run, ranks, number, victims):
     while (last.stat().st_ino if last.exists() else None) == before and all(p.is_alive() for p in processes):
         assert time.monotonic() < deadline, log_of(run).read_text()
         time.sleep(0.001)
-    time.sleep(random.uniform(0, 0.3))
+    time.sleep(random.uniform(0, 0.1))
     for rank in victims:
         os.kill(processes[rank].pid, number)
     for process in processes:

@@ -1,10 +1,7 @@
 """One process that is told to stop; several are told in tests/preempted.py."""
 
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from callbacks.preemption import Preemption, requeue
 from dermsynth.errors import InputError
 from dermsynth.run_folder import last_checkpoint
+from tests import preempted
 from tests.processes import TIMEOUT, Ranks
 from tests.toy import Data, Line
 
@@ -96,11 +94,9 @@ def test_before_training_starts_it_ends_at_once(tmp_path, sent, status):
 
 
 @pytest.mark.slow
-def test_two_ranks_stop_together_and_go_on_to_the_same_end():
-    command = [sys.executable, "-m", "tests.preempted", "--trials", "4"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "4 trials, 0 went wrong" in done.stdout
+def test_two_ranks_stop_together_and_go_on_to_the_same_end(tmp_path, capsys):
+    assert preempted.run(4, 0, tmp_path) == []
+    assert "4 trials, 0 went wrong" in capsys.readouterr().out
 
 
 def test_nobody_listens_after_training_broke_off(tmp_path):
