@@ -72,14 +72,14 @@ KILL, TERMINATE = (signal.SIGKILL, [0]), (signal.SIGTERM, [0])
     ids=["all weights", "lora"],
 )
 def test_one_process(base, tmp_path, options):
-    recipe = dreambooth(tmp_path, base, max_steps=20, **options)
+    recipe = dreambooth(tmp_path, base, max_steps=12, **options)
     finish(recipe, tmp_path / "whole", 1)
     killed_run(recipe, tmp_path / "killed", 1, [KILL, TERMINATE, KILL])
     assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_classifier(tmp_path):
-    recipe = classifier(tmp_path, max_steps=20)
+    recipe = classifier(tmp_path, max_steps=12)
     finish(recipe, tmp_path / "whole", 1)
     killed_run(recipe, tmp_path / "killed", 1, [KILL, KILL])
     assert_same(tmp_path / "whole", tmp_path / "killed")
@@ -96,7 +96,7 @@ def test_a_classifier(tmp_path):
 )
 def test_two_processes(base, tmp_path, options, kills):
     """One is killed or told to stop, or both at once; where one is gone, the other does not wait for it."""
-    recipe = dreambooth(tmp_path, base, max_steps=16, devices=2, strategy="ddp", **options)
+    recipe = dreambooth(tmp_path, base, max_steps=12, devices=2, strategy="ddp", **options)
     finish(recipe, tmp_path / "whole", 2)
     killed_run(recipe, tmp_path / "killed", 2, kills)
     assert_same(tmp_path / "whole", tmp_path / "killed")
