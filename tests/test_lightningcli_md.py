@@ -4,7 +4,6 @@ They run in processes that are forked from one that has imported everything: sta
 has many commands. That a process of one's own works too is tested in test_cli and test_training.
 """
 
-import multiprocessing
 import os
 import re
 import shlex
@@ -15,13 +14,11 @@ import pytest
 import yaml
 
 from dermsynth.cli import main
+from tests.processes import PROCESSES
 from tests.test_configs import ParsingCLI
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-HEAVY = ["dermsynth.training", "dermsynth.classification.classifier", "dermsynth.data.modules"]
-
-
 INLINE = re.compile(r"`([^`\n]+)`")
 TEXT = (ROOT / "LightningCLI.md").read_text(encoding="utf-8")
 PROSE = BLOCK.sub("", TEXT)
@@ -54,8 +51,6 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, value in {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}.items():
         monkeypatch.setenv(name, value)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY)
 
     def run(command):
         program, words = shlex.split(command)[:3], shlex.split(command)[3:]
@@ -63,7 +58,7 @@ def run(tmp_path, monkeypatch):
         log = tmp_path / "log"
         log.write_text("")
         words, out = (words[:-2], words[-1]) if words[-2:-1] == [">"] else (words, log)
-        process = context.Process(target=call, args=(words, out, log))
+        process = PROCESSES.Process(target=call, args=(words, out, log))
         process.start()
         process.join()
         return process.exitcode, log.read_text()
