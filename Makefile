@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not real_data and not eightbit"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not real_data and not eightbit"
 
 test-slurm: $(INSTALLED)
 	command -v slurmctld > /dev/null || tests/slurm/cluster.sh install
