@@ -12,6 +12,7 @@ from PIL import Image
 
 import dermsynth
 from dermsynth import lesions
+from dermsynth.checkpoint_io import seed_of
 from dermsynth.data import manifest
 from dermsynth.data.images import write_png
 from dermsynth.data.manifest import IMAGE_GROUP, Record, sha256_file
@@ -69,6 +70,8 @@ class ImageSetWriter(Callback):
         self._credits = {name: known.get(name, "") for name in ("license", "attribution")}
         self._info = {
             "command": "predict",
+            # Which of several generators it was: they differ in the seed that each was trained with.
+            "generator_seed": seed_of(Path(trainer.ckpt_path)) if trainer.ckpt_path else None,
             "dermsynth": dermsynth.__version__,
             "sampling": dataclasses.asdict(how),
             **self._columns,

@@ -136,6 +136,13 @@ def configuration_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return checked_configuration(config, "its configuration")
 
 
+def seed_of(path: Path) -> int | None:
+    """The `seed_everything` of the run that wrote a checkpoint; none if it does not say."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    seed = configuration_of(checkpoint).get("seed_everything") if CONFIGURATION in checkpoint else None
+    return seed if isinstance(seed, int) else None
+
+
 def checked_configuration(config: Any, owner: str) -> dict[str, Any]:
     """Refuse what does not say of which classes model and data are, and with what.
 

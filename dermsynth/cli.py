@@ -9,10 +9,12 @@ import functools
 import importlib
 import inspect
 import io
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dermsynth import __version__
 from dermsynth.errors import InputError
@@ -40,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dermsynth.tools.compare:compare",
         "runs of two or more arms to a table with intervals and tests",
     ),
+    "study": ("dermsynth.tools.study:study", "all of it from one file: prepare, generate, train the arms, compare"),
 }
 
 
@@ -117,15 +120,26 @@ def _load(name: str) -> Callable[[list[str]], None]:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"Did you mean {near[0]}?" if near else f"See {PROGRAM} --help."
         raise InputError(f"no command {name!r}. {hint}")
-    module, function = COMMANDS[name][0].split(":")
-    command = getattr(importlib.import_module(module), function)
-    return command if module == "dermsynth.training" else functools.partial(_run_tool, command)
+    command = tool(name)
+    return command if COMMANDS[name][0].startswith("dermsynth.training:") else functools.partial(_run_tool, command)
 
 
 def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
-    """Call a tool with what its signature and docstring make of the arguments.
+    """Call a tool with what its signature and docstring make of the arguments."""
+    function(**tool_arguments(function, arguments))
+
+
+def tool_arguments(function: Callable[..., None], arguments: Sequence[str]) -> dict[str, Any]:
+    """What a tool is called with.
 
     The first parameter, the tool's input, is positional unless it is `out` or has a default.
+
+    Args:
+        function: the tool.
+        arguments: the command and its arguments.
+
+    Raises:
+        InputError: a mistake in them.
     """
     import docstring_parser
     from jsonargparse import ArgumentError, ArgumentParser
@@ -143,7 +157,8 @@ def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    first, parameter = next(iter(inspect.signature(function, eval_str=True).parameters.items()))
+    parameters = inspect.signature(function, eval_str=True).parameters
+    first, parameter = next(iter(parameters.items()))
     positional = first != "out" and parameter.default is parameter.empty
     if positional:
         several = parameter.annotation == list[Path]
@@ -152,13 +167,34 @@ def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
         parser.add_argument(first, type=Path, nargs="+" if several else None, metavar=metavar, help=about)
     parser.add_function_arguments(function, skip={first} if positional else None)
     flags = [key for key, _ in parser.get_defaults().items() if key != first or not positional]
+    rest = _as_known(rest, flags, [name for name, of in parameters.items() if of.annotation is bool])
     check_arguments(rest, [])
     try:
         values = parser.parse_args(rest)
     except ArgumentError as error:
         raise InputError(explain(str(error), flags, arguments)) from error
     check_values(values, flags)
-    function(**parser.instantiate(values))
+    return dict(vars(parser.instantiate(values)))
+
+
+def _as_known(words: Sequence[str], flags: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """Words in which a flag has the name that it has here, and a switch a value: `--dry-run` is `--dry_run true`."""
+    known = []
+    for word, following in itertools.zip_longest(words, words[1:]):
+        name, equals, value = word.removeprefix("--").partition("=")
+        own = name if name in flags else name.replace("-", "_")
+        is_flag = word.startswith("--") and own in flags
+        known.append(f"--{own}{equals}{value}" if is_flag else word)
+        if is_flag and own in switches and not equals and following not in ("true", "false", "yes", "no", "1", "0"):
+            known.append("true")
+    return known
+
+
+def tool(name: str) -> Callable[..., None]:
+    """The function of a command that is none of LightningCLI's."""
+    module, function = COMMANDS[name][0].split(":")
+    found: Callable[..., None] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _help() -> str:

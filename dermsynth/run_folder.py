@@ -4,9 +4,10 @@
 `<run>/finished` the mark of a complete training. No run is overwritten by another.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -14,6 +15,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
+from dermsynth import made_from
 from dermsynth.checkpoint_io import CONFIGURATION, configuration_of
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
@@ -23,6 +25,7 @@ from dermsynth.yaml_files import read_yaml
 
 # Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
 FINISHED = "finished"
+PREDICTIONS = "predictions.csv"
 # Where a run and its caches lie and what it was started from do not make it another run.
 NOT_COMPARED = ("run", "ckpt_path", "pixel_cache")
 # What may lie elsewhere, too, but not be left out: latents from a cache are float16, of an image's centre.
@@ -66,7 +69,15 @@ def nothing_left(trainer: Trainer, run: Path, made: Sequence[Path]) -> Iterator[
 
 
 def _traces(run: Path) -> list[Path]:
-    names = ("events.out.tfevents*", "hparams.yaml", "fit.yaml", "validate.yaml", "test.yaml", "predict.yaml")
+    names = (
+        "events.out.tfevents*",
+        "hparams.yaml",
+        "fit.yaml",
+        "validate.yaml",
+        "test.yaml",
+        "predict.yaml",
+        made_from.FILE,
+    )
     return [path for name in names for path in run.glob(name)]
 
 
@@ -112,7 +123,8 @@ def differences(there: dict[str, Any], here: dict[str, Any], ignored: Sequence[s
         ignored: names of keys that are not compared.
     """
     old, new = (_without_places(leaves(config, ignored)) for config in (there, here))
-    changed = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
+    # A key that came with a later version has null for what was so before.
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     lines = [f"{key}: {old.get(key, _ABSENT)} there, {new.get(key, _ABSENT)} here" for key in changed]
     return lines if len(lines) <= 12 else [*lines[:12], f"… and {len(lines) - 12} more"]
 
@@ -155,10 +167,13 @@ def check_configuration(checkpoint: dict[str, Any], resolved: str) -> None:
 class RunFile(SaveConfigCallback):
     """Writes the stage's resolved configuration, `<run>/<stage>.yaml`, once its data is in order.
 
-    The same is in every checkpoint, which so says what it was made with.
+    The same is in every checkpoint, which so says what it was made with. What the stage reads is noted in
+    `<run>/made_from.json`: of a `test` when its predictions are there, as those of before may be of something else.
     """
 
     _yaml: str | None = None
+    _inputs: Mapping[str, str] = MappingProxyType({})
+    _before: int | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the configuration, as YAML."""
@@ -171,7 +186,19 @@ class RunFile(SaveConfigCallback):
             return
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / f"{trainer.state.fn.value}.yaml", self._text(trainer))
+        stage, begun_from = trainer.state.fn.value, self.config.ckpt_path
+        write_atomically(folder / f"{stage}.yaml", self._text(trainer))
+        if stage == "fit" and begun_from == last_checkpoint(folder):
+            return  # it goes on, and what it was begun from is noted
+        self._inputs = made_from.stage_inputs({**yaml.safe_load(self._text(trainer)), "ckpt_path": begun_from})
+        self._before = _changed(folder / PREDICTIONS)
+        made_from.write(folder, stage, None if stage == "test" else {"inputs": dict(self._inputs)})
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what the predictions are of, if there are new ones."""
+        folder = Path(trainer.default_root_dir)
+        if trainer.is_global_zero and trainer.checkpoint_callbacks and _changed(folder / PREDICTIONS) != self._before:
+            made_from.write(folder, "test", {"inputs": dict(self._inputs)})
 
     def _text(self, trainer: Trainer) -> str:
         """Made once: it takes longer than a small checkpoint's writing."""
@@ -182,6 +209,10 @@ class RunFile(SaveConfigCallback):
                 config.ckpt_path = None
             self._yaml = self.parser.dump(config, skip_unset=False)
         return self._yaml
+
+
+def _changed(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.is_file() else None
 
 
 class LastCheckpoint(Checkpoint):

@@ -98,8 +98,9 @@ class TrainingCLI(LightningCLI):
         return {name: skipped for name, skipped in stages.items() if name in self._asked} or stages
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add --run; hand the data's classes and the one seed to what takes them."""
+        """Add --run and --arm; hand the data's classes and the one seed to what takes them."""
         parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="The run's folder.")
+        parser.add_argument("--arm", type=str | None, help="The arm that the run is of, for compare.")
         parser.link_arguments("data.init_args.classes", "model.init_args.classes")
         for owner in ("data", "model"):
             parser.link_arguments("seed_everything", f"{owner}.init_args.seed", compute_fn=int)
@@ -153,7 +154,7 @@ class TrainingCLI(LightningCLI):
                 f"{config.run / 'checkpoints' / 'best.ckpt'}."
             )
         if self._is_kept():
-            if claim(config.run, self._resolved()):
+            if claim(config.run, self.resolved("fit")):
                 mark = (config.run / FINISHED).read_text(encoding="utf-8").strip()
                 _say(f"{config.run} is complete ({mark}); nothing is done. A new run needs another --run.")
                 raise SystemExit(0)
@@ -167,24 +168,24 @@ class TrainingCLI(LightningCLI):
             if self.subcommand == "fit":
                 try:
                     check_resumable(checkpoint)
-                    check_configuration(checkpoint, self._resolved())
+                    check_configuration(checkpoint, self.resolved("fit"))
                 except InputError as error:
                     raise InputError(f"{config.ckpt_path}: {error}") from error
                 _say(f"{config.run}: going on from {config.ckpt_path}, step {checkpoint['global_step']}")
 
-    def _resolved(self) -> str:
-        """The whole configuration as YAML.
+    def resolved(self, stage: str) -> str:
+        """The whole configuration of a stage as YAML.
 
         Raises:
             InputError: a class has a default that YAML has no word for, such as Lightning's `Timer`.
         """
         try:
-            return self._parser("fit").dump(self.config["fit"], skip_unset=False)
+            return self._parser(stage).dump(self.config[stage], skip_unset=False)
         except ValueError as error:
             classes = re.findall(r"class_path='([\w.]+)'", str(error))
             raise InputError(
                 f"trainer.callbacks: {classes[-1] if classes else 'a class'} has a default that cannot be written into "
-                f"{RUN_FILE}. Give it each of its parameters, for example `interval: step` to Timer."
+                f"{stage}.yaml. Give it each of its parameters, for example `interval: step` to Timer."
             ) from error
 
     def instantiate_classes(self) -> None:
@@ -314,7 +315,7 @@ def run(arguments: list[str]) -> None:
     """
     quieten()
     take_paths()
-    _import_named(arguments)
+    import_named(arguments)
     try:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except MisconfigurationException as error:
@@ -334,7 +335,7 @@ def _classes(subcommand: str) -> str:
     )
 
 
-def _import_named(arguments: list[str]) -> None:
+def import_named(arguments: list[str]) -> None:
     """Import what stands in the arguments by its class's name alone, which jsonargparse finds only then."""
     words = {word.rpartition("=")[2] for word in arguments}
     for path in (*MODELS, *DATA):

@@ -1,12 +1,12 @@
 """What a comparison found: one row a result, and what they are results of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dermsynth.evaluation.statistics import LEVEL, Metric
 from dermsynth.lesions import DIAGNOSES
 
-MEAN, ENSEMBLE = "mean", "ensemble"
+MEAN, ENSEMBLE, GENERATOR = "mean", "ensemble", "generator"
 OVERALL = ("accuracy", "auroc", "balanced_accuracy")
 FEW_GROUPS = 30  # below it cluster methods reject too often (Cameron, Gelbach & Miller 2008)
 
@@ -17,7 +17,8 @@ class Row:
 
     Args:
         arm: name of the arm.
-        seeds: `mean` over the seeds, the `ensemble` of their mean probabilities, or `seed N`.
+        seeds: `mean` over the runs, the `ensemble` of their mean probabilities, `seed N`, or, of an arm whose images
+            come from several generators, `seed N, generator M`, and `generator M` for the mean over that one's runs.
         metric: name of the metric.
         class_name: the class it is measured for, against the rest; blank for all.
         value: on the test set as it is.
@@ -28,6 +29,7 @@ class Row:
         difference_sd: standard deviation of the difference over the seeds that both arms have.
         difference_low: lower end of the interval of the difference.
         difference_high: upper end.
+        difference_low_90: lower end of its 90 % interval, for the margin.
         smallest_difference: what this test set would show with 80 % power.
         test: how p was found.
         p: two-sided.
@@ -48,6 +50,7 @@ class Row:
     difference_sd: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+    difference_low_90: float | None = None
     smallest_difference: float | None = None
     test: str = ""
     p: float | None = None
@@ -74,6 +77,10 @@ class Comparison:
         resamples: bootstrap resamples.
         undefined: largest number of resamples in which a metric was not defined.
         notes: what else to know about the runs.
+        generators: number of generators that an arm's images come from; 0 where it was shown none, or nothing says it.
+        margin: the loss in the primary metric that counts as no harm, or None.
+        family: the arms that p is adjusted for; None for all but the baseline.
+        without_control: arms that show generated images while none repeats real ones for as many steps.
     """
 
     rows: tuple[Row, ...]
@@ -89,6 +96,10 @@ class Comparison:
     resamples: int
     undefined: int
     notes: tuple[str, ...] = ()
+    generators: Mapping[str, int] = field(default_factory=dict)
+    margin: float | None = None
+    family: tuple[str, ...] | None = None
+    without_control: tuple[str, ...] = ()
 
     @property
     def others(self) -> list[str]:
@@ -127,14 +138,24 @@ class Comparison:
         """The one result of an arm for a metric."""
         return next(r for r in self.rows if (r.arm, r.seeds, r.metric, r.class_name) == (arm, seeds, *metric))
 
-    def doubts(self, arm: str, metric: Metric) -> list[str]:
-        """Why a small p, which is over test images alone, does not establish that an arm differs from the baseline."""
+    @property
+    def planned(self) -> list[str]:
+        """The arms that are compared with the baseline by plan, for whose number p is adjusted."""
+        return self.others if self.family is None else list(self.family)
+
+    def weaknesses(self, arm: str) -> list[str]:
+        """Why whatever the test images show of an arm may not hold for other models of it."""
         found = []
         if self.few_groups:
             found.append(f"with {self.n_groups} {self.unit} the interval tends to be too narrow")
         single = [name for name in (self.baseline, arm) if self.arms[name] < 2]
         if single:
             found.append(f"with one seed of {' and of '.join(single)} the difference may be the seed's")
+        return found
+
+    def doubts(self, arm: str, metric: Metric) -> list[str]:
+        """Why a small p, which is over test images alone, does not establish that an arm differs from the baseline."""
+        found = self.weaknesses(arm)
         difference = self.row(arm, metric).difference or 0.0
         pairs = [r.difference for r in self.seed_rows(arm, metric) if r.difference is not None]
         agree = sum(pair * difference > 0 for pair in pairs)
@@ -142,6 +163,8 @@ class Comparison:
             found.append(
                 f"only {agree} of {len(pairs)} pairs of seeds agree, so it may be the seeds' and not the arm's"
             )
+        if len({(r.difference or 0.0) > 0 for r in self.generator_rows(arm, metric)}) > 1:
+            found.append("the generators of its images do not agree, so it may be one generator's and not the arm's")
         return found
 
     def not_established(self, row: Row) -> list[str]:
@@ -154,4 +177,14 @@ class Comparison:
     def seed_rows(self, arm: str, metric: Metric) -> list[Row]:
         """The results of an arm's seeds, one each."""
         wanted = (arm, *metric)
-        return [r for r in self.rows if (r.arm, r.metric, r.class_name) == wanted and r.seeds not in (MEAN, ENSEMBLE)]
+        return [r for r in self.rows if (r.arm, r.metric, r.class_name) == wanted and r.seeds.startswith("seed ")]
+
+    def generator_rows(self, arm: str, metric: Metric) -> list[Row]:
+        """The means over an arm's runs for each generator of its images, where there are several."""
+        wanted = (arm, *metric)
+        return [r for r in self.rows if (r.arm, r.metric, r.class_name) == wanted and r.seeds.startswith(GENERATOR)]
+
+    def runs(self, arm: str) -> str:
+        """How many runs an arm has, as `3 seeds` or `3 seeds × 2`, the second number being that of its generators."""
+        seeds = "1 seed" if self.arms[arm] == 1 else f"{self.arms[arm]} seeds"
+        return f"{seeds} × {self.generators[arm]}" if self.generators.get(arm, 0) > 1 else seeds

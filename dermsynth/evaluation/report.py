@@ -90,15 +90,17 @@ def _about(c: Comparison) -> str:
 def _values(c: Comparison) -> str:
     width = _name_width(c)
     lines = _table_head("", c.headline, width)
-    for arm, seeds in c.arms.items():
+    for arm in c.arms:
         rows = [c.row(arm, metric) for metric in c.headline]
         means = [spread(r.value, r.sd, r.metric) for r in rows]
         intervals = [interval(r.low, r.high, r.metric) for r in rows]
-        lines += [_cells(arm, means, width), _cells(f"  {count(seeds, 'seed')}", intervals, width)]
+        lines += [_cells(arm, means, width), _cells(f"  {c.runs(arm)}", intervals, width)]
     notes = [
         f"Mean ± standard deviation over seeds; below it the {LEVEL:.0%} interval of the mean, by drawing",
         f"{'' if c.unit == 'images' else 'whole '}{c.unit} with replacement ({c.resamples:,} resamples, seed {SEED}).",
     ]
+    if max(c.generators.values(), default=0) > 1:
+        notes.append("× counts the generators of an arm's images, each trained with a seed of its own.")
     if c.undefined:
         notes.append(
             f"Up to {c.undefined:,} resamples held no image of some class; "
@@ -120,14 +122,22 @@ def _differences(c: Comparison) -> str:
             _cells("", intervals, width),
             _cells("", [_p(c, r, r.p) for r in rows], width),
         ]
-    of_primary = [c.row(arm, Metric(c.primary)) for arm in c.others]
+    of_primary = [c.row(arm, Metric(c.primary)) for arm in c.others if arm in c.planned]
     adjusted = "; ".join(f"{r.arm} {_p(c, r, r.p_holm)}" for r in of_primary)
     note = (
         "Paired: both arms are measured on the same resamples, and p (two-sided) is from them; ± is over "
-        f"pairs of seeds. Holm's adjustment for {count(len(c.others), 'comparison')} on {NAMES[c.primary]}: "
+        f"pairs of seeds. Holm's adjustment for {count(len(c.planned), 'comparison')} on {NAMES[c.primary]}: "
         f"{adjusted}."
     )
-    return "\n".join([*lines, _wrap(note)])
+    return "\n".join([*lines, _wrap(note), *(_wrap(line) for line in _by_generator(c))])
+
+
+def _by_generator(c: Comparison) -> Iterator[str]:
+    """What another training of the generator gives, which the interval does not cover."""
+    for arm in c.others:
+        if rows := c.generator_rows(arm, Metric(c.primary)):
+            each = ", ".join(f"{points(r.difference, c.primary, sign=True)} ({r.seeds})" for r in rows)
+            yield f"{arm} minus {c.baseline} in {NAMES[c.primary]}, by the generator of its images: {each}."
 
 
 def _p(c: Comparison, row: Row, p: float | None) -> str:
@@ -148,15 +158,15 @@ def _decisions(c: Comparison) -> str:
             f"    {row.only_arm_correct} images right only in {arm}, {row.only_baseline_correct} only in "
             f"{c.baseline}; accuracy {row.value:.2%} against {base.value:.2%}.",
         ]
-        if c.arms[arm] > 1 and pairs:
+        if len(c.seed_rows(arm, Metric("accuracy"))) > 1 and pairs:
             lines.append(_wrap(f"By seed: {', '.join(f'{r.seeds} {p_value(r.p)}' for r in pairs)}.", "    "))
         lines += [f"    {sentence}" for sentence in _areas(c, arm)]
     notes = (
         "An arm's answer is the class of highest mean probability over its seeds. These p are of these trained models: "
         "they do not say that the arms differ."
     )
-    if len(set(c.arms.values())) > 1:
-        notes += " The arms have different numbers of seeds, and averaging more seeds helps by itself."
+    if len({c.runs(arm) for arm in c.arms}) > 1:
+        notes += " The arms have different numbers of seeds or generators, and averaging more runs helps by itself."
     if c.n_groups < c.n_images:
         known = c.n_without_id < c.n_images
         several = "patients or lesions have several" if known else "some photographs have copies"
@@ -184,6 +194,8 @@ def _conclusion(c: Comparison) -> str:
         limits += " An arm here has one seed, so a difference may be the seed's and not the arm's."
     else:
         limits += " How much the training seed matters is the ±."
+    if 1 in c.generators.values():
+        limits += " The generated images are of one generator: what another training of it would give is not in them."
     power = ", ".join(_smallest(c, c.row(arm, metric)) for arm in c.others)
     could = (
         f"Smallest true difference in {NAMES[c.primary]} that this test set shows with {POWER:.0%} "
@@ -196,7 +208,7 @@ def _conclusion(c: Comparison) -> str:
     return "\n".join(
         [
             "What this shows",
-            *(_wrap(verdict(c, arm), "  ") for arm in c.others),
+            *(_wrap(f"{verdict(c, arm)}{_harm(c, arm)}{_control(c, arm)}", "  ") for arm in c.others),
             "What it does not show",
             _wrap(limits, "  "),
             "What it could show",
@@ -231,11 +243,38 @@ def verdict(c: Comparison, arm: str) -> str:
     return f"{arm}: {name} is {direction} than {c.baseline}'s in this test set ({change}).{exact}"
 
 
+def _harm(c: Comparison, arm: str) -> str:
+    """A sentence on the margin, if there is one."""
+    if c.margin is None:
+        return ""
+    low = c.row(arm, Metric(c.primary)).difference_low_90
+    low = math.nan if low is None else low
+    end = f"lower end of the 90% interval {number(low, c.primary, sign=True)}"
+    margin = points(c.margin, c.primary)
+    if not low > -c.margin:
+        return f" Harm by more than the margin of {margin} is not excluded ({end})."
+    weak = c.weaknesses(arm)
+    unsure = f"; not established: {'; '.join(weak)}" if weak else ""
+    return f" No harm by the margin of {margin} ({end}, not adjusted for the number of arms{unsure})."
+
+
+def _control(c: Comparison, arm: str) -> str:
+    """A sentence where the difference may be that of seeing images more often."""
+    if arm not in c.without_control:
+        return ""
+    return (
+        " No arm here repeats real images for as many steps (OversampledReal), so this cannot tell generated images "
+        "from more repetitions."
+    )
+
+
 def _doubts(c: Comparison, arm: str) -> Iterator[str]:
     """Why an interval that leaves out zero does not establish a difference."""
     row = c.row(arm, Metric(c.primary))
-    if row.p_holm is None or not row.p_holm < 1 - LEVEL:
-        yield f"after Holm's adjustment for {count(len(c.others), 'comparison')} {p_value(row.p_holm)}"
+    if arm not in c.planned:
+        yield f"it is not among the comparisons that were planned ({', '.join(c.planned) or 'none'})"
+    elif row.p_holm is None or not row.p_holm < 1 - LEVEL:
+        yield f"after Holm's adjustment for {count(len(c.planned), 'comparison')} {p_value(row.p_holm)}"
     yield from c.doubts(arm, Metric(c.primary))
 
 
@@ -257,7 +296,7 @@ def _exact_test(c: Comparison, arm: str) -> str:
 
 
 def _name_width(c: Comparison) -> int:
-    return max(len(f"minus {c.baseline}"), *(len(arm) for arm in c.arms), len("  10 seeds"))
+    return max(len(f"minus {c.baseline}"), *(len(arm) for arm in c.arms), *(len(c.runs(arm)) + 2 for arm in c.arms), 10)
 
 
 def _table_head(corner: str, columns: Sequence[Metric], width: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Read the predictions of runs, and hold them only if they are about the same images.
 
-A run folder named `ARM-seedN` is seed N of arm ARM; one without `-seedN` is an arm of one seed.
+Arm, seed and generator of a run stand in its configuration. Where that names no arm, a folder `ARM-seedN` is seed N of
+arm ARM, and one without `-seedN` an arm of one seed.
 """
 
 import csv
@@ -8,17 +9,17 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dermsynth.data.manifest import IMAGE_GROUP
+from dermsynth.data.manifest import DATASET, IMAGE_GROUP
 from dermsynth.errors import InputError
 from dermsynth.evaluation.statistics import Floats, Integers
-from dermsynth.files import reading
+from dermsynth.files import read_json, reading
 from dermsynth.run_config import RUN_FILE, leaves
 from dermsynth.yaml_files import read_yaml
 
@@ -27,10 +28,16 @@ COLUMNS = ("image_id", "group", "split", "label")
 PREFIX = "p_"
 AGAIN = "Write it again with `python -m dermsynth test`."
 # In these any two runs may differ: what comes of it is the seed's, or nothing.
-OWN_KEYS = ("seed_everything", "run", "ckpt_path", "pixel_cache", "num_workers")
+OWN_KEYS = ("seed_everything", "run", "arm", "ckpt_path", "pixel_cache", "num_workers")
 # What makes an arm: in these keys, and those below them, arms are meant to differ.
 ARM_KEYS = ("data.init_args.synthetic", "data.init_args.mix", "data.init_args.allow_foreign")
 STEPS = "trainer.max_steps"
+MIX = "data.init_args.mix.class_path"
+SYNTHETIC = "data.init_args.synthetic"
+# Mixes that show no generated image; the second is the control of those that do.
+REAL_ONLY, REPEATED = "RealOnly", "OversampledReal"
+# A run's configuration; where its predictions are of an external test set, they lie in a folder without the first.
+CONFIGURATIONS = (RUN_FILE, "test.yaml")
 SUM_TOLERANCE = 1e-3  # softmax in half precision, written with few digits, is still within it
 
 
@@ -41,7 +48,10 @@ class Run:
     Args:
         path: the run's folder.
         arm: what is compared.
-        seed: None where the folder's name gives none.
+        seed: None where neither configuration nor the folder's name gives one.
+        generator: the seed with which the generator of its images was trained; None where it was shown none, they are
+            of several, or nothing says it.
+        configuration: by dotted key; empty where the folder holds none.
         classes: in the order of the label index.
         image_ids: `N` of them, unique.
         groups: of each image.
@@ -53,12 +63,29 @@ class Run:
     path: Path
     arm: str
     seed: int | None
+    generator: int | None
+    configuration: Mapping[str, Any]
     classes: tuple[str, ...]
     image_ids: tuple[str, ...]
     groups: tuple[str, ...]
     splits: tuple[str, ...]
     labels: tuple[str, ...]
     probabilities: Floats
+
+    @property
+    def key(self) -> tuple[int | None, int | None]:
+        """Which of its arm's runs this is."""
+        return self.seed, self.generator
+
+    @property
+    def mix(self) -> str:
+        """The name of its mixing policy; blank where nothing says it."""
+        return str(self.configuration.get(MIX) or "").rpartition(".")[2]
+
+    @property
+    def shows_generated(self) -> bool:
+        """Whether its configuration mixes generated images in."""
+        return bool(self.configuration.get(SYNTHETIC)) and self.mix not in ("", REAL_ONLY, REPEATED)
 
     @property
     def label_index(self) -> Integers:
@@ -121,8 +148,43 @@ def read_run(folder: Path) -> Run:
     repeated = [name for name, count in Counter(image_ids).items() if count > 1]
     if repeated:
         raise InputError(f"{table}: image {repeated[0]} occurs twice; each image must have one prediction.")
+    configuration = _configuration(folder)
     arm, seed = arm_and_seed(folder)
-    return Run(folder, arm, seed, classes, image_ids, groups, splits, labels, np.array(probabilities))
+    if configuration.get("arm") is not None:
+        arm, seed = str(configuration["arm"]), configuration.get("seed_everything")
+    return Run(
+        folder,
+        arm,
+        seed,
+        _generator(configuration),
+        configuration,
+        classes,
+        image_ids,
+        groups,
+        splits,
+        labels,
+        np.array(probabilities),
+    )
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    """What the run was made with, by dotted key; of an older run, or somebody else's, nothing is known."""
+    file = next((folder / name for name in CONFIGURATIONS if (folder / name).is_file()), None)
+    return leaves(read_yaml(file)) if file else {}
+
+
+def _generator(configuration: Mapping[str, Any]) -> int | None:
+    """The seed of the one generator whose images the run was shown, as their sets say it."""
+    sets = configuration.get(SYNTHETIC) or []
+    if str(configuration.get(MIX) or "").rpartition(".")[2] in ("", REAL_ONLY, REPEATED):
+        return None
+    found = {_generator_seed(Path(folder) / DATASET) for folder in sets if isinstance(folder, str)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _generator_seed(file: Path) -> int | None:
+    seed = read_json(file, "Mend it, or generate the set again.").get("generator_seed") if file.is_file() else None
+    return seed if isinstance(seed, int) else None
 
 
 def arm_and_seed(folder: Path) -> tuple[str, int | None]:
@@ -139,20 +201,20 @@ def read_arms(folders: Sequence[Path]) -> dict[str, tuple[Run, ...]]:
         InputError: a run cannot be read, one is given twice, or two do not hold the same images, labels,
             groups, splits or classes; the message names both runs and the first difference.
     """
-    arms: dict[str, dict[int | None, Run]] = {}
+    arms: dict[str, dict[tuple[int | None, int | None], Run]] = {}
     first: Run | None = None
     for folder in folders:
         run = read_run(folder)
         first = first or run
         check_same_images(first, run)
         seeds = arms.setdefault(run.arm, {})
-        if run.seed in seeds:
+        if run.key in seeds:
             named = "no seed" if run.seed is None else f"seed {run.seed}"
             raise InputError(
-                f"{seeds[run.seed].path} and {run.path} are both arm {run.arm}, {named}; "
+                f"{seeds[run.key].path} and {run.path} are both arm {run.arm}, {named}; "
                 "give each run once, or rename a folder to ARM-seedN."
             )
-        seeds[run.seed] = run
+        seeds[run.key] = run
     return {arm: tuple(runs.values()) for arm, runs in arms.items()}
 
 
@@ -180,14 +242,13 @@ def check_same_images(first: Run, other: Run) -> None:
 
 
 def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
-    """What besides the seed may explain a difference, as far as the runs' configurations are there.
-
-    Raises:
-        InputError: a configuration is not YAML.
-    """
+    """What besides the seed may explain a difference, as far as the runs' configurations are there."""
     of_arm: dict[str, dict[str, Any]] = {}
     for arm, runs in arms.items():
-        configs = [leaves(read_yaml(run.path / RUN_FILE), OWN_KEYS) for run in runs if (run.path / RUN_FILE).is_file()]
+        configs = [_without(run.configuration, OWN_KEYS) for run in runs if run.configuration]
+        several = len({run.generator for run in runs}) > 1
+        if several:  # each of its runs is shown one generator's images
+            configs = [_without(config, ("synthetic",)) for config in configs]
         keys = {key for c in configs for key in {**configs[0], **c} if c.get(key) != configs[0].get(key)}
         if changed := sorted(keys):
             yield f"the runs of {arm} differ in more than their seed: {', '.join(changed)}."
@@ -205,6 +266,19 @@ def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
         yield f"{STEPS} is not the same in all arms ({each}): a difference may be that of longer training."
     if unequal:
         yield f"the arms differ in more than their images: {', '.join(unequal)}."
+
+
+def without_control(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
+    """Arms that show generated images while no arm repeats real ones (`OversampledReal`) for as many steps."""
+    steps = {run.configuration.get(STEPS) for runs in arms.values() for run in runs if run.mix == REPEATED}
+    for arm, runs in arms.items():
+        if any(run.shows_generated and run.configuration.get(STEPS) not in steps for run in runs):
+            yield arm
+
+
+def _without(configuration: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The keys of a configuration in which none of these names stands."""
+    return {key: value for key, value in configuration.items() if not set(key.split(".")) & set(names)}
 
 
 def _text(table: Path) -> str:

@@ -19,6 +19,7 @@ RESAMPLES = 2000
 SEED = 0
 LEVEL = 0.95
 POWER = 0.80
+MARGIN_LEVEL = 0.90  # of the interval that two one-sided tests at 5 % look at (Schuirmann 1987)
 CHUNK = 256  # resamples at once: bounds the memory of [resamples, images] arrays
 
 

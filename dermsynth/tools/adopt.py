@@ -4,10 +4,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
+from dermsynth import made_from
 from dermsynth.data.layouts.download import Choices, Columns
 from dermsynth.data.manifest import IMAGE_GROUP
 from dermsynth.errors import InputError
-from dermsynth.tools.image_set import check_numbers, command, complete, fill, fingerprint, refuse_inside
+from dermsynth.tools.image_set import check_numbers, command, complete, fill, fingerprint, origin_of, refuse_inside
 from dermsynth.tools.sources import read_source, refuse_unused
 
 
@@ -47,6 +48,7 @@ def adopt(
         processes: that decode at the same time; one for each core if not given.
         max_broken: share of the images, from 0 to 1, that may be unreadable; more are an error.
     """
+    told = made_from.settings(locals(), inputs=["source"])
     check_numbers(size, processes, max_broken)
     refuse_inside(out, [source])
     for flag, value in (("license", license), ("attribution", attribution)):
@@ -94,6 +96,7 @@ def adopt(
         "command": command("adopt", [source], out=out, name=name, layout=layout, max_broken=max_broken, **options),
         "sources": [reading.account()],
     }
-    records = complete(fill(images, out, settings, processes, max_broken), out, settings, info)
+    origin = origin_of("adopt", told, [source])
+    records = complete(fill(images, out, settings, processes, max_broken, origin), out, settings, info, origin)
     print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
     print(f'next: mix them in with --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')

@@ -1,23 +1,27 @@
 """`python -m dermsynth compare`: the runs of two or more arms, on the same images, to one table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
+from dermsynth import made_from
 from dermsynth.errors import InputError
 from dermsynth.evaluation import statistics
-from dermsynth.evaluation.comparison import ENSEMBLE, MEAN, Comparison, Row
+from dermsynth.evaluation.comparison import ENSEMBLE, GENERATOR, MEAN, Comparison, Row
 from dermsynth.evaluation.report import write
-from dermsynth.evaluation.runs import Run, notes, read_arms
-from dermsynth.evaluation.statistics import Floats, Metric
+from dermsynth.evaluation.runs import PREDICTIONS, Run, notes, read_arms, without_control
+from dermsynth.evaluation.statistics import MARGIN_LEVEL, Floats, Metric
+from dermsynth.run_config import RUN_FILE
 
 DEFAULT_BASELINES = ("real", "baseline")
 
+_T = TypeVar("_T")
 Measured = dict[Metric, Floats]
-Seeds = dict[int | None, Measured]
+#: What each run of an arm measures, by its seed and its generator's.
+Seeds = dict[tuple[int | None, int | None], Measured]
 
 
 def compare(
@@ -25,10 +29,14 @@ def compare(
     out: Path,
     baseline: str | None = None,
     primary: Literal["accuracy", "auroc", "balanced_accuracy"] = "accuracy",
+    margin: float | None = None,
+    family: list[str] | None = None,
 ) -> None:
     """Compare the runs of two or more arms on the same test images: table, intervals, paired tests, plot.
 
-    Each run folder holds the predictions.csv that `test` writes. A folder ARM-seedN is seed N of arm ARM.
+    Each run folder holds the predictions.csv that `test` writes. Its fit.yaml says of which arm and seed it is (`fit
+    --arm NAME`), and which generator's images it was shown; without an arm there, a folder ARM-seedN is seed N of arm
+    ARM.
     Prints the table and writes comparison.txt, comparison.csv and comparison.png.
 
     Args:
@@ -37,24 +45,52 @@ def compare(
         baseline: the arm that the others are compared with. Default: `real` or `baseline` if there is one,
             else the first arm.
         primary: the metric that the conclusion is about; choose it before the runs.
+        margin: the loss in the primary metric, as a fraction such as 0.02, that would count as no harm; choose it
+            before the runs. An arm does no harm by it where the 90 % interval of its difference lies above it (two
+            one-sided tests at 5 %).
+        family: the arms that the study was planned to compare with the baseline; p is adjusted for their number, and
+            of the others nothing is concluded. Default: all.
     """
-    print(write(compare_arms(read_arms(runs), baseline, primary), out), end="")
+    told = made_from.settings(locals(), inputs=["runs"])
+    comparison = compare_arms(read_arms(runs), baseline, primary, margin, family)
+    made_from.write(out, "compare", None)  # what was there is no longer of this, and this is not yet there
+    print(write(comparison, out), end="")
+    made_from.write(out, "compare", {"settings": told, "inputs": inputs_of(runs)})
     print(f"\nWritten: {out / 'comparison.txt'}, {out / 'comparison.csv'}, {out / 'comparison.png'}")
 
 
-def compare_arms(arms: Mapping[str, Sequence[Run]], baseline: str | None, primary: str) -> Comparison:
+def inputs_of(runs: Sequence[Path]) -> dict[str, str]:
+    """What a comparison reads of runs, by its content."""
+    files = [run / name for run in runs for name in (PREDICTIONS, RUN_FILE)]
+    return {f"{file.parent.name}/{file.name}": made_from.content(file) for file in files if file.is_file()}
+
+
+def compare_arms(
+    arms: Mapping[str, Sequence[Run]],
+    baseline: str | None,
+    primary: str,
+    margin: float | None = None,
+    family: Sequence[str] | None = None,
+) -> Comparison:
     """Measure every arm, and every arm against the baseline.
 
     Args:
         arms: the runs of each arm, all of the same images.
         baseline: name of an arm, or None for the default.
         primary: name of an overall metric.
+        margin: the loss that counts as no harm, a fraction.
+        family: the arms that p is adjusted for; None for all but the baseline.
 
     Raises:
-        InputError: fewer than two arms or groups, an unknown baseline, or a primary metric that this test set
-            cannot define.
+        InputError: fewer than two arms or groups, an unknown baseline or arm, a margin that is none, or a primary
+            metric that this test set cannot define.
     """
     baseline, reason = _baseline(list(arms), baseline)
+    if margin is not None and not 0 < margin < 1:
+        raise InputError(f"--margin {margin:g}: expected a fraction above 0 and below 1, as 0.02 for two points.")
+    others = [arm for arm in arms if arm != baseline]
+    if unknown := [name for name in family or () if name not in others]:
+        raise InputError(f"--family: {unknown[0]} is not an arm that is compared with {baseline}: {', '.join(others)}.")
     arms = {baseline: arms[baseline], **arms}
     first = arms[baseline][0]
     labels, groups, classes = first.label_index, first.group_index, first.classes
@@ -64,11 +100,11 @@ def compare_arms(arms: Mapping[str, Sequence[Run]], baseline: str | None, primar
     # Row 0 is the test set as it is, the others are its resamples.
     weights = np.vstack([np.ones(n_groups), statistics.resampling_weights(n_groups)])
     of_seeds: dict[str, Seeds] = {
-        arm: {run.seed: statistics.measure(run.probabilities, labels, groups, weights, classes) for run in runs}
+        arm: {run.key: statistics.measure(run.probabilities, labels, groups, weights, classes) for run in runs}
         for arm, runs in arms.items()
     }
     # What is not defined depends on the images alone, so any one run tells.
-    of_first = of_seeds[baseline][first.seed]
+    of_first = of_seeds[baseline][first.key]
     if np.isnan(of_first[Metric(primary)][0]):
         empty = [name for index, name in enumerate(classes) if not (labels == index).any()]
         raise InputError(
@@ -78,14 +114,17 @@ def compare_arms(arms: Mapping[str, Sequence[Run]], baseline: str | None, primar
     rows: list[Row] = []
     for arm, runs in arms.items():
         against = () if arm == baseline else arms[baseline]
-        partners = {run.seed: run.probabilities for run in against}
+        partners = {run.key: run.probabilities for run in against}
         rows += _mean_rows(arm, of_seeds[arm], of_seeds[baseline] if against else None)
+        rows += _generator_rows(arm, of_seeds[arm], of_seeds[baseline] if against else None)
         rows += _exact_rows(arm, ENSEMBLE, first, _ensemble(runs), _ensemble(against) if against else None)
+        several = len(_generators(of_seeds[arm])) > 1
         for run in runs:
-            rows += _exact_rows(arm, _seed_name(run), first, run.probabilities, partners.get(run.seed))
+            rows += _exact_rows(arm, _seed_name(run, several), first, run.probabilities, _partner(partners, run.key))
     return Comparison(
-        rows=_adjust(rows, primary),
-        arms={arm: len(runs) for arm, runs in arms.items()},
+        rows=_adjust(rows, primary, others if family is None else family),
+        arms={arm: len({run.seed for run in runs}) for arm, runs in arms.items()},
+        generators={arm: len(_generators(of_seeds[arm])) for arm in arms},
         baseline=baseline,
         baseline_reason=reason,
         primary=primary,
@@ -97,6 +136,9 @@ def compare_arms(arms: Mapping[str, Sequence[Run]], baseline: str | None, primar
         resamples=statistics.RESAMPLES,
         undefined=max(int(np.isnan(v[1:]).sum()) for v in of_first.values() if not np.isnan(v[0])),
         notes=tuple(notes(arms)),
+        margin=margin,
+        family=tuple(others if family is None else family),
+        without_control=tuple(without_control(arms)),
     )
 
 
@@ -139,19 +181,44 @@ def _mean_rows(arm: str, seeds: Seeds, baseline: Seeds | None) -> list[Row]:
         if baseline and of_baseline:
             difference = values - of_baseline[metric]
             low, high = statistics.percentile_interval(difference[1:])
-            pairs = [seeds[n][metric][0] - baseline[n][metric][0] for n in seeds if n in baseline]
+            partners = {key: _partner(baseline, key) for key in seeds}
+            pairs = [seeds[key][metric][0] - of[metric][0] for key, of in partners.items() if of is not None]
             row = replace(
                 row,
                 difference=float(difference[0]),
                 difference_sd=_sd(pairs),
                 difference_low=low,
                 difference_high=high,
+                difference_low_90=statistics.percentile_interval(difference[1:], MARGIN_LEVEL)[0],
                 smallest_difference=statistics.smallest_difference(difference[1:]),
                 test="paired bootstrap of groups",
                 p=statistics.bootstrap_p(difference[1:]),
             )
         rows.append(row)
     return rows
+
+
+def _generators(seeds: Seeds) -> list[int]:
+    return sorted({generator for _, generator in seeds if generator is not None})
+
+
+def _partner(runs: Mapping[tuple[int | None, int | None], _T], key: tuple[int | None, int | None]) -> _T | None:
+    """The baseline's run of the same seed: of the same generator, or shown no generated image."""
+    return runs.get(key, runs.get((key[0], None)))
+
+
+def _generator_rows(arm: str, seeds: Seeds, baseline: Seeds | None) -> Iterator[Row]:
+    """The mean over an arm's seeds for each generator, where there are several, and its difference from the baseline's.
+
+    Their spread is what another training of the generator would give.
+    """
+    generators = _generators(seeds)
+    of_baseline = _mean(list(baseline.values())) if baseline else None
+    for generator in generators if len(generators) > 1 else ():
+        mean = _mean([measured for (_, of), measured in seeds.items() if of == generator])
+        for metric, values in mean.items():
+            difference = float(values[0] - of_baseline[metric][0]) if of_baseline else None
+            yield Row(arm, f"{GENERATOR} {generator}", *metric, value=float(values[0]), difference=difference)
 
 
 def _exact_rows(arm: str, seeds: str, images: Run, probabilities: Floats, baseline: Floats | None) -> list[Row]:
@@ -195,12 +262,12 @@ def _test(row: Row, metric: Metric, images: Run, probabilities: Floats, baseline
     return row
 
 
-def _adjust(rows: Sequence[Row], primary: str) -> tuple[Row, ...]:
-    """Holm over the arms: one p an arm, that of its mean over seeds on the primary metric."""
+def _adjust(rows: Sequence[Row], primary: str, arms: Sequence[str]) -> tuple[Row, ...]:
+    """Holm over the arms of the family: one p an arm, that of its mean over seeds on the primary metric."""
     family = {
         i: r.p
         for i, r in enumerate(rows)
-        if (r.seeds, r.metric, r.class_name) == (MEAN, primary, "") and r.p is not None
+        if (r.seeds, r.metric, r.class_name) == (MEAN, primary, "") and r.p is not None and r.arm in arms
     }
     adjusted = list(rows)
     for index, p in zip(family, statistics.holm(list(family.values())), strict=True):
@@ -208,5 +275,6 @@ def _adjust(rows: Sequence[Row], primary: str) -> tuple[Row, ...]:
     return tuple(adjusted)
 
 
-def _seed_name(run: Run) -> str:
-    return "seed -" if run.seed is None else f"seed {run.seed}"
+def _seed_name(run: Run, several_generators: bool) -> str:
+    seed = "seed -" if run.seed is None else f"seed {run.seed}"
+    return f"{seed}, {GENERATOR} {run.generator}" if several_generators else seed

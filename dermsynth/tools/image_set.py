@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dermsynth import made_from
 from dermsynth.data import manifest
 from dermsynth.data.cleaning import Cleaning
 from dermsynth.data.layouts.download import SourceImage
@@ -43,6 +44,12 @@ def refuse_inside(out: Path, sources: Sequence[Path]) -> None:
             raise InputError(f"--out {out}: it lies in the source {source}. Give a folder outside it.")
 
 
+def origin_of(command: str, settings: Mapping[str, Any], sources: Sequence[Path]) -> tuple[str, made_from.Entry]:
+    """What made_from.json says of a set: what the command was told, and the content of its sources."""
+    inputs = {f"source {number}": made_from.source(folder) for number, folder in enumerate(sources)}
+    return command, {"settings": dict(settings), "inputs": inputs}
+
+
 def fingerprint(found: Iterable[SourceImage]) -> str:
     """A hash of which images a set is to hold, and in which class and official split: class folders have no table."""
     lines = [
@@ -59,6 +66,7 @@ def fill(
     settings: Mapping[str, Any],
     processes: int | None,
     max_broken: float,
+    origin: tuple[str, made_from.Entry],
     cleaning: Cleaning | None = None,
 ) -> list[Record]:
     """Bring images into a set; the same call goes on where a killed one stopped.
@@ -69,6 +77,7 @@ def fill(
         settings: what decides how the set comes out, `size` (pixels of the short side) among it.
         processes: that decode at the same time; one for each core if not given.
         max_broken: the share of images that may be broken.
+        origin: the command and what it makes the set from, as made_from.json keeps it.
         cleaning: what is done to them beside resizing.
 
     Returns:
@@ -79,6 +88,8 @@ def fill(
     """
     _claim(out, settings)
     _refuse_changed(found, out)
+    if not (out / manifest.METADATA).is_file():  # else it is of the set as it is, until `complete`
+        made_from.write(out, *origin)
     done = store_all(found, out, settings["size"], processes, max_broken, cleaning)
     return [
         replace(image.record, sha256=stored.sha256, width=stored.width, height=stored.height)
@@ -89,7 +100,11 @@ def fill(
 
 
 def complete(
-    records: Sequence[Record], out: Path, settings: Mapping[str, Any], info: Mapping[str, Any]
+    records: Sequence[Record],
+    out: Path,
+    settings: Mapping[str, Any],
+    info: Mapping[str, Any],
+    origin: tuple[str, made_from.Entry],
 ) -> list[Record]:
     """Write the tables of a filled set, which make it one; say how many broken images are left out.
 
@@ -98,6 +113,7 @@ def complete(
         out: folder of the set.
         settings: as for `fill`.
         info: what else dataset.json says.
+        origin: as for `fill`.
 
     Returns:
         The records as they are in metadata.csv.
@@ -111,6 +127,7 @@ def complete(
         "quarantined": len(records) - len(whole),
     }
     manifest.write(out, whole, full_info)
+    made_from.write(out, *origin)
     if broken := len(records) - len(whole):
         print(f"{broken} broken images left out, listed in {out / QUARANTINE}")
     return whole

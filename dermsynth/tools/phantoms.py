@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dermsynth import made_from
 from dermsynth.data import phantoms as drawn
 
 
@@ -22,7 +23,9 @@ def phantoms(out: Path, patients: int = 60, seed: int = 0, size: int = 256, mali
     Raises:
         InputError: a number is out of its range, or the folder holds something.
     """
+    told = made_from.settings(locals())
     images = drawn.write(out, patients, seed, size, malignant_share)
+    made_from.write(out, "phantoms", {"settings": told})
     malignant = sum(image.malignant for image in images)
     print(f"{out}: {len(images)} drawn images of {patients} patients, {malignant} malignant.")
     print(f"Next: python -m dermsynth prepare {out} --out SET")

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from dermsynth import made_from
 from dermsynth.data import official, splits
 from dermsynth.data.cleaning import Cleaning
 from dermsynth.data.layouts.download import Choices, Columns, ImageTypes, Malignancy
@@ -23,6 +24,7 @@ from dermsynth.tools.image_set import (
     complete,
     fill,
     fingerprint,
+    origin_of,
     refuse_inside,
     used_splits,
 )
@@ -86,6 +88,7 @@ def prepare(
         max_broken: share of the images, from 0 to 1, that may be unreadable; more are an error.
         processes: that decode at the same time; one for each core if not given.
     """
+    told = made_from.settings(locals(), inputs=["sources"])
     check_numbers(size, processes, max_broken)
     if not sources:
         raise InputError("SOURCE: name at least one folder with an ISIC download.")
@@ -125,7 +128,8 @@ def prepare(
         "split": policy,
         **options,
     }
-    filled = fill(found, out, settings, processes, max_broken, Cleaning(hair_removal, border_crop))
+    origin = origin_of("prepare", told, sources)
+    filled = fill(found, out, settings, processes, max_broken, origin, Cleaning(hair_removal, border_crop))
     near = _near_duplicates(filled, out, processes) if near_duplicates else []
     torn = official.across(filled, near) if policy == "official" else []
     # Broken images are dealt, too, so that one that is mended moves no other.
@@ -145,7 +149,7 @@ def prepare(
         if near_duplicates
         else None,
     }
-    records = complete(records, out, settings, info)
+    records = complete(records, out, settings, info, origin)
     if policy == "official" and not any(image.record.split == "val" for image in found):
         val = sum(record.split == "val" for record in records)
         print(f"the official split has no val part: {val} images of train were dealt to it, the test part is as it was")

@@ -94,7 +94,12 @@ def test_two_arms_from_files_to_table_text_and_plot(tmp_path, capsys):
     assert "patient-" not in printed + (out / "comparison.csv").read_text()
     with Image.open(out / "comparison.png") as picture:
         assert picture.width > 1500
-    assert sorted(f.name for f in out.iterdir()) == ["comparison.csv", "comparison.png", "comparison.txt"]
+    assert sorted(f.name for f in out.iterdir()) == [
+        "comparison.csv",
+        "comparison.png",
+        "comparison.txt",
+        "made_from.json",
+    ]
 
 
 def test_mcnemar_is_on_the_ensemble_and_on_each_pair_of_seeds(tmp_path):

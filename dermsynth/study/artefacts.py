@@ -1,0 +1,106 @@
+"""Whether a step's product is there, and of these settings and inputs, by what the product says itself."""
+
+import functools
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from dermsynth import made_from
+from dermsynth.cli import tool, tool_arguments
+from dermsynth.errors import InputError
+from dermsynth.study.plan import Step
+from dermsynth.yaml_files import read_yaml
+
+STAGES = ("fit", "test", "predict")
+
+
+@dataclass(frozen=True)
+class Product:
+    """What was found of a step's product.
+
+    Args:
+        state: `done`; `begun`, and the command goes on with it; `absent`; `other` for one of other settings or inputs,
+            or of which nothing says what they were.
+        why: of `other`, in words.
+    """
+
+    state: Literal["done", "begun", "absent", "other"]
+    why: str = ""
+
+
+def look(step: Step) -> Product:
+    """Find out what there is of a step's product, once what it needs is done.
+
+    Raises:
+        InputError: the step's words make no command.
+    """
+    folder, complete = step.makes.parent, step.makes.is_file()
+    entry = made_from.read(folder).get(step.command)
+    if step.command == "phantoms":  # which begins in an empty folder alone
+        differences = made_from.changes(entry, _tool_entry(step)) if folder.is_dir() and any(folder.iterdir()) else []
+    elif entry is None and (not complete or step.command in ("test", "compare")):
+        # These two are killed before they say what they made, and do it again in place.
+        return Product("absent")
+    elif step.command not in STAGES:
+        differences = made_from.changes(entry, _tool_entry(step))
+    elif not complete and not (step.command == "fit" and (folder / "checkpoints" / "last.ckpt").is_file()):
+        return Product("absent")  # nothing to go on with, and nothing to keep
+    else:
+        file = folder / f"{step.command}.yaml"
+        differences = [] if file.is_file() else [f"there is no {file.name} in it"]
+        differences = differences or _differences(step, file) or made_from.changes(entry, {"inputs": _inputs(step)})
+    if differences:
+        return Product("other", "; ".join(differences[:3]))
+    return Product("done" if complete else "begun")
+
+
+def check(step: Step) -> None:
+    """Refuse a step whose words are no command, before anything is made.
+
+    Raises:
+        InputError: what its command would say.
+    """
+    if step.command not in STAGES:
+        tool_arguments(tool(step.command), step.words)
+    elif step.command != "test":  # of a configuration that the fit before it has yet to write
+        _resolved(step)
+
+
+def _resolved(step: Step) -> dict[str, Any]:
+    files = [Path(word) for flag, word in pairwise(step.words) if flag == "--config"]
+    return _configuration(step.words, tuple(made_from.content(file) for file in files))
+
+
+@functools.cache
+def _configuration(words: tuple[str, ...], files: tuple[str, ...]) -> dict[str, Any]:
+    """The configuration that these words make of files of these contents."""
+    from dermsynth.configuration import read_configuration  # torch and Lightning
+
+    return read_configuration(words[0], words[1:])
+
+
+def _differences(step: Step, file: Path) -> list[str]:
+    from dermsynth.run_folder import differences
+
+    return differences(read_yaml(file), _resolved(step))
+
+
+def _inputs(step: Step) -> dict[str, str]:
+    return made_from.stage_inputs(_resolved(step))
+
+
+def _tool_entry(step: Step) -> made_from.Entry:
+    """What the tool's entry would say if it were called now."""
+    arguments = tool_arguments(tool(step.command), step.words)
+    if step.command == "compare":
+        from dermsynth.tools.compare import inputs_of
+
+        return {"settings": made_from.settings(arguments, ["runs"]), "inputs": inputs_of(arguments["runs"])}
+    if step.command == "prepare":
+        from dermsynth.tools.image_set import origin_of
+
+        return origin_of("prepare", made_from.settings(arguments, ["sources"]), arguments["sources"])[1]
+    if step.command == "phantoms":
+        return {"settings": made_from.settings(arguments)}
+    raise InputError(f"{step.name}: no study runs `{step.command}`.")

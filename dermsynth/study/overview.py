@@ -1,0 +1,103 @@
+"""What a running study shows: a block that is drawn again in a terminal, a line an event in a log file."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from dermsynth.study.plan import Step
+
+_WIDTH = 100
+_EVERY = 1.0  # seconds between two drawings in a terminal
+
+
+class Overview:
+    """Counts steps and time, and says how it goes.
+
+    Args:
+        steps: of the study.
+        jobs: steps side by side.
+        stream: where to.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, steps: Sequence[Step], jobs: int, stream: TextIO = sys.stdout, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._left = {step.name: step for step in steps}
+        self._total, self._jobs, self._stream, self._clock = len(steps), jobs, stream, clock
+        self._running: dict[str, float] = {}
+        self._seconds: dict[str, list[float]] = {}
+        self._began, self._drawn_at, self._lines = clock(), -_EVERY, 0
+        self._live = stream.isatty()
+
+    @property
+    def done(self) -> int:
+        """Steps that are behind."""
+        return self._total - len(self._left)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._erase()
+        print(text, file=self._stream, flush=True)
+
+    def found(self, step: Step) -> None:
+        """A step's product is there already."""
+        self._left.pop(step.name)
+
+    def started(self, step: Step, what: str) -> None:
+        """A step begins or goes on."""
+        self._running[step.name] = self._clock()
+        if not self._live:
+            self.say(f"[{self.done + 1}/{self._total}] {step.name}: {what}")
+
+    def ended(self, step: Step, how: str, well: bool = True) -> None:
+        """A step has ended."""
+        took = self._clock() - self._running.pop(step.name)
+        self._left.pop(step.name)
+        if well:
+            self._seconds.setdefault(step.command, []).append(took)
+        self.say(f"[{self.done}/{self._total}] {step.name}: {how} after {duration(took)}; {self.time()}")
+
+    def time(self) -> str:
+        """Time so far and to go."""
+        so_far, to_go = duration(self._clock() - self._began), self._to_go()
+        return f"{so_far} so far" + ("" if to_go is None else f", about {duration(to_go)} to go")
+
+    def draw(self) -> None:
+        """Draw the block again, in a terminal and not too often."""
+        now = self._clock()
+        if not self._live or now - self._drawn_at < _EVERY:
+            return
+        self._erase()
+        self._drawn_at = now
+        running = [f"  {name}  {duration(now - began)}" for name, began in self._running.items()]
+        waiting = [name for name in self._left if name not in self._running]
+        then = f"  then: {', '.join(waiting)}"
+        lines = [f"{self.done} of {self._total} steps done; {self.time()}", *running, *([then] if waiting else [])]
+        lines = [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…" for line in lines]
+        print("\n".join(lines), file=self._stream, flush=True)
+        self._lines = len(lines)
+
+    def _erase(self) -> None:
+        if self._lines:
+            self._stream.write(f"\x1b[{self._lines}A\x1b[J")
+            self._lines = 0
+
+    def _to_go(self) -> float | None:
+        """From how long steps of the same command took; None until each command that is left has been seen."""
+        if not self._left or any(step.command not in self._seconds for step in self._left.values()):
+            return None
+        mean = {command: sum(times) / len(times) for command, times in self._seconds.items()}
+        now, seconds = self._clock(), 0.0
+        for name, step in self._left.items():
+            seconds += max(0.0, mean[step.command] - (now - self._running.get(name, now)))
+        return seconds / self._jobs
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `3 min`, `2 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

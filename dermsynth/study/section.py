@@ -1,0 +1,116 @@
+"""A part of a study file, read key by key; what is wrong is one line that names the file and the key."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dermsynth.errors import InputError
+
+_MOST_SEED = 2**32 - 1  # of numpy
+
+
+class Section:
+    """The mapping under a key.
+
+    Args:
+        file: the study file.
+        key: dotted, of the mapping; blank for the whole file.
+        content: as read from YAML.
+        known: keys that it may have; None for any.
+        required: keys that it must have.
+        dotted: whether keys with a dot, which are flags, may stand beside the known ones.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        key: str,
+        content: Any,
+        known: Sequence[str] | None = None,
+        required: Sequence[str] = (),
+        dotted: bool = False,
+    ) -> None:
+        self.file, self.key = file, key
+        if not isinstance(content, dict):
+            raise self.error("", f"expected keys with values, found {_shown(content)}.")
+        self.content: dict[str, Any] = content
+        for name in content:
+            if known is not None and name not in known and not (dotted and "." in str(name)):
+                near = difflib.get_close_matches(str(name), known, 1)
+                hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}."
+                raise self.error(str(name), f"no such key. {hint}")
+        if missing := [name for name in required if name not in content]:
+            raise self.error(missing[0], "it must be given.")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.content
+
+    def path(self, name: str) -> str:
+        """The dotted key of one of its keys; its own for a blank."""
+        return ".".join(part for part in (self.key, name) if part)
+
+    def error(self, name: str, text: str) -> InputError:
+        """A mistake under one of its keys."""
+        where = self.path(name)
+        return InputError(f"{self.file}: {f'{where}: ' if where else ''}{text}")
+
+    def section(self, name: str, known: Sequence[str] | None = None, required: Sequence[str] = ()) -> "Section":
+        """The mapping under one of its keys; an empty one where it is not given. For the arguments see the class."""
+        return Section(self.file, self.path(name), self.content.get(name, {}), known, required)
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """The same as a plain mapping whose keys are names."""
+        return {str(key): value for key, value in self.section(name).content.items()}
+
+    def text(self, name: str) -> str:
+        """A text that is given and not blank."""
+        value = self.content[name]
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(name, f"expected a name, found {_shown(value)}.")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """One text or a list of them; none where it is not given."""
+        value = self.content.get(name, [])
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str) and item.strip() for item in values):
+            raise self.error(name, f"expected a name or a list of names, found {_shown(value)}.")
+        return tuple(values)
+
+    def seeds(self, name: str) -> tuple[int, ...]:
+        """Whole numbers, each once; 0 where none is given."""
+        value = self.content.get(name, [0])
+        values = value if isinstance(value, list) else [value]
+        numbers = [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
+        if not values or len(numbers) < len(values) or not all(0 <= seed <= _MOST_SEED for seed in numbers):
+            raise self.error(
+                name, f"expected whole numbers from 0 to {_MOST_SEED}, as [0, 1, 2]; found {_shown(value)}."
+            )
+        if len(set(numbers)) < len(numbers):
+            raise self.error(name, f"a seed is given twice: {_shown(value)}.")
+        return tuple(numbers)
+
+    def number(self, name: str) -> int | None:
+        """A whole number from 1, or None where it is not given."""
+        value = self.content.get(name)
+        if value is not None and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            raise self.error(name, f"expected a whole number from 1, found {_shown(value)}.")
+        return value
+
+    def flags(self, name: str) -> dict[str, Any]:
+        """Flags of a command by their names without `--`."""
+        found = self.mapping(name)
+        for key in found:
+            if not key or key.startswith("-") or any(letter.isspace() or letter == "=" for letter in key):
+                raise self.error(f"{name}.{key}", "flags are given by their names, without `--`.")
+        return found
+
+    def dotted_flags(self) -> dict[str, Any]:
+        """Its keys with a dot, which are flags."""
+        return {name: value for name, value in self.content.items() if "." in str(name)}
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,0 +1,48 @@
+"""`study`: everything that a study file declares, from the images to the comparison."""
+
+from pathlib import Path
+
+from dermsynth.errors import InputError
+from dermsynth.study import artefacts, declaration, local
+from dermsynth.study.lock import locked
+from dermsynth.study.overview import Overview
+from dermsynth.study.plan import plan
+from dermsynth.study.script import script
+
+
+def study(file: Path, out: Path | None = None, jobs: int = 1, dry_run: bool = False) -> None:
+    """Run a study from one file: prepare, train generators, generate, train and test the arms, compare.
+
+    Each step is a command of its own, whose output goes to a log in OUT/logs. The same command goes on with a study
+    that was interrupted; a step is done anew exactly when its settings or the content of its inputs changed, and what
+    it had made is then moved to OUT/replaced.
+
+    Args:
+        file: what the study declares; ready ones are in configs/studies/.
+        out: folder for all that is made. Default: studies/ and the file's name.
+        jobs: steps that may run side by side; where there are several GPUs each gets one to itself.
+        dry_run: print every command, as a shell script that would do the same, and run nothing.
+    """
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs}: expected at least 1.")
+    declared = declaration.read(file)
+    out = out or Path("studies") / file.stem
+    steps = plan(declared, out)
+    for step in steps:
+        try:
+            artefacts.check(step)
+        except InputError as error:
+            raise InputError(f"{file}: step `{step.name}`: {error}") from error
+    if dry_run:
+        print(script(file, steps, declared.warnings()), end="")
+        return
+    with locked(out):
+        overview = Overview(steps, jobs)
+        for warning in declared.warnings():
+            overview.say(f"warning: {warning}")
+        overview.say(f"{file}: {len(steps)} steps, made in {out}")
+        local.Runner(steps, out, jobs, local.visible_gpus() if jobs > 1 else (), overview).run()
+        overview.say(f"all {len(steps)} steps are done; {overview.time()}\n")
+    for step in steps:
+        if step.command == "compare":
+            print(f"{step.makes}\n\n{step.makes.read_text(encoding='utf-8')}")
