@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from dermsynth.files import reading, write_atomically
 
@@ -41,7 +41,7 @@ def read(folder: Path) -> dict[str, Entry]:
     with suppress(OSError, ValueError, RecursionError):
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         if isinstance(content, dict):
-            return {name: entry for name, entry in content.items() if isinstance(entry, dict)}
+            return {name: cast(Entry, entry) for name, entry in content.items() if isinstance(entry, dict)}
     return {}
 
 

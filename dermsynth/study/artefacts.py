@@ -38,7 +38,9 @@ def look(step: Step) -> Product:
     folder, complete = step.makes.parent, step.makes.is_file()
     entry = made_from.read(folder).get(step.command)
     if step.command == "phantoms":  # which begins in an empty folder alone
-        differences = made_from.changes(entry, _tool_entry(step)) if folder.is_dir() and any(folder.iterdir()) else []
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return Product("absent")
+        differences = made_from.changes(entry, _tool_entry(step))
     elif entry is None and (not complete or step.command in ("test", "compare")):
         # These two are killed before they say what they made, and do it again in place.
         return Product("absent")

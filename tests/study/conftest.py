@@ -1,0 +1,15 @@
+import pytest
+
+from tests.processes import TIMEOUT, start
+from tests.study.helpers import make_study, work
+
+
+@pytest.fixture(scope="module")
+def finished(base, tmp_path_factory):
+    """A study that has come to its end: its file and its folder; read only."""
+    folder = tmp_path_factory.mktemp("finished")
+    file, out, log = make_study(folder, base), folder / "out", folder / "log"
+    (process,) = start(work, 1, str(file), str(out), str(log))
+    process.join(TIMEOUT)
+    assert process.exitcode == 0, log.read_text() + "".join(f.read_text() for f in (out / "logs").glob("*"))
+    return file, out
