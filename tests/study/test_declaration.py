@@ -1,0 +1,137 @@
+"""A study file that is wrong is refused in one line that names file and key, before anything is made."""
+
+import pytest
+
+from dermsynth.cli import main
+from dermsynth.errors import InputError
+from dermsynth.study import declaration
+from tests.builders import CLASSES, make_set
+from tests.study.helpers import content, recipes, write_yaml
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a real set, a generated one and recipes."""
+    make_set(tmp_path / "real")
+    make_set(tmp_path / "theirs", dict.fromkeys(CLASSES, 2), "train", "synthetic", train_split_sha256="unknown")
+    recipes(tmp_path, "base")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(here, **changes):
+    """What is said of a study, with the file's name taken off."""
+    file = write_yaml(here / "study.yaml", {**content(here), **changes})
+    with pytest.raises(InputError) as caught:
+        declaration.read(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{file}: ")
+
+
+def generator(here, **changes):
+    return {**content(here)["generator"], **changes}
+
+
+def arms(here, **changes):
+    return {**content(here)["arms"], **changes}
+
+
+def test_a_whole_one_is_read(here):
+    study = declaration.read(write_yaml(here / "study.yaml", content(here)))
+    assert [(arm.name, arm.mix, arm.images) for arm in study.arms] == [
+        ("real", "RealOnly", ()),
+        ("repeated", "OversampledReal", ("generated",)),
+        ("hybrid", "Ratio", ("generated",)),
+    ]
+    assert study.warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("claassifier", {}, "claassifier: no such key. Did you mean 'classifier'?"),
+        ("data", {"sett": "real"}, "data.sett: no such key. Did you mean 'set'?"),
+        ("data", {"set": "nowhere"}, "data.set: no image set nowhere: there is no metadata.csv in it."),
+        ("data", {"set": "real", "prepare": "real"}, "data: give one of set, prepare and phantoms"),
+        ("data", {"prepare": "nowhere"}, "data.prepare: no such folder: nowhere."),
+        ("data", "real", "data: expected keys with values, found real."),
+        ("data", {"set": "real", "external": {"other": "gone"}}, "data.external.other: no image set gone"),
+        ("data", {"set": "real", "options": {"size": 8}}, "data.options: they are of `prepare`"),
+        ("adopted", {"theirs": "gone"}, "adopted.theirs: no image set gone"),
+        ("classifier", {"recipe": "vit.yaml", "seeds": ["x"]}, "classifier.seeds: expected whole numbers"),
+        ("classifier", {"recipe": "vit.yaml", "seeds": [0.5]}, "classifier.seeds: expected whole numbers"),
+        ("classifier", {"recipe": "vit.yaml", "seeds": [True]}, "classifier.seeds: expected whole numbers"),
+        ("classifier", {"recipe": "vit.yaml", "seeds": [-1]}, "classifier.seeds: expected whole numbers"),
+        ("classifier", {"recipe": "vit.yaml", "seeds": []}, "classifier.seeds: expected whole numbers"),
+        ("classifier", {"recipe": "vit.yaml", "seeds": [1, 1]}, "classifier.seeds: a seed is given twice"),
+        ("classifier", {"recipe": "vit.yaml", "steps": float("nan")}, "classifier.steps: expected a whole number"),
+        ("classifier", {"recipe": "gone.yaml"}, "classifier.recipe: no such configuration: gone.yaml."),
+        ("classifier", {}, "classifier.recipe: it must be given."),
+        ("arms", {"real": "arms/real.yaml"}, "arms: name at least two"),
+        ("arms", None, "arms: expected keys with values, found nothing."),
+        ("comparison", {"baseline": "reel"}, "comparison.baseline: no arm reel; there are real, repeated, hybrid."),
+        ("comparison", {"family": ["x"]}, "comparison.family: no arm x"),
+    ],
+)
+def test_what_is_wrong_is_named(here, key, value, said):
+    assert refusal(here, **{key: value}).startswith(said)
+
+
+def test_arms_that_are_none(here):
+    write_yaml(here / "arms" / "bare.yaml", {"data": {"init_args": {"augmentation": "none"}}})
+    assert refusal(here, arms=arms(here, bare="arms/bare.yaml")).startswith("arms.bare: no data.mix")
+    assert refusal(here, arms=arms(here, **{"a/b": "arms/real.yaml"})).startswith("arms.a/b: names are letters")
+    assert refusal(here, arms=arms(here, **{"a-seed1": "arms/real.yaml"})).startswith("arms.a-seed1: names are")
+    said = refusal(here, arms=arms(here, hybrid={"config": "arms/hybrid.yaml", "setps": 3}))
+    assert said.startswith("arms.hybrid.setps: no such key. Did you mean 'steps'?")
+    said = refusal(here, arms=arms(here, hybrid={"config": "arms/hybrid.yaml", "images": "theirs"}))
+    assert said == "arms.hybrid.images: no images are called theirs; there are generated."
+    said = refusal(here, generator=generator(here, variants={"a": {"model.sampling.steps": 1}, "b": {}}))
+    assert said.startswith("arms.repeated: say which of the images a, b it takes")
+
+
+def test_two_arms_of_one_name(here):
+    file = write_yaml(here / "study.yaml", content(here))
+    file.write_text(file.read_text().replace("  hybrid: ", "  real: "))
+    with pytest.raises(InputError, match=r"study\.yaml: the key 'real' is given twice, in lines \d+ and \d+"):
+        declaration.read(file)
+
+
+def test_arms_without_images_to_mix(here):
+    declared = content(here)
+    del declared["generator"]
+    with pytest.raises(InputError, match=r"arms\.repeated: OversampledReal takes generated images"):
+        declaration.read(write_yaml(here / "study.yaml", declared))
+
+
+def test_a_generator_that_was_fitted_on_another_split(here):
+    make_set(here / "other", dict.fromkeys(CLASSES, 2), "train", "synthetic", train_split_sha256="ab" * 32)
+    said = refusal(here, adopted={"other": "other"})
+    assert said.startswith("adopted.other: the generator of other was fitted on another train split (abababababab)")
+
+
+def test_adopted_sets_are_answered_for_only_if_nobody_knows_their_split(here):
+    file = write_yaml(here / "study.yaml", {**content(here), "adopted": {"they": "theirs"}})
+    assert declaration.read(file).foreign == ("theirs",)
+
+
+def test_without_a_control_it_warns(here):
+    declared = content(here)
+    del declared["arms"]["repeated"]
+    (said,) = declaration.read(write_yaml(here / "study.yaml", declared)).warnings()
+    assert "no arm repeats real images" in said
+    assert "as many steps as hybrid" in said
+    declared = content(here)
+    declared["arms"]["repeated"] = {"config": declared["arms"]["repeated"], "steps": 3}
+    assert declaration.read(write_yaml(here / "study.yaml", declared)).warnings()
+
+
+def test_a_flag_that_its_command_does_not_know_is_found_before_anything_is_made(here, capsys):
+    declared = content(here, classifier={"recipe": "vit.yaml", "flags": {"model.widht": 3}})
+    file = write_yaml(here / "study.yaml", declared)
+    assert main(["study", str(file), "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"dermsynth: error: {file}: step `fit real-seed0`: ")
+    assert "widht" in said
+    assert not (here / "out").exists()

@@ -1,0 +1,131 @@
+"""Ready studies are read, planned, and parsed by the commands that they name."""
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dermsynth.cli import main
+from dermsynth.study import artefacts, declaration
+from dermsynth.study.plan import plan
+from tests.builders import CLASSES, make_set
+from tests.study.helpers import content, recipes, write_yaml
+
+ROOT = Path(__file__).parents[2]
+READY = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the project's recipes, and with what the ready studies are of."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("ISIC2017", "ISIC2020"):
+        (tmp_path / name).mkdir()
+    for name in ("derm-t2im", "sca-synth"):
+        make_set(tmp_path / "sets" / name, {"NV": 2, "MEL": 2}, "train", "synthetic", train_split_sha256="unknown")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def planned(file, out="out"):
+    study = declaration.read(Path(file))
+    return study, plan(study, Path(out))
+
+
+@pytest.mark.parametrize("file", READY, ids=lambda file: file.stem)
+def test_ready_studies_are_planned(here, file):
+    study, steps = planned(f"configs/studies/{file.name}")
+    assert study.warnings() == []
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names) == len({step.makes for step in steps})
+    for number, step in enumerate(steps):
+        assert set(step.needs) <= set(names[:number])
+    # One run of each kind is parsed by its command; the others differ in seeds.
+    seen = set()
+    for step in steps:
+        kind = (step.command, *(word for word in step.words if word.startswith(("configs/", "--"))))
+        if kind not in seen:
+            seen.add(kind)
+            artefacts.check(step)
+    assert {"prepare", "fit", "compare"} <= {step.command for step in steps}
+    assert {arm.mix for arm in study.arms} >= {"RealOnly", "OversampledReal"}
+
+
+def test_there_are_the_studies_that_are_promised():
+    assert {file.stem for file in READY} == {
+        "derm_t2im",
+        "guidance",
+        "isic2017_tiny",
+        "isic2020_sd15",
+        "quickstart",
+        "ratios",
+        "sca_synth",
+    }
+
+
+def words(steps, name):
+    (step,) = [step for step in steps if step.name == name]
+    return step
+
+
+def test_runs_are_arms_by_generators_by_seeds(here):
+    _, steps = planned("configs/studies/isic2017_tiny.yaml")
+    fits = [step.name for step in steps if step.name.startswith("fit ")]
+    assert len(fits) == 2 * 3 + 4 * 2 * 3
+    hybrid = words(steps, "fit hybrid-gen1-seed2")
+    assert hybrid.needs == ("prepare", "synthetic-seed1")
+    line = shlex.join(hybrid.words)
+    assert "--arm hybrid --seed_everything 2" in line
+    assert "--data.synthetic '[out/sets/synthetic-seed1]'" in line
+    assert "--trainer.max_steps 1000 --model.lr_scheduler.total_steps 1000" in line
+    # What the control repeats depends on how many generated images there are, so its runs are of no generator.
+    assert words(steps, "fit repeated-seed0").needs == ("prepare", "synthetic-seed0")
+    assert "--data.synthetic" not in words(steps, "fit real-seed0").words
+    assert words(steps, "fit quarter-gen0-seed0").words[-2:] == ("--data.mix.ratio", "0.25")
+    compare = words(steps, "compare")
+    assert len(compare.needs) == len(fits)
+    assert compare.words[-2:] == ("--out", "out/comparison")
+    assert compare.makes == Path("out/comparison/comparison.txt")
+
+
+def test_each_variant_of_the_images_is_a_set(here):
+    _, steps = planned("configs/studies/guidance.yaml")
+    line = shlex.join(words(steps, "synthetic-guidance8-seed1").words)
+    assert line.endswith("--model.sampling.guidance_scale 8.0")
+    assert "--seed_everything 1 --ckpt_path out/generator-seed1/checkpoints/last.ckpt" in line
+    assert words(steps, "fit guidance8-gen1-seed0").needs == ("prepare", "synthetic-guidance8-seed1")
+
+
+def test_adopted_images_are_named_as_foreign_and_have_no_generator(here):
+    _, steps = planned("configs/studies/derm_t2im.yaml")
+    line = shlex.join(words(steps, "fit hybrid-seed0").words)
+    assert "--data.synthetic '[sets/derm-t2im]' --data.allow_foreign '[derm-t2im]'" in line
+
+
+def test_external_sets_are_tested_and_compared_apart(tmp_path):
+    make_set(tmp_path / "real")
+    make_set(tmp_path / "clinic")
+    recipes(tmp_path, "base")
+    data = {"set": str(tmp_path / "real"), "classes": CLASSES, "external": {"elsewhere": str(tmp_path / "clinic")}}
+    _, steps = planned(write_yaml(tmp_path / "study.yaml", content(tmp_path, data=data)))
+    line = shlex.join(words(steps, "test on elsewhere real-seed0").words)
+    assert line.endswith(
+        "--data.allow_foreign '[clinic]' --data.synthetic '[]' --run out/external/elsewhere/real-seed0"
+    )
+    assert words(steps, "compare on elsewhere").makes == Path("out/external/elsewhere/comparison/comparison.txt")
+
+
+def test_a_dry_run_is_a_script_and_makes_nothing(here, capsys):
+    assert main(["study", "configs/studies/quickstart.yaml", "--out", "out", "--dry-run"]) == 0
+    script = here / "study.sh"
+    script.write_text(capsys.readouterr().out)
+    assert not (here / "out").exists()
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    _, steps = planned("configs/studies/quickstart.yaml")
+    # A stand-in for Python prints what it is called with.
+    (here / "python").write_text('#!/usr/bin/env bash\nprintf "%s\\0" "$@"; echo\n')
+    (here / "python").chmod(0o755)
+    done = subprocess.run(["bash", script], env={"PATH": f"{here}:/usr/bin:/bin"}, capture_output=True, text=True)
+    called = [tuple(line.split("\0")[2:-1]) for line in done.stdout.splitlines()]
+    assert called == [step.words for step in steps]
