@@ -4,9 +4,9 @@ from tests.processes import TIMEOUT, start
 from tests.study.helpers import make_study, work
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(base, tmp_path_factory):
-    """A study that has come to its end: its file and its folder; read only."""
+    """A study that has come to its end: its file and its folder; whoever changes it puts it back."""
     folder = tmp_path_factory.mktemp("finished")
     file, out, log = make_study(folder, base), folder / "out", folder / "log"
     (process,) = start(work, 1, str(file), str(out), str(log))
