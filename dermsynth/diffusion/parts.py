@@ -26,6 +26,10 @@ from diffusers import (
 )
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -54,6 +58,7 @@ from dermsynth.weights import (
 
 PROVENANCE = "dermsynth.json"
 _TINY_VOCABULARY = 768
+_END = "</w>"  # of a word, in CLIP's tokenizers
 
 
 @dataclass
@@ -239,10 +244,28 @@ def build_parts(configs: Path, texts: Iterable[str], seed: int = 0) -> Parts:
 
 def train_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
     """A CLIP tokenizer whose words are those of the texts; anything else is spelt in characters."""
-    characters = [chr(code) for code in range(33, 127)]
-    tokenizer = CLIPTokenizer().train_new_from_iterator([*texts, *characters], _TINY_VOCABULARY, show_progress=False)
-    tokenizer.model_max_length = 77
-    return tokenizer
+    samples = [*texts, *(chr(code) for code in range(33, 127))]
+    untrained = CLIPTokenizer()
+    backend = Tokenizer(BPE())
+    backend.normalizer, backend.pre_tokenizer = (
+        untrained.backend_tokenizer.normalizer,
+        untrained.backend_tokenizer.pre_tokenizer,
+    )
+    words = (backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)) for text in samples)
+    ends = sorted({f"{word[-1]}{_END}" for found in words for word, _ in found})
+    # The trainer would number the ends of words in an order that differs between processes, and so decide ties between
+    # pairs differently. What it takes for special keeps the number of its place.
+    special = [untrained.bos_token, untrained.eos_token, *ends]
+    trainer = BpeTrainer(
+        vocab_size=_TINY_VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=sorted(ByteLevel.alphabet()),
+        end_of_word_suffix=_END,
+        show_progress=False,
+    )
+    backend.train_from_iterator(samples, trainer)
+    model = json.loads(backend.to_str())["model"]
+    return CLIPTokenizer(model["vocab"], [tuple(pair) for pair in model["merges"]], model_max_length=77)
 
 
 def save_pipeline(parts: Parts, out: Path, provenance: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from dermsynth.diffusion.parts import build_parts, load_parts, tensors_sha256
+from dermsynth.diffusion.parts import build_parts, load_parts, tensors_sha256, train_tokenizer
 from dermsynth.errors import InputError
 from tests.builders import make_configs
 
@@ -48,6 +48,12 @@ def test_the_small_tokenizer_knows_its_words_and_spells_others():
     assert ids.shape == (2, 77)
     assert not torch.equal(ids[0], ids[1])
     assert parts.text_encoder.config.vocab_size == len(parts.tokenizer)
+
+
+def test_the_small_tokenizer_is_the_same_each_time():
+    texts = ["a dermoscopic image of melanoma", "an image of a naïve nevus, 5 mm"]
+    first, *others = (train_tokenizer(texts).backend_tokenizer.to_str() for _ in range(4))
+    assert set(others) == {first}
 
 
 @pytest.mark.parametrize(
