@@ -111,6 +111,13 @@ def test_mixing_and_evaluation_know_no_torch():
         assert not {m for m in imports(file) if m.split(".")[0] in ("torch", "lightning")}, file
 
 
+def test_a_study_is_read_and_planned_without_torch():
+    for file in ROOT.glob("dermsynth/study/*.py"):
+        assert not {m for m in imports(file, at_top_only=True) if m.split(".")[0] in ("torch", "lightning")}, file
+        wanted = imports(file)
+        assert not {m for m in wanted if m.startswith(DOMAINS) and m != "dermsynth.data.manifest"}, "it runs commands"
+
+
 def imported_by(code, *arguments):
     """The packages that a fresh process has imported at its end."""
     shown = f"import atexit, sys\natexit.register(lambda: print('\\n', *sys.modules))\n{code}"
