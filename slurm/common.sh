@@ -58,7 +58,9 @@ read_arguments() {
     shift || true
   done
   [ -n "$run" ] || die "--run FOLDER must be given."
-  [ -z "$LOCAL_DISK" ] || grep -qs '^[^#]*latent_cache' /dev/null "${configs[@]}" <(printf '%s\n' "${flags[@]}") ||
+  local word files=("${configs[@]}")
+  for word in "${flags[@]}"; do if [ -f "$word" ]; then files+=("$word"); fi; done  # of --config
+  [ -z "$LOCAL_DISK" ] || grep -qs '^[^#]*latent_cache' /dev/null "${files[@]}" <(printf '%s\n' "${flags[@]}") ||
     cached=("--data.pixel_cache=$LOCAL_DISK")
 }
 

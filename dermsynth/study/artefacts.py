@@ -29,8 +29,12 @@ class Product:
     why: str = ""
 
 
-def look(step: Step) -> Product:
+def look(step: Step, elsewhere: bool = False) -> Product:
     """Find out what there is of a step's product, once what it needs is done.
+
+    Args:
+        step: of the study.
+        elsewhere: another machine makes it, with processes of a number of its own.
 
     Raises:
         InputError: the step's words make no command.
@@ -51,7 +55,9 @@ def look(step: Step) -> Product:
     else:
         file = folder / f"{step.command}.yaml"
         differences = [] if file.is_file() else [f"there is no {file.name} in it"]
-        differences = differences or _differences(step, file) or made_from.changes(entry, {"inputs": _inputs(step)})
+        differences = (
+            differences or _differences(step, file, elsewhere) or made_from.changes(entry, {"inputs": _inputs(step)})
+        )
     if differences:
         return Product("other", "; ".join(differences[:3]))
     return Product("done" if complete else "begun")
@@ -82,10 +88,11 @@ def _configuration(words: tuple[str, ...], files: tuple[str, ...]) -> dict[str, 
     return read_configuration(words[0], words[1:])
 
 
-def _differences(step: Step, file: Path) -> list[str]:
-    from dermsynth.run_folder import differences
+def _differences(step: Step, file: Path, elsewhere: bool) -> list[str]:
+    from dermsynth.run_folder import NOT_COMPARED, differences
 
-    return differences(read_yaml(file), _resolved(step))
+    processes = ("devices", "num_nodes") if elsewhere else ()
+    return differences(read_yaml(file), _resolved(step), (*NOT_COMPARED, *processes))
 
 
 def _inputs(step: Step) -> dict[str, str]:

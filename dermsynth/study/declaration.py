@@ -65,6 +65,7 @@ class Generator:
         prior: of the class images that it is trained with, or None.
         generate: of its images.
         count: of its images, of each class; None for the recipe's.
+        shards: sets that they are made in.
         seeds: one generator is trained with each.
         variants: flags of `predict`, by the name of the images that are made with them.
         flags: of all three stages.
@@ -74,6 +75,7 @@ class Generator:
     prior: Recipe | None
     generate: Recipe
     count: Any
+    shards: int
     seeds: tuple[int, ...]
     variants: Mapping[str, Mapping[str, Any]]
     flags: Mapping[str, Any]
@@ -147,7 +149,7 @@ def read(file: Path) -> Study:
     data = _data(root.section("data", ("set", "prepare", "phantoms", "options", "classes", "external")))
     generator = None
     if "generator" in root:
-        keys = ("recipe", "prior", "generate", "count", "seeds", "variants", "flags")
+        keys = ("recipe", "prior", "generate", "count", "shards", "seeds", "variants", "flags")
         generator = _generator(root.section("generator", keys, required=("recipe", "generate")))
     adopted = _sets(root, "adopted")
     if generator and (twice := set(adopted) & set(generator.variants)):
@@ -200,6 +202,7 @@ def _generator(section: Section) -> Generator:
         prior=_recipe(section, "prior") if "prior" in section else None,
         generate=_recipe(section, "generate"),
         count=section.content.get("count"),
+        shards=section.number("shards") or 1,
         seeds=section.seeds("seeds"),
         variants={name: variants.flags(name) for name in variants.content} or {GENERATED: {}},
         flags=section.flags("flags"),

@@ -1,7 +1,6 @@
 """Runs a study's steps on this machine, each in a process of its own."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from types import FrameType
 from typing import Protocol
 
 from dermsynth.errors import InputError
-from dermsynth.study.artefacts import Product, look
+from dermsynth.study.artefacts import look
+from dermsynth.study.outcome import last_error, move_aside, report_failures
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
 
@@ -73,7 +73,7 @@ class Runner:
     launch: Launch = launch
     _running: dict[str, tuple[Process, int]] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)
-    _failed: dict[str, str] = field(default_factory=dict)
+    _failed: dict[str, tuple[str, Path]] = field(default_factory=dict)
     _told: int = 0
 
     def run(self) -> None:
@@ -124,14 +124,14 @@ class Runner:
             product = look(step)
         except InputError as error:
             self.overview.found(step)
-            self._fail(step, str(error))
+            self._failed[step.name] = (str(error), self._log(step))
             return False
         if product.state == "done":
             self._done.add(step.name)
             self.overview.found(step)
             return False
         if product.state == "other":
-            self._replace(step, product)
+            move_aside(step, self.out, product.why, self.overview)
         slot = min(set(range(self.jobs)) - {slot for _, slot in self._running.values()})
         environment = {}
         if self.jobs > 1 and len(self.gpus) > 1:
@@ -144,16 +144,6 @@ class Runner:
         self.overview.started(step, "going on" if product.state == "begun" else "running")
         return True
 
-    def _replace(self, step: Step, product: Product) -> None:
-        """Move what is of other settings or inputs aside; nothing is deleted."""
-        old = step.makes if step.command == "test" and step.makes.parent.parent.name == "runs" else step.makes.parent
-        number = 1
-        while (new := self.out / "replaced" / f"{step.name.replace(' ', '-')}-{number}").exists():
-            number += 1
-        new.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(old, new)
-        self.overview.say(f"{step.name}: done anew, as what is there is of another ({product.why}); it is now {new}")
-
     def _end(self, step: Step, status: int) -> None:
         if status == 0 and step.makes.is_file():
             self._done.add(step.name)
@@ -164,10 +154,7 @@ class Runner:
         else:
             self.overview.ended(step, "FAILED", well=False)
             how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
-            self._fail(step, _last_error(self._log(step)) or f"it {how} and says no error")
-
-    def _fail(self, step: Step, why: str) -> None:
-        self._failed[step.name] = why
+            self._failed[step.name] = (last_error(self._log(step)) or f"it {how} and says no error", self._log(step))
 
     def _conclude(self, waiting: Mapping[str, Step]) -> None:
         if self._told:
@@ -175,16 +162,12 @@ class Runner:
             if self._told == signal.SIGINT:
                 raise KeyboardInterrupt
             raise SystemExit(128 + self._told)
-        if not self._failed:
-            return
-        for name, why in self._failed.items():
-            log = self.out / "logs" / f"{name.replace(' ', '-')}.log"
-            self.overview.say(f"{name}: {why} (log: {log})")
-        left = f", and {len(waiting)} that need what they make were not begun" if waiting else ""
-        raise InputError(
-            f"{len(self._failed)} of {len(self.steps)} steps failed{left}. Mend what the lines above say and give the "
-            "same command again: it goes on."
-        )
+        report_failures(self._failed, len(waiting), len(self.steps), self.overview)
+        if changed := [step.name for step in self.steps if look(step).state != "done"]:
+            raise InputError(
+                f"the study, or what it is made from, was changed while it ran, so that {', '.join(changed[:3])} "
+                f"{'and more ' if len(changed) > 3 else ''}are of what it was before. Give the same command again."
+            )
 
     def _log(self, step: Step) -> Path:
         return self.out / "logs" / f"{step.name.replace(' ', '-')}.log"
@@ -212,13 +195,6 @@ class Runner:
                 with suppress(ProcessLookupError):
                     process.send_signal(signal.SIGTERM)
                 self._running[name] = process, -1
-
-
-def _last_error(log: Path) -> str:
-    """The last line of a log that says what went wrong, without the program's name."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line for line in lines if "error:" in line.lower() or line.startswith("CUDA out of memory")]
-    return said[-1].removeprefix("dermsynth: error: ").rstrip(".") if said else ""
 
 
 def visible_gpus() -> list[str]:

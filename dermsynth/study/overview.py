@@ -25,7 +25,7 @@ class Overview:
         self, steps: Sequence[Step], jobs: int, stream: TextIO = sys.stdout, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._left = {step.name: step for step in steps}
-        self._total, self._jobs, self._stream, self._clock = len(steps), jobs, stream, clock
+        self._total, self.jobs, self._stream, self._clock = len(steps), jobs, stream, clock
         self._running: dict[str, float] = {}
         self._seconds: dict[str, list[float]] = {}
         self._began, self._drawn_at, self._lines = clock(), -_EVERY, 0
@@ -92,7 +92,7 @@ class Overview:
         now, seconds = self._clock(), 0.0
         for name, step in self._left.items():
             seconds += max(0.0, mean[step.command] - (now - self._running.get(name, now)))
-        return seconds / self._jobs
+        return seconds / self.jobs
 
 
 def duration(seconds: float) -> str:

@@ -97,21 +97,21 @@ class _Plan:
             needs = (*self._of_data(), *(["prior"] if generator.prior else []))
             yield Step(_generator_name(seed), words, needs, run / "finished")
             for name, flags in generator.variants.items():
-                folder = self._generated(name, seed)
-                own = [
-                    "--seed_everything",
-                    str(seed),
-                    "--ckpt_path",
-                    str(run / "checkpoints" / "last.ckpt"),
-                    *self.classes,
-                ]
-                if generator.count is not None:
-                    own += ["--data.count", _text(generator.count)]
-                if _shows_real_beside(generator.generate):
-                    own += ["--trainer.callbacks.beside", str(self.real)]
-                words = _stage("predict", [generator.generate], folder, own, {**generator.flags, **flags})
-                # Without the real set there is nothing to show beside.
-                yield Step(folder.name, words, (*self._of_data(), _generator_name(seed)), folder / "metadata.csv")
+                yield from self._generation(generator, name, flags, seed)
+
+    def _generation(self, generator: Generator, name: str, flags: Mapping[str, Any], seed: int) -> Iterator[Step]:
+        """One step for each shard of one generator's images."""
+        checkpoint = self.out / _generator_name(seed) / "checkpoints" / "last.ckpt"
+        own = ["--seed_everything", str(seed), "--ckpt_path", str(checkpoint), *self.classes]
+        if generator.count is not None:
+            own += ["--data.count", _text(generator.count)]
+        if _shows_real_beside(generator.generate):
+            own += ["--trainer.callbacks.beside", str(self.real)]
+        needs = (*self._of_data(), _generator_name(seed))
+        for shard, folder in enumerate(self._generated(name, seed)):
+            part = ["--data.shards", str(generator.shards), "--data.shard", str(shard)] if generator.shards > 1 else []
+            words = _stage("predict", [generator.generate], folder, [*own, *part], {**generator.flags, **flags})
+            yield Step(folder.name, words, needs, folder / "metadata.csv")
 
     def _fit(self, run: str, arm: Arm, generator: int | None, seed: int) -> Step:
         study, folder = self.study, self.out / "runs" / run
@@ -125,8 +125,9 @@ class _Plan:
                     continue
                 # What the control repeats depends on the number of images alone, so one generator's are enough.
                 assert study.generator is not None
-                sets.append(self._generated(name, study.generator.seeds[0] if generator is None else generator))
-                needs.append(sets[-1].name)
+                made = self._generated(name, study.generator.seeds[0] if generator is None else generator)
+                sets += made
+                needs += [folder.name for folder in made]
             own += ["--data.synthetic", _text([str(path) for path in sets])]
             if foreign := [path.resolve().name for path in sets if path.resolve().name in study.foreign]:
                 own += ["--data.allow_foreign", _text(foreign)]
@@ -156,9 +157,13 @@ class _Plan:
     def _of_data(self) -> tuple[str, ...]:
         return () if self.study.data.set else ("prepare",)
 
-    def _generated(self, name: str, seed: int) -> Path:
-        only = self.study.generator is not None and len(self.study.generator.variants) == 1
-        return self.out / "sets" / (f"synthetic-seed{seed}" if only else f"synthetic-{name}-seed{seed}")
+    def _generated(self, name: str, seed: int) -> list[Path]:
+        """The sets of one generator's images, made in one of its ways."""
+        generator = self.study.generator
+        assert generator is not None
+        whole = f"synthetic-seed{seed}" if len(generator.variants) == 1 else f"synthetic-{name}-seed{seed}"
+        names = [f"{whole}-shard{shard}" for shard in range(generator.shards)] if generator.shards > 1 else [whole]
+        return [self.out / "sets" / name for name in names]
 
     def _generators_of(self, arm: Arm) -> tuple[int | None, ...]:
         """The seeds of the generators whose images its runs are shown, one run each."""

@@ -8,9 +8,17 @@ from dermsynth.study.lock import locked
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import plan
 from dermsynth.study.script import script
+from dermsynth.study.slurm import SlurmRunner
 
 
-def study(file: Path, out: Path | None = None, jobs: int = 1, dry_run: bool = False) -> None:
+def study(
+    file: Path,
+    out: Path | None = None,
+    jobs: int = 1,
+    dry_run: bool = False,
+    slurm: bool = False,
+    sbatch: list[str] | None = None,
+) -> None:
     """Run a study from one file: prepare, train generators, generate, train and test the arms, compare.
 
     Each step is a command of its own, whose output goes to a log in OUT/logs. The same command goes on with a study
@@ -21,10 +29,15 @@ def study(file: Path, out: Path | None = None, jobs: int = 1, dry_run: bool = Fa
         file: what the study declares; ready ones are in configs/studies/.
         out: folder for all that is made. Default: studies/ and the file's name.
         jobs: steps that may run side by side; where there are several GPUs each gets one to itself.
+        slurm: submit the steps as Slurm jobs that wait for one another, by slurm/study.sbatch and slurm/tool.sbatch,
+            and watch them; given again it shows how they do, or submits what is left.
+        sbatch: options of every job, as --sbatch "[--partition=long]".
         dry_run: print every command, as a shell script that would do the same, and run nothing.
     """
     if jobs < 1:
         raise InputError(f"--jobs {jobs}: expected at least 1.")
+    if sbatch and not slurm:
+        raise InputError("--sbatch: options of Slurm jobs, which --slurm submits. Give both or none.")
     declared = declaration.read(file)
     out = out or Path("studies") / file.stem
     steps = plan(declared, out)
@@ -41,7 +54,10 @@ def study(file: Path, out: Path | None = None, jobs: int = 1, dry_run: bool = Fa
         for warning in declared.warnings():
             overview.say(f"warning: {warning}")
         overview.say(f"{file}: {len(steps)} steps, made in {out}")
-        local.Runner(steps, out, jobs, local.visible_gpus() if jobs > 1 else (), overview).run()
+        if slurm:
+            SlurmRunner(steps, out, sbatch or (), overview).run()
+        else:
+            local.Runner(steps, out, jobs, local.visible_gpus() if jobs > 1 else (), overview).run()
         overview.say(f"all {len(steps)} steps are done; {overview.time()}\n")
     for step in steps:
         if step.command == "compare":

@@ -126,10 +126,12 @@ def content(folder, **changes):
 
 
 def make_study(folder, base, **changes):
-    """A folder with a real set, recipes and study.yaml; the file."""
+    """A folder with a real set, an external one, recipes and study.yaml; the file."""
     make_set(folder / "real")
+    make_set(folder / "clinic", dict.fromkeys(CLASSES, 4))
     recipes(folder, base)
-    return write_yaml(folder / "study.yaml", content(folder, **changes))
+    data = {**content(folder)["data"], "external": {"elsewhere": str(folder / "clinic")}}
+    return write_yaml(folder / "study.yaml", content(folder, data=data, **changes))
 
 
 def forked(words, log, environment):

@@ -91,7 +91,8 @@ def test_a_checkpoint_that_changed_is_tested_again(again):
     with (run / "checkpoints" / "best.ckpt").open("ab") as best:
         best.write(b"\0")
     assert {name: product.why for name, product in not_done(file, out).items()} == {
-        "test real-seed0": "another content of ckpt_path"
+        "test real-seed0": "another content of ckpt_path",
+        "test on elsewhere real-seed0": "another content of ckpt_path",
     }
 
 

@@ -98,7 +98,7 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(base, tmp_path):
     said = (tmp_path / "log").read_text()
     assert "fit hybrid-gen0-seed0: FAILED" in said
     assert f"(log: {out}/logs/fit-hybrid-gen0-seed0.log)" in said
-    assert "1 of 9 steps failed, and 2 that need what they make were not begun" in said
+    assert "1 of 13 steps failed, and 4 that need what they make were not begun" in said
     assert (out / "runs" / "repeated-seed0" / "predictions.csv").is_file()
     assert not (out / "comparison").exists()
     # Mended, the same command does what is left, and keeps what was trained otherwise.

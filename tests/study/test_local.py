@@ -15,6 +15,9 @@ def test_it_ends_with_the_comparison_of_all_arms(finished):
     text = (out / "comparison" / "comparison.txt").read_text()
     assert "Baseline: real" in text
     assert "No arm here repeats real images" not in text
+    elsewhere = (out / "external" / "elsewhere" / "comparison" / "comparison.txt").read_text()
+    assert "Comparison of 3 arms on 3 images" in elsewhere  # of its test split
+    assert "Comparison of 3 arms on 6 images" in text
 
 
 def test_runs_say_what_they_are(finished):

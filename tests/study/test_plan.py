@@ -97,6 +97,18 @@ def test_each_variant_of_the_images_is_a_set(here):
     assert words(steps, "fit guidance8-gen1-seed0").needs == ("prepare", "synthetic-guidance8-seed1")
 
 
+def test_images_are_made_in_shards(tmp_path):
+    make_set(tmp_path / "real")
+    recipes(tmp_path, "base")
+    generator = {**content(tmp_path)["generator"], "shards": 2, "count": 5}
+    _, steps = planned(write_yaml(tmp_path / "study.yaml", content(tmp_path, generator=generator)))
+    line = shlex.join(words(steps, "synthetic-seed0-shard1").words)
+    assert line.endswith("--data.count 5 --data.shards 2 --data.shard 1")
+    hybrid = words(steps, "fit hybrid-gen0-seed0")
+    assert hybrid.needs == ("synthetic-seed0-shard0", "synthetic-seed0-shard1")
+    assert "[out/sets/synthetic-seed0-shard0, out/sets/synthetic-seed0-shard1]" in hybrid.words
+
+
 def test_adopted_images_are_named_as_foreign_and_have_no_generator(here):
     _, steps = planned("configs/studies/derm_t2im.yaml")
     line = shlex.join(words(steps, "fit hybrid-seed0").words)

@@ -1,0 +1,57 @@
+"""What becomes of a step's old product, and of its failure, wherever it runs."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from dermsynth.errors import InputError
+from dermsynth.study.overview import Overview
+from dermsynth.study.plan import Step
+
+
+def move_aside(step: Step, out: Path, why: str, overview: Overview) -> None:
+    """Move a product that is of other settings or inputs to `replaced/`, and say so; nothing is deleted.
+
+    Args:
+        step: that makes it anew.
+        out: the study's folder.
+        why: what is other.
+        overview: where to say it.
+    """
+    # Predictions in their run's folder are one file of several there.
+    old = step.makes if step.command == "test" and step.makes.with_name("fit.yaml").is_file() else step.makes.parent
+    number = 1
+    while (new := out / "replaced" / f"{step.name.replace(' ', '-')}-{number}").exists():
+        number += 1
+    new.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(old, new)
+    overview.say(f"{step.name}: done anew, as what is there is of another ({why}); it is now {new}")
+
+
+def report_failures(failed: Mapping[str, tuple[str, Path]], not_begun: int, steps: int, overview: Overview) -> None:
+    """A line for each step that failed, and an error if any did.
+
+    Args:
+        failed: why, and the log, by the step's name.
+        not_begun: steps that need what these make.
+        steps: of the study.
+        overview: where to say it.
+
+    Raises:
+        InputError: saying how many failed.
+    """
+    for name, (why, log) in failed.items():
+        overview.say(f"{name}: {why} (log: {log})")
+    if failed:
+        left = f", and {not_begun} that need what they make were not begun" if not_begun else ""
+        raise InputError(
+            f"{len(failed)} of {steps} steps failed{left}. Mend what the lines above say and give the same command "
+            "again: it goes on."
+        )
+
+
+def last_error(log: Path) -> str:
+    """The last line of a log that says what went wrong, without the program's name; blank if none does."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    said = [line for line in lines if "error:" in line.lower()]
+    return said[-1].removeprefix("dermsynth: error: ").rstrip(".") if said else ""
