@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dermsynth.cli import COMMANDS
 from tests.jobs import FIT, ROOT, dermsynth, job
 from tests.test_configs import ParsingCLI
 
@@ -157,9 +158,9 @@ def test_scripts_say_what_a_person_must_edit(script):
     head, body = script.read_text().split("set -euo pipefail")
     options = ["partition", "account", "time", "job-name", "output=slurm-%x-", "open-mode=append", "requeue"]
     assert re.search(r"^##SBATCH --mem=", head, flags=re.MULTILINE)
-    if script.stem != "compare":
+    if script.stem not in ("compare", "tool"):
         options += ["nodes", "gpus-per-node", "ntasks-per-node"]
-    if script.stem in ("fit", "classify"):
+    if script.stem in ("fit", "classify", "study"):
         options += ["signal=USR1@"]
     for option in options:
         assert re.search(rf"^#SBATCH --{option}", head, flags=re.MULTILINE), option
@@ -189,6 +190,9 @@ def test_what_the_pages_submit_parses(tmp_path, monkeypatch, line):
     if script == "compare.sbatch":
         assert {"--baseline", "--out"} <= set(arguments)
         return
+    if script == "tool.sbatch":
+        assert arguments[0] in COMMANDS
+        return
     commands, done = job(script, arguments, tmp_path, SLURM_ARRAY_TASK_COUNT="8" if array else "1")
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(ROOT)
@@ -199,5 +203,7 @@ def test_what_the_pages_submit_parses(tmp_path, monkeypatch, line):
 def test_what_the_pages_submit_is_found():
     assert len(SUBMITTED) >= 13
     assert {Path(word).name for line in SUBMITTED for word in line.split() if ".sbatch" in word} == {
-        s.name for s in SCRIPTS
+        s.name
+        for s in SCRIPTS
+        if s.stem != "study"  # which `study` submits
     }

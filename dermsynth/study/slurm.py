@@ -149,9 +149,9 @@ class SlurmRunner:
         """Follow the jobs until none is left in the queue."""
         by_name = {step.name: step for step in self.steps}
         mine = {name for names in self._tasks.values() for name in names}
-        for step in self.steps:
-            if step.name not in mine:
-                self.overview.found(step)
+        done = {step.name for step in self.steps if step.name not in mine}
+        for name in done:
+            self.overview.found(by_name[name])
         failed: dict[str, tuple[str, Path]] = {}
         not_begun, running = 0, set[str]()
         left = dict(self._tasks)
@@ -167,6 +167,7 @@ class SlurmRunner:
                         if step.name not in running:
                             self.overview.started(step, "running")
                         running.discard(step.name)
+                        done.add(step.name)
                         self.overview.ended(step, "done")
                         names = left[task] = names[1:]
                 if state == "RUNNING" and names and names[0] not in running:
@@ -177,7 +178,7 @@ class SlurmRunner:
                 del left[task]
                 if names:
                     log, step = self._log(task), by_name[names[0]]
-                    if state == "CANCELLED" and not log.is_file():
+                    if not log.is_file() and (state == "CANCELLED" or not done.issuperset(step.needs)):
                         not_begun += len(names)
                         continue
                     if step.name not in running:

@@ -1,0 +1,117 @@
+"""What a study gives to sbatch and its script to srun; a real Slurm is in tests/slurm/test_study.py."""
+
+import io
+import re
+import shlex
+
+import pytest
+
+from dermsynth.errors import InputError
+from dermsynth.study import declaration
+from dermsynth.study.overview import Overview
+from dermsynth.study.plan import plan
+from dermsynth.study.slurm import SlurmRunner
+from tests.builders import make_set
+from tests.jobs import ROOT, commands, dermsynth, job
+from tests.study.helpers import content, recipes, write_yaml
+
+SBATCH = """printf '%q ' "$@" >> submitted; echo >> submitted
+if [ "$(wc -l < submitted)" = "${REFUSED:-no}" ]; then echo 'invalid partition' >&2; exit 1; fi
+wc -l < submitted"""
+
+
+@pytest.fixture
+def runner(tmp_path, monkeypatch):
+    """Of a study with two shards and two seeds, among commands of Slurm that only note what they are given."""
+    make_set(tmp_path / "real")
+    recipes(tmp_path, "base")
+    declared = content(tmp_path)
+    declared["generator"] |= {"shards": 2}
+    declared["classifier"] |= {"seeds": [0, 1]}
+    file = write_yaml(tmp_path / "study.yaml", declared)
+    (tmp_path / "slurm").symlink_to(ROOT / "slurm")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dermsynth.study.slurm._POLL", 0)
+    bodies = {"sbatch": SBATCH, "squeue": "cat queue 2> /dev/null || true", "scancel": 'echo "$@" > cancelled'}
+    monkeypatch.setenv("PATH", commands(tmp_path, bodies))
+    steps = plan(declaration.read(file), tmp_path / "out")
+    return SlurmRunner(steps, tmp_path / "out", ["--partition=long"], Overview(steps, 1, io.StringIO()))
+
+
+def submitted(folder):
+    return [shlex.split(line) for line in (folder / "submitted").read_text().splitlines()]
+
+
+def test_steps_that_wait_for_the_same_are_an_array(runner, tmp_path):
+    with pytest.raises(InputError, match=r"3 of 16 steps failed, and 13 that need"):  # none of the jobs does a thing
+        runner.run()
+    lines = submitted(tmp_path)
+    arrays = [next((word for word in words if word.startswith("--array")), None) for words in lines]
+    assert arrays == ["--array=0-0", "--array=0-1", "--array=0-1", "--array=0-3", None]
+    waits = [[word for word in words if word.startswith("--dependency")] for words in lines]
+    assert waits == [[], ["--dependency=afterok:1"], [], ["--dependency=afterok:2"], ["--dependency=afterok:3:4"]]
+    assert all("--partition=long" in words for words in lines)
+    assert lines[-1][lines[-1].index("slurm/tool.sbatch") + 1] == "compare"
+    # A task's file holds the fit and the test of one run.
+    tasks = sorted((tmp_path / "out/slurm").glob("*-fit.*"))
+    (hybrid,) = [task for task in tasks if "hybrid-gen0-seed1" in task.read_text()]
+    fit, test = map(shlex.split, hybrid.read_text().splitlines())
+    assert (fit[0], test[0]) == ("fit", "test")
+    assert test[-2:] == ["--run", str(tmp_path / "out/runs/hybrid-gen0-seed1")]
+
+
+def test_what_is_refused_leaves_nothing_submitted(runner, tmp_path, monkeypatch):
+    monkeypatch.setenv("REFUSED", "3")
+    with pytest.raises(InputError, match=r"--slurm: sbatch refused out-2-fit, and nothing is left submitted: invalid"):
+        runner.run()
+    assert (tmp_path / "cancelled").read_text() == "1 2\n"
+    assert not (tmp_path / "out/jobs.json").exists()
+
+
+def test_jobs_that_are_in_the_queue_are_watched_and_none_is_submitted(runner, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/jobs.json").write_text('{"7_0": ["generator-seed0"]}')
+    (tmp_path / "queue").write_text("7_0|PENDING\n")
+    # Seen once as waiting, then as ended.
+    (tmp_path / "bin/squeue").write_text("#!/bin/bash\ncat queue; echo '7_0|FAILED' > queue\n")
+    with pytest.raises(InputError, match="1 of 16 steps failed"):
+        runner.run()
+    assert not (tmp_path / "submitted").exists()
+
+
+def test_a_machine_without_slurm(runner, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InputError, match=r"--slurm: no sbatch on this machine; it belongs to no Slurm cluster\."):
+        runner.run()
+
+
+def test_a_task_runs_its_steps_one_after_another(tmp_path):
+    steps = tmp_path / "steps.3"
+    fit = ["fit", "--config", "configs/vit_b16.yaml", "--run", "runs/my run", "--data.classes", "[benign, malignant]"]
+    test = ["test", "--config", "runs/my run/fit.yaml", "--ckpt_path", "best.ckpt", "--run", "runs/my run"]
+    steps.write_text(f"{shlex.join(fit)}\n{shlex.join(test)}\n")
+    called, done = job("study.sbatch", [str(tmp_path / "steps")], tmp_path, SLURM_ARRAY_TASK_ID="3")
+    assert done.returncode == 0, done.stderr
+    layout = ["--trainer.num_nodes", "2", "--trainer.devices", "4"]
+    for words, expected in zip(map(dermsynth, called), (fit, test), strict=True):
+        assert words[-4:] == layout
+        assert sorted(words[:-4]) == sorted(expected)
+        assert words[0] == expected[0]
+
+
+def test_a_set_that_a_stopped_task_had_completed_is_not_made_again(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/metadata.csv").touch()
+    (tmp_path / "steps.0").write_text("predict --config configs/generate_sd15.yaml --run set\n")
+    called, done = job("study.sbatch", [str(tmp_path / "steps")], tmp_path, SLURM_ARRAY_TASK_ID="0")
+    assert (called, done.returncode) == ([], 0)
+
+
+def test_images_decoded_on_a_nodes_disk_are_of_fits_without_a_latent_cache(tmp_path):
+    common = re.sub(r"^LOCAL_DISK=", "LOCAL_DISK=/local", (ROOT / "slurm/common.sh").read_text(), flags=re.MULTILINE)
+    lines = ["fit --config configs/vit_b16.yaml --run a", "test --config a/fit.yaml --ckpt_path c --run a"]
+    lines += ["fit --config configs/derm_t2im.yaml --run b"]
+    (tmp_path / "steps.0").write_text("\n".join(lines) + "\n")
+    called, done = job("study.sbatch", [str(tmp_path / "steps")], tmp_path, common, SLURM_ARRAY_TASK_ID="0")
+    assert done.returncode == 0, done.stderr
+    assert ["--data.pixel_cache=/local" in words for words in called] == [True, False, False]
