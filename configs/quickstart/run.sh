@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE=1
 # Models this small gain little from a second thread, and lose tenfold where anything else is running.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 out=quickstart
-if [ -e "$out/done" ]; then rm -rf "$out"; fi   # a finished one is run again from the start, an interrupted one goes on
+if [ -e "$out/done" ]; then rm -rf "$out"; fi   # a finished one is run again from the start, an interrupted one is resumed
 "$python" -m dermsynth study configs/studies/quickstart.yaml --out $out --jobs 2
 touch $out/done
 cat <<END

@@ -20,7 +20,7 @@ class Product:
     """What was found of a step's product.
 
     Args:
-        state: `done`; `begun`, and the command goes on with it; `absent`; `other` for one of other settings or inputs,
+        state: `done`; `begun`, and the command resumes it; `absent`; `other` for one of other settings or inputs,
             or of which nothing says what they were.
         why: of `other`, in words.
     """
@@ -51,7 +51,7 @@ def look(step: Step, elsewhere: bool = False) -> Product:
     elif step.command not in STAGES:
         differences = made_from.changes(entry, _tool_entry(step))
     elif not complete and not (step.command == "fit" and (folder / "checkpoints" / "last.ckpt").is_file()):
-        return Product("absent")  # nothing to go on with, and nothing to keep
+        return Product("absent")  # nothing to resume, and nothing to keep
     else:
         file = folder / f"{step.command}.yaml"
         differences = [] if file.is_file() else [f"there is no {file.name} in it"]

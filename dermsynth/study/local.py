@@ -141,7 +141,7 @@ class Runner:
         with log.open("a", encoding="utf-8") as file:
             print(f"$ dermsynth {' '.join(step.words)}", file=file)
         self._running[step.name] = self.launch(step.words, log, environment), slot
-        self.overview.started(step, "going on" if product.state == "begun" else "running")
+        self.overview.started(step, "resumed" if product.state == "begun" else "running")
         return True
 
     def _end(self, step: Step, status: int) -> None:
@@ -158,7 +158,7 @@ class Runner:
 
     def _conclude(self, waiting: Mapping[str, Step]) -> None:
         if self._told:
-            self.overview.say(f"stopped after {self.overview.time()}; the same command goes on")
+            self.overview.say(f"stopped after {self.overview.time()}; the same command resumes it")
             if self._told == signal.SIGINT:
                 raise KeyboardInterrupt
             raise SystemExit(128 + self._told)

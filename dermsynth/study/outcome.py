@@ -45,8 +45,8 @@ def report_failures(failed: Mapping[str, tuple[str, Path]], not_begun: int, step
     if failed:
         left = f", and {not_begun} that need what they make were not begun" if not_begun else ""
         raise InputError(
-            f"{len(failed)} of {steps} steps failed{left}. Mend what the lines above say and give the same command "
-            "again: it goes on."
+            f"{len(failed)} of {steps} steps failed{left}. Fix what the lines above say and give the same command "
+            "again: it does what is left."
         )
 
 

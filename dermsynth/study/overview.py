@@ -46,7 +46,7 @@ class Overview:
         self._left.pop(step.name)
 
     def started(self, step: Step, what: str) -> None:
-        """A step begins or goes on."""
+        """A step begins or is resumed."""
         self._running[step.name] = self._clock()
         if not self._live:
             self.say(f"[{self.done + 1}/{self._total}] {step.name}: {what}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dermsynth.study.plan import Step
 
-# These refuse a product that is there; all others go on with it, or write it again.
+# These refuse a product that is there; all others resume it, or write it again.
 _ONCE = ("phantoms", "predict")
 
 

@@ -21,8 +21,8 @@ def study(
 ) -> None:
     """Run a study from one file: prepare, train generators, generate, train and test the arms, compare.
 
-    Each step is a command of its own, whose output goes to a log in OUT/logs. The same command goes on with a study
-    that was interrupted; a step is done anew exactly when its settings or the content of its inputs changed, and what
+    Each step is a command of its own, whose output goes to a log in OUT/logs. The same command resumes a study that
+    was interrupted; a step is done anew exactly when its settings or the content of its inputs changed, and what
     it had made is then moved to OUT/replaced.
 
     Args:

@@ -1,4 +1,4 @@
-"""A study as jobs of a real Slurm: it ends with a comparison, goes on, and says what failed."""
+"""A study as jobs of a real Slurm: it ends with a comparison, is resumed, and says what failed."""
 
 import re
 import shutil
@@ -95,7 +95,7 @@ def test_a_failing_shard_stops_what_depends_on_it_and_nothing_else(studies, firs
     assert "it holds images that predict did not make" in (project / log).read_text()
     assert all((out / f"runs/real-seed{seed}/predictions.csv").is_file() for seed in (0, 1))
     assert not (out / "comparison").exists()
-    # Mended, the same command does what is left, and that alone.
+    # Fixed, the same command does what is left, and that alone.
     shutil.rmtree(foreign.parents[1])
     made = (out / "sets/synthetic-seed0-shard0/metadata.csv").stat().st_mtime_ns
     status, said = studies.run("study.yaml", "studies/second")

@@ -83,7 +83,7 @@ def test_told_to_stop_it_lets_its_steps_save_their_place_and_goes_on(base, tmp_p
     assert process.exitcode == 128 + signal.SIGTERM, logs(tmp_path)
     said = logs(tmp_path)
     assert "fit real-seed0: stopped, its place saved" in said
-    assert "the same command goes on" in said
+    assert "the same command resumes it" in said
     wait_for_the_lock(out, 1)
 
 
@@ -101,7 +101,7 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(base, tmp_path):
     assert "1 of 13 steps failed, and 4 that need what they make were not begun" in said
     assert (out / "runs" / "repeated-seed0" / "predictions.csv").is_file()
     assert not (out / "comparison").exists()
-    # Mended, the same command does what is left, and keeps what was trained otherwise.
+    # Fixed, the same command does what is left, and keeps what was trained otherwise.
     change(file, "arms", "hybrid", str(tmp_path / "arms" / "hybrid.yaml"))
     process = begin(file, tmp_path, out)
     process.join(TIMEOUT)
