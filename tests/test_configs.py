@@ -11,10 +11,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from dermsynth.errors import InputError
+from dermsynth.run_config import leaves
 from dermsynth.training import TrainingCLI
 
 ROOT = Path(__file__).parents[1] / "configs"
-FILES = sorted(ROOT.rglob("*.yaml"))
+# Studies are no configurations of a command; tests/study reads and plans them.
+FILES = sorted(file for file in ROOT.rglob("*.yaml") if file.parent.name != "studies")
 MARK = "# stages: "
 
 
@@ -28,6 +30,7 @@ RECIPES = [file for file in FILES if not stages(file)[0].startswith("overlay")]
 RECIPES_AND_STAGES = [(file, stage) for file in RECIPES for stage in stages(file)]
 QUICK = sorted((ROOT / "quickstart").glob("*.yaml"))
 OVERLAYS = sorted((ROOT / "overlays").glob("*.yaml"))
+ARMS = sorted((ROOT / "arms").glob("*.yaml"))
 
 
 def name(value):
@@ -67,7 +70,7 @@ def parse(stage: str, *files: Path):
 
 def test_every_file_is_a_recipe_or_an_overlay():
     assert len(RECIPES) >= 12
-    assert set(FILES) == {*RECIPES, *QUICK, *OVERLAYS}
+    assert set(FILES) == {*RECIPES, *QUICK, *OVERLAYS, *ARMS}
 
 
 @pytest.mark.parametrize(("file", "stage"), RECIPES_AND_STAGES, ids=name)
@@ -115,6 +118,18 @@ def test_quickstart_overlays_parse_on_their_recipes(overlay):
             assert config.model.init_args.lr_scheduler.init_args.total_steps == config.trainer.max_steps
         if "fit" in stages(recipe):
             assert "callbacks.preemption.Preemption" in [callback.class_path for callback in config.trainer.callbacks]
+
+
+CLASSIFIERS = [ROOT / "tiny" / "vit.yaml", ROOT / "vit_b16.yaml"]
+
+
+@pytest.mark.parametrize("recipe", CLASSIFIERS, ids=name)
+@pytest.mark.parametrize("arm", ARMS, ids=name)
+def test_arms_are_a_mix_on_a_classifiers_recipe_and_nothing_else(arm, recipe):
+    without, on_top = (leaves(parse("fit", *files).as_dict(), ("config",)) for files in ([recipe], [recipe, arm]))
+    differing = {key for key in {**without, **on_top} if without.get(key) != on_top.get(key)}
+    assert all(key.startswith("data.init_args.mix") for key in differing)
+    assert bool(differing) == (arm.stem != "real")  # which a recipe is without an arm
 
 
 def test_the_fast_overlay_and_the_latent_cache_are_of_both_dreambooth_recipes():

@@ -8,6 +8,8 @@ from dermsynth.errors import InputError
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
 
+_OURS = "dermsynth: error: "
+
 
 def move_aside(step: Step, out: Path, why: str, overview: Overview) -> None:
     """Move a product that is of other settings or inputs to `replaced/`, and say so; nothing is deleted.
@@ -51,7 +53,8 @@ def report_failures(failed: Mapping[str, tuple[str, Path]], not_begun: int, step
 
 
 def last_error(log: Path) -> str:
-    """The last line of a log that says what went wrong, without the program's name; blank if none does."""
+    """The last line of a log in which a command of ours, or else anybody, says what went wrong; blank if none does."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    said = [line for line in lines if "error:" in line.lower()]
-    return said[-1].removeprefix("dermsynth: error: ").rstrip(".") if said else ""
+    ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
+    said = ours or [line for line in lines if "error:" in line.lower()]
+    return said[-1].rstrip(".") if said else ""

@@ -29,10 +29,10 @@ def study(
         file: what the study declares; ready ones are in configs/studies/.
         out: folder for all that is made. Default: studies/ and the file's name.
         jobs: steps that may run side by side; where there are several GPUs each gets one to itself.
+        dry_run: print every command, as a shell script that would do the same, and run nothing.
         slurm: submit the steps as Slurm jobs that wait for one another, by slurm/study.sbatch and slurm/tool.sbatch,
             and watch them; given again it shows how they do, or submits what is left.
         sbatch: options of every job, as --sbatch "[--partition=long]".
-        dry_run: print every command, as a shell script that would do the same, and run nothing.
     """
     if jobs < 1:
         raise InputError(f"--jobs {jobs}: expected at least 1.")
