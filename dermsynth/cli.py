@@ -177,6 +177,9 @@ def tool_arguments(function: Callable[..., None], arguments: Sequence[str]) -> d
     return dict(vars(parser.instantiate(values)))
 
 
+_YES_OR_NO = ("true", "false", "yes", "no", "1", "0")
+
+
 def _as_known(words: Sequence[str], flags: Sequence[str], switches: Sequence[str]) -> list[str]:
     """Words in which a flag has the name that it has here, and a switch a value: `--dry-run` is `--dry_run true`."""
     known = []
@@ -185,7 +188,7 @@ def _as_known(words: Sequence[str], flags: Sequence[str], switches: Sequence[str
         own = name if name in flags else name.replace("-", "_")
         is_flag = word.startswith("--") and own in flags
         known.append(f"--{own}{equals}{value}" if is_flag else word)
-        if is_flag and own in switches and not equals and following not in ("true", "false", "yes", "no", "1", "0"):
+        if is_flag and own in switches and not equals and str(following).lower() not in _YES_OR_NO:
             known.append("true")
     return known
 
