@@ -261,7 +261,8 @@ def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
         if not key.startswith(ARM_KEYS) and len({str(config.get(key)) for config in of_arm.values()}) > 1
     ]
     if STEPS in unequal:
-        unequal.remove(STEPS)
+        # The schedule's length follows them.
+        unequal = [key for key in unequal if key != STEPS and not key.endswith(".total_steps")]
         each = ", ".join(f"{arm} {config.get(STEPS)}" for arm, config in of_arm.items())
         yield f"{STEPS} is not the same in all arms ({each}): a difference may be that of longer training."
     if unequal:

@@ -1,10 +1,19 @@
 """A study that is run: what it makes, and what it does a second time."""
 
 import csv
+import io
 import json
+import shutil
+
+import pytest
 
 from dermsynth.data import manifest
+from dermsynth.errors import InputError
 from dermsynth.evaluation.runs import read_arms
+from dermsynth.study.local import Runner
+from dermsynth.study.overview import Overview
+from dermsynth.study.plan import Step
+from tests.study.helpers import forked, run
 
 
 def test_it_ends_with_the_comparison_of_all_arms(finished):
@@ -37,3 +46,40 @@ def test_products_say_what_they_were_made_from(finished):
     assert of_fit["fit"]["inputs"] == {"data.real": table, "data.synthetic.0": generated}
     best = manifest.sha256_file(out / "runs" / "hybrid-gen0-seed0" / "checkpoints" / "best.ckpt")
     assert of_fit["test"]["inputs"] == {**of_fit["fit"]["inputs"], "ckpt_path": best}
+
+
+def test_a_study_that_is_changed_while_it_runs_does_not_pass_for_one_that_was_not(finished, tmp_path):
+    file, out = finished
+    shutil.copytree(file.parent, tmp_path / "kept", symlinks=True)
+    arm = file.parent / "arms" / "hybrid.yaml"
+
+    def changing(*words):
+        arm.write_text(arm.read_text().replace("0.5", "0.25"))
+        return forked(*words)
+
+    shutil.rmtree(out / "comparison")
+    with pytest.raises(InputError, match=r"was changed while it ran, so that fit hybrid-gen0-seed0 are of what it was"):
+        run(file, out, launch=changing)
+    assert (out / "comparison" / "comparison.txt").is_file()
+    shutil.rmtree(file.parent)
+    shutil.copytree(tmp_path / "kept", file.parent, symlinks=True)
+
+
+def test_jobs_run_side_by_side_on_a_gpu_each(tmp_path):
+    sets = [tmp_path / name for name in "abc"]
+    words = [("phantoms", "--out", str(out), "--patients", "1", "--size", "16") for out in sets]
+    steps = [Step(out.name, of, (), out / "train.csv") for out, of in zip(sets, words, strict=True)]
+    given, at_once = [], []
+
+    def noting(words, log, environment):
+        given.append(environment)
+        process = forked(words, log, environment)
+        at_once.append(process)
+        assert sum(process.poll() is None for process in at_once) <= 2
+        return process
+
+    said = io.StringIO()
+    Runner(steps, tmp_path, 2, ("4", "6"), Overview(steps, 2, said), noting).run()
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in given[:2]] == ["4", "6"]
+    assert all(step.makes.is_file() for step in steps)
+    assert "[3/3]" in said.getvalue()
