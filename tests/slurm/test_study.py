@@ -1,5 +1,6 @@
 """A study as jobs of a real Slurm: it ends with a comparison, is resumed, and says what failed."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from dermsynth.data import manifest
 from tests.builders import CLASSES, make_set
+from tests.slurm.conftest import CLUSTER
 from tests.study.helpers import content, recipes, write_yaml
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -106,16 +108,16 @@ def test_a_failing_shard_stops_what_depends_on_it_and_nothing_else(studies, firs
     assert one == two
 
 
-def test_a_requeued_training_goes_on_while_the_study_watches(studies, first):
+def test_a_requeued_training_is_resumed_while_the_study_watches(studies, first):
     project, slurm = studies.slurm.project, studies.slurm
     out = project / "studies/third"
     watching = studies.begin("study.yaml", "studies/third")
     last = out / "runs/real-seed0/checkpoints/last.ckpt"
     slurm.until(last.exists, "checkpoint", 300)
     job = slurm.until(lambda: _job_of(out, "fit real-seed0"), "job")
-    slurm.run("scontrol", "requeue", job, check=False)  # too late where it has just ended
-    slurm.run("scontrol", "show", "job", job, check=False)
-    slurm.rush(job.partition("_")[0])
+    # Too late where it has just ended.
+    slurm.run("scontrol", "requeue", job, check=False)
+    slurm.run(CLUSTER, "rush", slurm.state, job, check=False)
     # A second one shows the same jobs and submits none; the first holds the folder.
     refused = subprocess.run(
         [sys.executable, "-m", "dermsynth", "study", "study.yaml", "--out", "studies/third", "--slurm"],
@@ -132,8 +134,6 @@ def test_a_requeued_training_goes_on_while_the_study_watches(studies, first):
 
 
 def _job_of(out, step):
-    import json
-
     file = out / "jobs.json"
     if not file.exists():
         time.sleep(0.1)
