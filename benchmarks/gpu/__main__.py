@@ -26,7 +26,7 @@ from benchmarks.gpu.numbers import numbers
 from benchmarks.gpu.parts import CONFIGS, FULL, PARTS, TINY, Part
 from benchmarks.gpu.tables import tables
 
-_BEGIN, _END = "<!-- tables of python -m benchmarks.gpu -->", "<!-- their end -->"
+BEGIN, END = "<!-- tables of python -m benchmarks.gpu -->", "<!-- their end -->"
 
 
 def main(words: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> None:
@@ -63,7 +63,7 @@ def main(words: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> N
     if options.out:
         options.out.write_text(f"{text}\n", encoding="utf-8")
     else:
-        print(f"{_BEGIN}\n{text}\n{_END}")
+        print(f"{BEGIN}\n{text}\n{END}")
     print(json.dumps(result))
 
 

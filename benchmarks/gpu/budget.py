@@ -9,6 +9,8 @@ from benchmarks.gpu import sides
 from benchmarks.gpu.parts import Part, Size
 from benchmarks.gpu.process import alone
 
+_LINES = 30  # of what a part printed before it failed
+
 
 def run(parts: Sequence[Part], models: Path, size: Size, seconds: float, work: Path) -> dict[str, Any]:
     """Measure all parts, or as many as the time suffices for.
@@ -27,9 +29,10 @@ def run(parts: Sequence[Part], models: Path, size: Size, seconds: float, work: P
         RuntimeError: no models or images could be made.
     """
     end = time.monotonic() + seconds
-    made = alone(sides.prepare, (models, size, work), seconds, work / "prepare.log")
+    log = work / "prepare.log"
+    made = alone(sides.prepare, (models, size, work), seconds, log)
     if "failed" in made:
-        raise RuntimeError(f"models and images could not be made: {made['failed']}")
+        raise RuntimeError(f"models and images could not be made: {made['failed']}\n{log.read_text(encoding='utf-8')}")
     found: dict[str, dict[str, Any]] = {}
     for part in parts:
         began = time.monotonic()
@@ -40,5 +43,7 @@ def run(parts: Sequence[Part], models: Path, size: Size, seconds: float, work: P
             log = work / f"{len(found)}.log"
             found[part.name] = alone(sides.measured, (part, size, work), min(left, 2 * part.seconds), log)
             found[part.name]["seconds"] = round(time.monotonic() - began, 1)
+            if "failed" in found[part.name]:
+                print("".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-_LINES:]))
         print(f"{part.name}: {found[part.name]}", flush=True)
     return {**made, "parts": found}

@@ -64,28 +64,28 @@ _FOUR = ("--data.batch_size", "4")
 
 def _dreambooth(recipe: str, compiling: float) -> list[Part]:
     return [
-        Part(recipe, PLAIN, 25, ("dreambooth_80gb",), plain=True, work_of=FAST, flags=_FOUR),
-        Part(recipe, CACHED, 35 + compiling, ("dreambooth_80gb", "latent_cache")),
-        Part(recipe, FAST, 45, ("dreambooth_80gb",)),  # most of what is compiled lies in torch's cache by now
-        Part(recipe, RECIPE, 25),
+        Part(recipe, PLAIN, 20, ("dreambooth_80gb",), plain=True, work_of=FAST, flags=_FOUR),
+        Part(recipe, CACHED, 30 + compiling, ("dreambooth_80gb", "latent_cache")),
+        Part(recipe, FAST, 35, ("dreambooth_80gb",)),  # most of what is compiled lies in torch's cache by now
+        Part(recipe, RECIPE, 20),
     ]
 
 
 # What the aims are about comes first, as what the time does not suffice for is left out at the end.
 PARTS = [
     *_dreambooth("dreambooth_sd15", compiling=85),
-    *_dreambooth("dreambooth_sd15_lora", compiling=45),
-    Part("generate_sd15", PLAIN, 20, plain=True, work_of=RECIPE, flags=_FOUR),
-    Part("generate_sd15", RECIPE, 25),
+    *_dreambooth("dreambooth_sd15_lora", compiling=40),
+    Part("generate_sd15", PLAIN, 15, plain=True, work_of=RECIPE, flags=_FOUR),
+    Part("generate_sd15", RECIPE, 20),
     Part("vit_b16_baseline", PLAIN, 15, plain=True, work_of=RECIPE),
-    Part("vit_b16_baseline", RECIPE, 15),
-    Part("derm_t2im", RECIPE, 20),
-    Part("prior_sd15", RECIPE, 30),
+    Part("vit_b16_baseline", RECIPE, 25),
+    Part("derm_t2im", RECIPE, 15),
+    Part("prior_sd15", RECIPE, 25),
     *(
         Part(
             "dreambooth_sd15",
             f"80 GB overlay, batches of {batch}, not compiled",
-            25,
+            20,
             ("dreambooth_80gb",),
             flags=("--data.batch_size", str(batch), "--model.compile", "false"),
         )

@@ -37,6 +37,7 @@ def alone(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], secon
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED)
+    log.touch()  # also where it is killed at once
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_tell, args=(sender, log, work, arguments))
     process.start()
@@ -49,7 +50,7 @@ def alone(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], secon
         return told
     except EOFError:
         process.join()
-        return {"failed": f"it was killed (exit status {process.exitcode}); see {log}"}
+        return {"failed": f"it was killed (exit status {process.exitcode})"}
     finally:
         process.kill()
         if process.pid:

@@ -43,7 +43,7 @@ def measured(part: Part, size: Size, work: Path) -> dict[str, Any]:
     timing = size.timings[part.kind]
     name = re.sub(r"\W+", "-", part.name)
     out, run = work / f"{name}.json", work / "runs" / name
-    watch = {
+    watch: dict[str, Any] = {
         "started": time.time(),
         "warmup": timing.warmup,
         "steps": timing.laps * timing.steps,
