@@ -148,8 +148,25 @@ def test_the_command_ends_with_json_and_writes_the_tables(tmp_path, capsys):
     assert "\n".join(lines[begin + 1 : end]).count(LONG.name) == 1
 
 
-@pytest.mark.parametrize("seconds", ["0", "nan", "inf"])
-def test_a_time_that_is_none_is_refused(seconds, capsys):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seconds", "0"], "--seconds: 0.0 must be"),
+        (["--seconds", "nan"], "--seconds: nan must be"),
+        (["--seconds", "inf"], "--seconds: inf must be"),
+        (["--out", "nowhere/tables.md"], "--out: nowhere is no folder"),
+        (["--size", "full", "--models", "nowhere"], "--models: nowhere/stable-diffusion-v1-5 has no model_index.json"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_measured(words, said, here, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     with pytest.raises(SystemExit):
-        command.main(["--seconds", seconds])
-    assert "--seconds" in capsys.readouterr().err
+        command.main(words)
+    assert said in capsys.readouterr().err
+
+
+def test_without_a_gpu_full_size_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        command.main(["--size", "full"])
+    assert "torch sees no GPU" in capsys.readouterr().err

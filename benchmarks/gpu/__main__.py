@@ -25,6 +25,7 @@ from benchmarks.gpu.budget import run
 from benchmarks.gpu.numbers import numbers
 from benchmarks.gpu.parts import CONFIGS, FULL, PARTS, TINY, Part
 from benchmarks.gpu.tables import tables
+from dermsynth.diffusion.bases import INDEX
 
 BEGIN, END = "<!-- tables of python -m benchmarks.gpu -->", "<!-- their end -->"
 
@@ -46,6 +47,8 @@ def main(words: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> N
     options = parser.parse_args(words)
     if not 0 < options.seconds < math.inf:
         parser.error(f"--seconds: {options.seconds} must be above 0.")
+    if options.out and not options.out.parent.is_dir():  # now, and not when all is measured
+        parser.error(f"--out: {options.out.parent} is no folder. Make it first.")
     size = options.size or ("full" if torch.cuda.is_available() else "tiny")
     if size == "full" and not torch.cuda.is_available():
         parser.error("--size full: torch sees no GPU here. Leave it out for tiny models on the CPU.")
@@ -54,6 +57,8 @@ def main(words: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> N
         if options.models is None:
             parser.error("--models: give the folder that holds stable-diffusion-v1-5/, or set DERMSYNTH_MODELS.")
         models = options.models / "stable-diffusion-v1-5"
+        if not (models / INDEX).is_file():
+            parser.error(f"--models: {models} has no {INDEX}. Give the folder that holds stable-diffusion-v1-5/.")
     if words is None:
         sys.argv = sys.argv[:1]  # Lightning would warn that it is not given what stands there
     with tempfile.TemporaryDirectory() as folder:

@@ -34,7 +34,7 @@ def _row(part: Part, found: dict[str, Any]) -> dict[str, Any]:
     if "laps" not in result:
         memory = _fits(float("inf"), found["memory_gb"]) if result.get("failed") == OUT_OF_MEMORY else {}
         return {**result, **memory}
-    same_work = results[f"{part.recipe}: {part.work_of}"] if part.work_of else result
+    same_work = results.get(f"{part.recipe}: {part.work_of}", {}) if part.work_of else result
     work = same_work.get("flops_per_image")
     speed = speed_of(result)
     tflops = work and speed * work / 1e12
