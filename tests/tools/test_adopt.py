@@ -103,6 +103,13 @@ def test_a_csv_and_what_it_may_not_say(source, tmp_path):
     }
 
 
+def test_one_image_with_two_labels_is_said(source, tmp_path, capsys):
+    shutil.copy(source / "Benign/2.jpg", source / "Malignant/2.jpg")
+    said = ["Benign_2 (benign) = Malignant_2 (malignant)"]
+    assert go(source, tmp_path / "set").info["contradictions"] == said
+    assert f"one photograph with two labels, and both are kept: {said[0]}" in capsys.readouterr().out
+
+
 def test_folders_called_test_are_trained_on_all_the_same(source, tmp_path):
     (tmp_path / "whole").mkdir()
     for split in ("train", "test"):
