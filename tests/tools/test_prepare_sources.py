@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections import Counter
 
@@ -59,6 +60,14 @@ def test_one_photograph_with_two_labels_in_one_source_is_a_contradiction(tmp_pat
         assert f"WARNING: 1 pair of images are one photograph with two labels, and both are kept: {said[0]}" in (
             capsys.readouterr().out
         )
+
+
+def test_names_that_are_not_utf_8_become_ids_that_are(tmp_path):
+    source = folders(tmp_path / "source", NV=range(8), MEL=range(8, 16))
+    (source / "NV/ISIC_0000001.jpg").rename(os.fsdecode(os.fsencode(source) + b"/NV/n\xe4vus.jpg"))
+    records = go([source], tmp_path / "set")
+    assert "n_vus" in records
+    assert len(records) == 16
 
 
 @pytest.mark.parametrize(
