@@ -116,7 +116,7 @@ def _hair(image: RGB) -> np.ndarray:
     thin = cv2.GaussianBlur(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, kernel), (3, 3), 0)
     dark = (thin > _HAIR_CONTRAST).astype(np.uint8)
     # As wide as it is: a straight run is one pixel wide.
-    mask = cv2.dilate(_straight_runs(thin, dark), np.ones((5, 5), np.uint8)) & dark
+    mask = cv2.bitwise_and(cv2.dilate(_straight_runs(thin, dark), np.ones((5, 5), np.uint8)), dark)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     keep = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1) >= short * _HAIR_LENGTH
     keep[0] = False  # the background
