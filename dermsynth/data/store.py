@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +107,11 @@ def _run(jobs: Sequence[_Job], processes: int) -> Iterator[images.Stored | str]:
             # A full disk is full for every image: do not try the other 400,000.
             pool.shutdown(cancel_futures=True)
             raise
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"one of {processes} processes that resize was killed, mostly for want of memory. Run the same command "
+                "again, which goes on where it stopped, with fewer --processes or more memory."
+            ) from error
 
 
 def _begin_worker() -> None:

@@ -4,11 +4,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
+from dermsynth.data import splits
 from dermsynth.data.layouts.download import Choices, Columns
 from dermsynth.data.manifest import IMAGE_GROUP
 from dermsynth.errors import InputError
 from dermsynth.tools.image_set import check_numbers, command, complete, fill, fingerprint, refuse_inside
-from dermsynth.tools.sources import read_source, refuse_unused
+from dermsynth.tools.sources import contradicting, read_source, refuse_unused, report_contradicting
 
 
 def adopt(
@@ -90,10 +91,14 @@ def adopt(
         "layout": reading.layout.name,
         **options,
     }
+    filled = fill(images, out, settings, processes, max_broken)
+    twins = contradicting(filled, splits.identical(filled))
     info = {
         "command": command("adopt", [source], out=out, name=name, layout=layout, max_broken=max_broken, **options),
         "sources": [reading.account()],
+        "contradictions": twins,
     }
-    records = complete(fill(images, out, settings, processes, max_broken), out, settings, info)
+    records = complete(filled, out, settings, info)
+    report_contradicting(twins)
     print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
     print(f'next: mix them in with --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')

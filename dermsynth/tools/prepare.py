@@ -26,7 +26,15 @@ from dermsynth.tools.image_set import (
     refuse_inside,
     used_splits,
 )
-from dermsynth.tools.sources import Reading, links_by_copies, once_each, read_source, refuse_unused
+from dermsynth.tools.sources import (
+    Reading,
+    contradicting,
+    links_by_copies,
+    once_each,
+    read_source,
+    refuse_unused,
+    report_contradicting,
+)
 
 
 def prepare(
@@ -127,6 +135,7 @@ def prepare(
     }
     filled = fill(found, out, settings, processes, max_broken, Cleaning(hair_removal, border_crop))
     near = _near_duplicates(filled, out, processes) if near_duplicates else []
+    twins = contradicting(filled, [*splits.identical(filled), *near])
     torn = official.across(filled, near) if policy == "official" else []
     # Broken images are dealt, too, so that one that is mended moves no other.
     records = plan.deal(filled, known, near)
@@ -138,7 +147,7 @@ def prepare(
         ),
         "sources": accounts,
         "repeated": len(once.repeated),
-        "contradictions": once.contradictions,
+        "contradictions": [*once.contradictions, *twins],
         "refined": once.refined,
         "moved": moved,
         "near_duplicates": {"pairs": near, "groups_joined": joined, "across_official_splits": torn}
@@ -151,6 +160,7 @@ def prepare(
         print(f"the official split has no val part: {val} images of train were dealt to it, the test part is as it was")
     if near_duplicates:
         _report_near_duplicates(near, torn, joined, left=bool(official.across(records, near)))
+    report_contradicting(twins)
     if moved and moved["images"]:
         print(
             f"{moved['images']} images taken out (split unused), of {moved['groups']} patients, lesions or groups that "

@@ -186,3 +186,16 @@ def test_an_id_that_stands_for_none_is_none(folder, word):
     rewrite(folder / "labels.csv", "P1,L1", f"{word},{word}")
     record = go(folder)[0]["a"]
     assert (record.patient_id, record.lesion_id) == ("", "")
+
+
+def test_files_of_other_suffixes_are_counted_and_one_that_is_named_is_refused(folder):
+    for name in ("d.gif", "pictures/e.GIF", "pictures/b_segmentation.png", "notes.txt", ".hidden", "other.csv"):
+        touch(folder / name)
+    assert go(folder)[1].notes == (
+        "files passed over (.gif 2, .txt 1, _segmentation.png 1); only .jpg, .jpeg, .png, .dcm are read",
+    )
+    rewrite(folder / "labels.csv", "a.jpg", "d.gif")
+    with pytest.raises(
+        InputError, match=r"1 of 3 images .* missing: d\.gif\. Looked in .*clinic for \.jpg, \.jpeg, \.png"
+    ):
+        go(folder)
