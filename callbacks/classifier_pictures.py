@@ -30,7 +30,7 @@ class ClassifierPictures(Callback):
         self._collector = Collector()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin anew."""
+        """Start from zero."""
         self._collector = Collector()
 
     on_test_epoch_start = on_validation_epoch_start

@@ -96,4 +96,4 @@ def adopt(
     }
     records = complete(fill(images, out, settings, processes, max_broken), out, settings, info)
     print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
-    print(f'next: mix them in with --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')
+    print(f'next: give them to fit, as --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')
