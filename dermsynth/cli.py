@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "adopt": ("dermsynth.tools.adopt:adopt", "synthetic images made elsewhere to an image set"),
     "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
-    "fit": ("dermsynth.training:run", "train what a configuration describes, or go on with it"),
+    "fit": ("dermsynth.training:run", "train what a configuration describes, or resume it"),
     "validate": ("dermsynth.training:run", "measure a model on the validation split"),
     "test": ("dermsynth.training:run", "measure a checkpoint on the test split; writes predictions.csv"),
     "predict": ("dermsynth.training:run", "generate images"),

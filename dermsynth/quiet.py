@@ -9,7 +9,7 @@ def quieten() -> None:
     """Call before diffusers or transformers is imported."""
     # That there is no torchvision: nothing here uses what it would be for.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Advertisements of its makers' services, and devices that nobody asked for.
+    # Advertisements of its makers' services, devices that nobody asked for, and callbacks of ours.
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(_is_worth_saying)
     # Where bitsandbytes is installed, that a kernel for 4-bit products is not: nothing here has any.
@@ -44,4 +44,5 @@ def quieten_transformers() -> None:
 
 def _is_worth_saying(line: logging.LogRecord) -> bool:
     text = line.getMessage()
-    return "Tip:" not in text and not text.startswith(("TPU available: False", "GPU available: False"))
+    unasked = ("TPU available: False", "GPU available: False", "Trainer already configured with model summary")
+    return "Tip:" not in text and not text.startswith(unasked)

@@ -1,4 +1,4 @@
-"""A run's folder through the real command line: it goes on, is complete, or is refused."""
+"""A run's folder through the real command line: it is resumed, is complete, or is refused."""
 
 import sys
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(here, capsys):
     Path("go").touch()
     capsys.readouterr()
     assert fit("--model", "toy_stops.Line") == 0
-    assert "r: going on from r/checkpoints/last.ckpt, step 4\n" in capsys.readouterr().out
+    assert "r: resumed from r/checkpoints/last.ckpt, step 4\n" in capsys.readouterr().out
     whole, resumed = (checkpoint(f"{run}/checkpoints/last.ckpt") for run in ("whole", "r"))
     assert resumed["global_step"] == whole["global_step"] == 8
     for name, weight in whole["state_dict"].items():
@@ -79,7 +79,7 @@ def test_a_run_without_a_checkpoint_starts_over(here):
 def test_a_named_checkpoint_wins_and_is_not_remembered(here, capsys):
     fit()
     assert fit("--ckpt_path", "r/checkpoints/best.ckpt", "--trainer.max_epochs", "3", run="more") == 0
-    assert "more: going on from r/checkpoints/best.ckpt, step" in capsys.readouterr().out
+    assert "more: resumed from r/checkpoints/best.ckpt, step" in capsys.readouterr().out
     assert checkpoint("more/checkpoints/last.ckpt")["global_step"] == 12
     assert yaml.safe_load(Path("more/fit.yaml").read_text())["ckpt_path"] is None
 
@@ -91,7 +91,7 @@ def test_a_run_begun_from_anothers_checkpoint_goes_on_with_its_own(here, capsys)
     (Path("more") / FINISHED).unlink()
     capsys.readouterr()
     assert fit(*longer, run="more") == 0
-    assert "more: going on from more/checkpoints/last.ckpt, step 12\n" in capsys.readouterr().out
+    assert "more: resumed from more/checkpoints/last.ckpt, step 12\n" in capsys.readouterr().out
     assert not list(Path("more/checkpoints").glob("*.part"))
 
 

@@ -78,7 +78,7 @@ def build(model: str | Mapping[str, Any], classes: Sequence[str], image_size: in
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: with the optimizer's own weight decay, and with none.
+    """Trainable parameters in two named groups: with the optimizer's own weight decay, and with none.
 
     Biases, norms and other vectors, class and mask tokens, and position embeddings are not decayed (as in
     DeiT, Touvron et al. 2021).
@@ -90,7 +90,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
             leaf = name.rsplit(".", 1)[-1]
             plain = parameter.ndim <= 1 or leaf.endswith("token") or "position" in leaf
             (no_decay if plain else decay).append(parameter)
-    return [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
+    return [{"params": decay, "name": "weights"}, {"params": no_decay, "name": "no_decay", "weight_decay": 0.0}]
 
 
 def resize_positions(positions: Tensor, patches: int) -> Tensor:

@@ -348,7 +348,7 @@ def part_config(base: str, part: str) -> dict[str, Any]:
 def refuse_foreign_weights(
     name: str, provenance: Mapping[str, Any], data: Mapping[str, Any], held_out: Collection[str]
 ) -> None:
-    """Refuse to go on training weights of ours that may know the patients that a classifier is tested on.
+    """Refuse to train on from weights of ours that may know the patients that a classifier is tested on.
 
     Weights were fitted on the data's own train split, or on images that their provenance lists, none of which is held
     out here. The second is how a packaged base serves any data but that which it knows.

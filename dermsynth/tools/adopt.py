@@ -101,4 +101,4 @@ def adopt(
     records = complete(filled, out, settings, info)
     report_contradicting(twins)
     print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
-    print(f'next: mix them in with --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')
+    print(f'next: give them to fit, as --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')

@@ -61,7 +61,7 @@ def fill(
     max_broken: float,
     cleaning: Cleaning | None = None,
 ) -> list[Record]:
-    """Bring images into a set; the same call goes on where a killed one stopped.
+    """Bring images into a set; the same call resumes where a killed one stopped.
 
     Args:
         found: the images.

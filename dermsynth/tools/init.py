@@ -1,5 +1,6 @@
 """Make an untrained pipeline from configuration files."""
 
+import shlex
 from pathlib import Path
 
 
@@ -28,3 +29,7 @@ def init(configs: Path, out: Path, seed: int = 0) -> None:
         count = sum(parameter.numel() for parameter in getattr(parts, name).parameters())
         print(f"{name:14}{count:>14,} parameters")
     print(f"untrained pipeline: {out}")
+    print(
+        f"next: python -m dermsynth fit --config configs/tiny/autoencoder.yaml --model.base {shlex.quote(str(out))} "
+        "--data.real SET --run runs/autoencoder"
+    )

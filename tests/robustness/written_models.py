@@ -60,7 +60,7 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "Lightning's version 5": lambda content: content.update({"pytorch-lightning_version": 5}),
     "Lightning's version 0.7.1": lambda content: content.update({"pytorch-lightning_version": "0.7.1"}),
 }
-#: The same where training goes on from it.
+#: The same where training is resumed from it.
 STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no global_step": lambda content: content.pop("global_step") and None,
     "global_step a text": lambda content: content.update(global_step="x"),

@@ -61,7 +61,7 @@ def _read(folder: Path, choices: Choices) -> Download:
     if columns.split and not {"train", "test"} <= (parts := {image.record.split for image in images} - {"unused"}):
         raise InputError(
             f"--columns.split {columns.split}: {table} has the parts {', '.join(sorted(parts)) or 'none'}; expected "
-            "train and test, and val or none. Leave it out to have patients dealt anew."
+            "train and test, and val or none. Leave it out to have the patients split again."
         )
     others = passed_over(folder, but=_TABLES, deep=True)
     notes = (f"files passed over ({others}); only {', '.join(SUFFIXES)} are read",) if others else ()
