@@ -116,7 +116,7 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
     """
     for key, kind in (("epoch", int), ("global_step", int), ("loops", dict), ("optimizer_states", list)):
         value = checkpoint.get(key)
-        if not isinstance(value, kind) or (key == "loops" and not _tells_the_place(value)):
+        if not isinstance(value, kind) or (key == "loops" and not _tells_the_place(checkpoint[key])):
             raise InputError(f"its {key} is missing or broken, so training cannot go on from it. {_OTHER}")
 
 
