@@ -116,8 +116,14 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
     """
     for key, kind in (("epoch", int), ("global_step", int), ("loops", dict), ("optimizer_states", list)):
         value = checkpoint.get(key)
-        if not isinstance(value, kind) or (isinstance(value, dict) and "fit_loop" not in value):
+        if not isinstance(value, kind) or (key == "loops" and not _tells_the_place(checkpoint[key])):
             raise InputError(f"its {key} is missing or broken, so training cannot be resumed from it. {_OTHER}")
+
+
+def _tells_the_place(loops: dict[str, Any]) -> bool:
+    """Whether Lightning finds where training was; what it does not find, it begins anew without a word."""
+    fit_loop = loops.get("fit_loop")
+    return isinstance(fit_loop, dict) and {"epoch_progress", "epoch_loop.batch_progress"} <= fit_loop.keys()
 
 
 def configuration_of(checkpoint: dict[str, Any]) -> dict[str, Any]:

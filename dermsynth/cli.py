@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _OF_THE_DISK:
             raise
-        return _fail(f"{error.filename or 'a file'}: {error.strerror}. Make room or mend the place, and try again.")
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "the output"
+        return _fail(f"{name}: {error.strerror}. Make room or mend the place, and try again.")
     except KeyboardInterrupt:
         return 130
     return 0

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import threading
 import warnings
+
+_hook_before = threading.excepthook
 
 
 def quieten() -> None:
@@ -14,6 +17,7 @@ def quieten() -> None:
         logging.getLogger(name).addFilter(_is_worth_saying)
     # Where bitsandbytes is installed, that a kernel for 4-bit products is not: nothing here has any.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    threading.excepthook = _not_of_tensorboard
     for message in (
         # Checkpoint callbacks belong to `fit`; other stages need none.
         r"Be aware that when using .ckpt_path.",
@@ -40,6 +44,12 @@ def quieten_transformers() -> None:
     transformers_logging.set_verbosity_error()
     # Bars for files that are read in a blink; downloads keep theirs.
     transformers_logging.disable_progress_bar()
+
+
+def _not_of_tensorboard(failed: threading.ExceptHookArgs) -> None:
+    """Leave out a full disk that its thread meets: it is raised again where the training logs, and said there."""
+    if not (type(failed.thread).__name__ == "_AsyncWriterThread" and isinstance(failed.exc_value, OSError)):
+        _hook_before(failed)
 
 
 def _is_worth_saying(line: logging.LogRecord) -> bool:

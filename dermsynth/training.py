@@ -275,6 +275,10 @@ class TrainingCLI(LightningCLI):
                 f"{self.trainer.ckpt_path}: it cannot be restored ({type(error).__name__}: {first_line(error)}) It is "
                 "damaged, or of another version of Lightning. Take another checkpoint of the run."
             ) from error
+        except OSError as error:
+            # Of an event file, the system does not say which file it is.
+            error.filename = error.filename or str(run)
+            raise
         except (InputError, RuntimeError) as error:
             # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
             text = str(error)

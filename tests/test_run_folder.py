@@ -23,6 +23,35 @@ def test_a_finished_run_is_complete(here, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")}
 
 
+def test_a_run_without_a_step_is_not_finished(here, capsys):
+    assert fit("--trainer.max_time", "00:00:00:00") == 2
+    assert "no step was taken, so nothing is trained" in capsys.readouterr().err
+    assert not Path("r", FINISHED).exists()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"optimizer_states": [{}]},
+        {"optimizer_states": [5]},
+        {"loops": {"fit_loop": {}}},
+        {"loops": {"fit_loop": 5}},
+        {"callbacks": [1]},
+    ],
+)
+def test_a_checkpoint_that_cannot_be_restored_is_named_in_one_line(here, capsys, broken):
+    fit()
+    Path("r", FINISHED).unlink()
+    torch.save({**checkpoint("r/checkpoints/last.ckpt"), **broken}, "r/checkpoints/last.ckpt")
+    before = Path("r/checkpoints/last.ckpt").read_bytes()
+    capsys.readouterr()
+    assert fit() == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1].startswith("dermsynth: error: r/checkpoints/last.ckpt: it"), error
+    assert not Path("r", FINISHED).exists()
+    assert Path("r/checkpoints/last.ckpt").read_bytes() == before
+
+
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(here, capsys):
     fit(run="whole")
     Path("toy_stops.py").write_text(

@@ -60,12 +60,11 @@ def store_all(
     broken = [(image, result) for image, result in zip(found, results, strict=True) if isinstance(result, str)]
     _list_broken(out / QUARANTINE, broken)
     if len(broken) > max_broken * len(jobs) or len(broken) == len(jobs):
-        lines = "\n".join(f"  {image.path}: {reason}" for image, reason in broken[:5])
-        more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
+        image, reason = broken[0]
         raise InputError(
-            f"{len(broken)} of {len(jobs)} images cannot be used:\n{lines}{more}\n"
-            f"All are listed in {out / QUARANTINE}. Mend them and run the same command again, or allow a larger share "
-            f"than --max_broken {max_broken:g}."
+            f"{len(broken)} of {len(jobs)} images cannot be used, such as {image.path}: {reason} All are listed in "
+            f"{out / QUARANTINE}. Mend them and run the same command again, or allow a larger share than --max_broken "
+            f"{max_broken:g}."
         )
     return [None if isinstance(result, str) else result for result in results]
 

@@ -42,6 +42,7 @@ from dermsynth.diffusion.bases import (
     check_base,
     check_together,
     commit_of,
+    refuse_negative,
 )
 from dermsynth.errors import InputError
 from dermsynth.files import read_json
@@ -143,6 +144,7 @@ def load_parts(base: str) -> Parts:
             return load(name, subfolder=part, **which)
 
     configs = {part: part_config(base, part) for part in ("text_encoder", "vae")}
+    refuse_negative(base, "vae", configs["vae"])
     for part, build in (("text_encoder", _empty_text_encoder), ("vae", AutoencoderKL.from_config)):
         # They are loaded later; what is broken is said now.
         with loading(f"model.base: the {part} of {base}", SUPPORTED), torch.device("meta"):

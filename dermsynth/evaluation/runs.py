@@ -31,6 +31,7 @@ OWN_KEYS = ("seed_everything", "run", "ckpt_path", "pixel_cache", "num_workers")
 # What makes an arm: in these keys, and those below them, arms are meant to differ.
 ARM_KEYS = ("data.init_args.synthetic", "data.init_args.mix", "data.init_args.allow_foreign")
 STEPS = "trainer.max_steps"
+_COMPARED = ("test", "val")
 SUM_TOLERANCE = 1e-3  # softmax in half precision, written with few digits, is still within it
 
 
@@ -225,6 +226,11 @@ def _parse(row: dict[str, str], classes: tuple[str, ...], where: str) -> tuple[s
     blank = [name for name in COLUMNS if not row[name]]
     if blank:
         raise InputError(f"{where}: {', '.join(blank)} is blank.")
+    if row["split"] not in _COMPARED:
+        raise InputError(
+            f"{where}: split {row['split']!r}; expected {' or '.join(_COMPARED)}, as models are not compared on images "
+            "that they were fitted on."
+        )
     if row["label"] not in classes:
         raise InputError(f"{where}: label {row['label']!r} is not among the classes {', '.join(classes)}.")
     try:

@@ -131,8 +131,8 @@ def test_a_set_without_its_end_is_not_a_set(base, tmp_path, monkeypatch):
         manifest.read(tmp_path / "made")
 
 
-@pytest.mark.slow
-def test_two_processes_make_the_images_of_one(base, tmp_path):
+def write_recipe(base, folder):
+    """A `recipe.yaml` of five images."""
     recipe = {
         "trainer": {
             "accelerator": "cpu",
@@ -155,7 +155,12 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
             },
         },
     }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_images_of_one(base, tmp_path):
+    write_recipe(base, tmp_path)
     for count, run in ((1, "a/made"), (2, "b/made")):
         several = ["--trainer.devices", str(count), "--trainer.strategy", "ddp"]
         words = ["predict", "--config", "recipe.yaml", "--run", run, *several]
@@ -164,6 +169,22 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
     one, two = (manifest.read(tmp_path / run) for run in ("a/made", "b/made"))
     assert one.records == two.records
     assert len(two.records) == 5
+
+
+def test_of_two_commands_in_one_folder_one_makes_the_set(base, tmp_path):
+    write_recipe(base, tmp_path)
+    words = ["predict", "--config", "recipe.yaml", "--run", "made", "--seed_everything"]
+    both = [Ranks([*words, str(seed)], 1, tmp_path, f"seed-{seed}") for seed in (0, 1)]
+    statuses = [ranks.statuses() for ranks in both]
+    assert sorted(statuses) == [[0], [2]], [ranks.log(0) for ranks in both]
+    made, refused = statuses.index([0]), statuses.index([2])
+    said = both[refused].log(0).splitlines()[-1]
+    assert said.startswith("dermsynth: error: --run made: ")
+    assert "it holds an image set already" in said or "is at work there" in said
+    records = manifest.read(tmp_path / "made").records
+    seeds = [image_seed(made, int(record.image_id[-6:])) for record in records]
+    assert [int(record.extra["seed"]) for record in records] == seeds
+    assert all(sha256_file(tmp_path / "made" / record.file_name) == record.sha256 for record in records)
 
 
 def test_the_picture_comes_before_the_mark_of_a_complete_set(base, tmp_path, monkeypatch):

@@ -151,6 +151,15 @@ def test_image_and_label_must_be_named(folder):
             go(folder, columns)
 
 
+@pytest.mark.parametrize("text", ["", "file,dx\n", "x" * 1000, None])
+def test_a_table_without_the_named_column_is_answered_with_the_column(folder, text):
+    if text is not None:
+        (folder / "labels.csv").write_text(text.replace("file", "name"))
+    columns = COLUMNS if text is not None else Columns(image="absent", label="dx")
+    with pytest.raises(InputError, match=rf"no CSV with a column {columns.image} in it\. See --columns\.table\.$"):
+        read_download(folder, "auto", Choices(columns=columns))
+
+
 def test_a_table_that_is_not_utf_8_is_named(folder):
     table = folder / "labels.csv"
     table.write_bytes(table.read_text().replace("back", "R\u00fccken").encode("latin-1"))
