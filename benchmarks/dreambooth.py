@@ -18,7 +18,6 @@ import contextlib
 import io
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
@@ -168,9 +167,9 @@ def plain(started: float, config: dict[str, Any], batch_size: int, warmup: int, 
         return json.loads(out.read_text(encoding="utf-8"))
 
 
-def parse(arguments: list[str]) -> dict[str, Any]:
-    """The configuration as `fit` would have it."""
-    return Parsed(["fit", *arguments, "--run", os.devnull]).config["fit"].as_dict()
+def parse(arguments: list[str], stage: str = "fit") -> dict[str, Any]:
+    """The configuration as the stage would have it; no run is begun."""
+    return Parsed([stage, *arguments, "--run", "run"]).config[stage].as_dict()
 
 
 def initialise(out: Path) -> None:

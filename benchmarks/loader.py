@@ -21,25 +21,23 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.drawn import photograph
+from benchmarks.drawn import image_set
 from benchmarks.measure import in_turn, numbers_given, report, seconds
 from dermsynth.data import manifest
-from dermsynth.data.images import write_png
-from dermsynth.data.manifest import Record
 from dermsynth.data.modules import ClassificationData
 
 SIZE, BATCH = 224, 32
 
 
 class Plain(Dataset[tuple[Tensor, int]]):
-    """The Dataset of a thousand tutorials, with the steps of `Transform(224, "standard")`."""
+    """The Dataset of a thousand tutorials, with the steps of `Transform(size, "standard")`."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], size: int = SIZE) -> None:
         self.paths = paths
         self.steps = A.Compose(
             [
-                A.SmallestMaxSize(SIZE, interpolation=cv2.INTER_AREA),
-                A.RandomCrop(SIZE, SIZE),
+                A.SmallestMaxSize(size, interpolation=cv2.INTER_AREA),
+                A.RandomCrop(size, size),
                 A.D4(p=1),
                 A.Affine(
                     scale=(0.85, 1.2),
@@ -69,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "set")
-        draw(root, arguments.images)
+        image_set(root, arguments.images, 768, 512)
         paths = [root / record.file_name for record in manifest.read(root).split("train")]
         usual = DataLoader(
             Plain(paths),
@@ -98,32 +96,6 @@ def main() -> None:
             workers=arguments.workers,
             rounds=arguments.rounds,
         )
-
-
-def draw(root: Path, count: int) -> None:
-    """An image set as `prepare` writes it."""
-    rng = np.random.default_rng(0)
-    (root / "images").mkdir(parents=True)
-    records = []
-    for number in range(count + 2):
-        name = f"images/{number:06d}.png"
-        stored = write_png(root / name, photograph(rng, 768, 512, grain=3))
-        diagnosis, malignant = ("NV", 0) if number % 2 else ("MEL", 1)
-        records.append(
-            Record(
-                name,
-                f"{number:06d}",
-                stored.sha256,
-                stored.width,
-                stored.height,
-                diagnosis,
-                malignant,
-                group=str(number),
-                split="train" if number < count else "val",  # training asks for one of each class
-                source="drawn",
-            )
-        )
-    manifest.write(root, records, {})
 
 
 def loader(

@@ -4,12 +4,13 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import auc, confusion_matrix, roc_curve
+from torchmetrics.functional.classification import binary_auroc, binary_roc, multiclass_confusion_matrix
 
 from callbacks.predictions import Collector
 
@@ -29,7 +30,7 @@ class ClassifierPictures(Callback):
         self._collector = Collector()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin anew."""
+        """Start from zero."""
         self._collector = Collector()
 
     on_test_epoch_start = on_validation_epoch_start
@@ -87,7 +88,8 @@ def confusion_figure(label: np.ndarray, probabilities: np.ndarray, classes: list
         split: for the title.
     """
     size = len(classes)
-    counts = confusion_matrix(label, probabilities.argmax(axis=1), labels=range(size))
+    predicted = torch.from_numpy(probabilities.argmax(axis=1))
+    counts = multiclass_confusion_matrix(predicted, torch.from_numpy(label), size).numpy()
     total = counts.sum(axis=1, keepdims=True)
     percent = np.divide(100 * counts, total, out=np.zeros(counts.shape), where=total > 0)
     side = 2.6 + 0.85 * size
@@ -148,8 +150,9 @@ def roc_figure(label: np.ndarray, probabilities: np.ndarray, classes: list[str],
         if positive.all() or not positive.any():
             axes.plot([], [], style, color=color, label=f"{classes[index]}  no curve (n = {positive.sum():,})")
             continue
-        false_positive_rate, true_positive_rate, _ = roc_curve(positive, probabilities[:, index])
-        area = auc(false_positive_rate, true_positive_rate)
+        outcome = torch.from_numpy(probabilities[:, index]), torch.from_numpy(positive).long()
+        false_positive_rate, true_positive_rate, _ = binary_roc(*outcome)
+        area = binary_auroc(*outcome)
         text = f"{classes[index]}  {area:.3f} (n = {positive.sum():,})"
         axes.plot(false_positive_rate, true_positive_rate, style, color=color, linewidth=1.8, label=text)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")

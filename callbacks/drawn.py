@@ -12,11 +12,12 @@ KEY = "drawn"
 
 
 class Drawn(Callback):
-    """Logs at the end of each epoch what its training batches held: `drawn/real/MEL`, `drawn/synthetic/MEL` and so on.
+    """Logs at the end of each epoch what its training batches held: `shown/real/MEL`, `shown/synthetic/MEL` and so on.
 
     It counts the batches that the model has taken, over all ranks, not what the mix promised. A last epoch that
-    `max_steps` cuts short is logged as far as it went. The counts of a running epoch are in the checkpoints, so that a
-    resumed run goes on counting.
+    `max_steps` cuts short is logged, as far as it went, only if it is the first one: after whole epochs its few images
+    would look as if the mix had changed. The counts of a running epoch are in the checkpoints, so that a resumed run
+    continues counting.
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -33,7 +34,7 @@ class Drawn(Callback):
         """Log the epoch before, if the run was interrupted between its last batch and its end."""
         # Lightning then calls neither the end of that epoch nor the start of this one.
         if trainer.current_epoch != self._epoch:
-            self._log(trainer)
+            self._log(trainer, True)
         self._epoch = trainer.current_epoch
 
     def on_train_batch_end(
@@ -47,8 +48,9 @@ class Drawn(Callback):
         self._counts = counts if self._counts is None else self._counts + counts
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the sums over the ranks, and begin anew."""
-        self._log(trainer)
+        """Log the sums over the ranks of a whole epoch, or of the first, and start from zero."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        self._log(trainer, trainer.current_epoch == 0 or progress.is_last_batch)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the counts of the running epoch; every rank comes here."""
@@ -63,17 +65,17 @@ class Drawn(Callback):
         """Of all ranks, on the CPU; None if no batch was counted."""
         if self._counts is None:
             return self._before
-        # Reduction is in place, and the counting goes on.
+        # Reduction is in place, and the counting continues.
         sums = trainer.strategy.reduce(self._counts.clone(), reduce_op="sum").cpu()
         return sums if self._before is None else sums + self._before.cpu()
 
-    def _log(self, trainer: L.Trainer) -> None:
+    def _log(self, trainer: L.Trainer, worth_showing: bool) -> None:
         sums = self._sums(trainer)
         self._counts = self._before = None
-        if sums is None:
+        if sums is None or not worth_showing:
             return
         values = {
-            f"drawn/{origin}/{name}": number
+            f"shown/{origin}/{name}": number
             for origin, row in zip(ORIGINS, sums.tolist(), strict=True)
             for name, number in zip(_classes(trainer), row, strict=True)
         }

@@ -78,7 +78,7 @@ class EMA(WeightAveraging):
         self._average.n_averaged += 1
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Fill the frozen parts in from the live model, which has them already, and go on as Lightning does."""
+        """Fill the frozen parts in from the live model, which has them already, then do as Lightning does."""
         live = pl_module.state_dict()
         for name in ("state_dict", "current_model_state"):
             if name in checkpoint:

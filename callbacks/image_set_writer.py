@@ -111,7 +111,8 @@ class ImageSetWriter(Callback):
             # Last of all: it marks the set as complete.
             manifest.write(self._out, records, self._info)
             (self._out / _BEGUN).unlink()
-            print(f"{len(records)} images: {self._out}\npicture:  {self._out / 'grid.png'}")
+            print(f"\n{len(records)} images: {self._out}\npicture: {self._out / 'grid.png'}")
+            print(f'next: give it to fit, as --data.synthetic "[{self._out}]"', flush=True)
 
     def _write(self, index: int, seed: int, class_name: str, prompt: str, image: np.ndarray) -> Record:
         image_id = f"{class_name}_{index:06d}"

@@ -109,7 +109,6 @@ class PredictionsWriter(Callback):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, to_csv(rows, classes))
-        print(f"predictions: {path}", flush=True)
 
 
 def to_csv(rows: list[Prediction], classes: list[str], split: str = "test") -> str:

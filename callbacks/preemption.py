@@ -32,8 +32,8 @@ class Preemption(Checkpoint):
     without the queue; a second Ctrl-C stops at once. The handlers only set a flag. After each optimizer step the ranks
     tell one another of it, so that all stop after the same step, whichever was told.
 
-    The status is 75, or 130 after Ctrl-C; the same command goes on. While the model is validated nothing can be saved
-    that goes on exactly, so that the job ends after the validation: let `--signal` come earlier than that takes. Before
+    The status is 75, or 130 after Ctrl-C; the same command resumes. While the model is validated nothing can be saved
+    that resumes exactly, so that the job ends after the validation: let `--signal` come earlier than that takes. Before
     training starts a signal ends the process as it does any other, since there is nothing to save.
 
     List it after every `ModelCheckpoint`.
@@ -127,7 +127,8 @@ class Preemption(Checkpoint):
         if trainer.is_global_zero:
             queue = requeue() if asked == _REQUEUE else ""
             print(
-                f"{trainer.default_root_dir}: stopped by a signal {when}. {queue}The same command goes on.", flush=True
+                f"{trainer.default_root_dir}: stopped by a signal {when}. {queue}The same command resumes it.",
+                flush=True,
             )
         # Whether Lightning started the other processes of this machine, as the first of them knows.
         started = torch.tensor(bool(getattr(trainer.strategy.launcher, "procs", None)))

@@ -1,4 +1,4 @@
-"""Sample grids in TensorBoard: the same prompts and seeds as training goes on."""
+"""Sample grids in TensorBoard: the same prompts and seeds as training proceeds."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from callbacks.ema import averaged
 from callbacks.throughput import stop_the_clock
 from dermsynth.errors import InputError
-from dermsynth.grids import grid
+from dermsynth.grids import grid, name_rows
 
 _AT_ONCE = 4  # images, beside what training holds in memory
 _MOST_COLUMNS = 64
 
 
 class SampleGrid(Callback):
-    """Draws a grid, one row a prompt, before the first step, which shows the base, and after every so many steps.
+    """Draws a grid, one row a prompt with its text: before the first step, after every so many, and after the last.
+
+    The first one shows the base.
 
     With `callbacks.ema.EMA`, listed before it, the samples come from the averaged weights. The images are shared out
     over the ranks.
@@ -40,15 +42,15 @@ class SampleGrid(Callback):
         if not 0 <= seed < 2**32:
             raise InputError(f"SampleGrid.seed: {seed} must be from 0 to {2**32 - 1}.")
         self.prompts, self.every_n_steps, self.columns, self.seed = prompts, every_n_steps, columns, seed
-        self._step = 0
+        self._step = self._drawn = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Refuse prompts that would be cut."""
         pl_module.check_prompts(self.prompts, "SampleGrid.prompts")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the base, which a run that goes on has done."""
-        self._step = trainer.global_step
+        """Draw the base, which a resumed run has done."""
+        self._step = self._drawn = trainer.global_step
         if self._step == 0:
             self._draw(trainer, pl_module)
 
@@ -60,8 +62,14 @@ class SampleGrid(Callback):
         if stepped and self._step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what training ends with, if the last step has not."""
+        if self._drawn != trainer.global_step:
+            self._draw(trainer, pl_module)
+
     def _draw(self, trainer: Trainer, module: Any) -> None:
         """Sample a share on each rank; log on rank 0."""
+        self._drawn = trainer.global_step
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not boards:
             return
@@ -86,10 +94,9 @@ class SampleGrid(Callback):
             torch.distributed.all_gather_object(shares, images)
             images = [shares[n % trainer.world_size][n // trainer.world_size] for n in range(len(wanted))]
         if trainer.is_global_zero:
-            sheet = grid(images, self.columns)
+            sheet = name_rows(grid(images, self.columns), self.prompts)
             for board in boards:
                 board.add_image("samples", sheet, trainer.global_step, dataformats="HWC")
-                board.add_text("samples/prompts", "  \n".join(self.prompts), trainer.global_step)
 
 
 @contextmanager

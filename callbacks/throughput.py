@@ -104,14 +104,14 @@ class Throughput(Callback):
         self._logged_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+        """Start from zero."""
         self._warm = self._timing = False
         self._since, self._logged_step = None, trainer.global_step
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any], batch_idx: int
     ) -> None:
-        """Let the clock go on; count the work of the second batch, as in the first models may still be loaded."""
+        """Let the clock run; count the work of the second batch, as in the first models may still be loaded."""
         self._go_on(pl_module)
         if self.flops_per_image is None and self._warm:
             # A function that is compiled while operations are counted would never be compiled afterwards.
@@ -200,6 +200,6 @@ def peak_memory_gb(device: torch.device) -> float:
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory_gb` of a GPU begin anew."""
+    """Let `peak_memory_gb` of a GPU start from zero."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""Random numbers of layers, such as dropout, that are the same when a run goes on."""
+"""Random numbers of layers, such as dropout, that are the same when a run is resumed."""
 
 from typing import Any
 

@@ -52,7 +52,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         except InputError as error:
             kept = "The one that was there before is as it was" if path.exists() else "No part of it was left"
             raise InputError(
-                f"{error} {kept}. Make room or mend the place, and give the same command again: it goes on from the "
+                f"{error} {kept}. Make room or mend the place, and give the same command again: it resumes from the "
                 "run's last.ckpt."
             ) from error
 
@@ -109,15 +109,21 @@ def read_checkpoint(path: Path, weights_only: bool | None = True) -> dict[str, A
 
 
 def check_resumable(checkpoint: dict[str, Any]) -> None:
-    """Refuse to go on training from what holds weights alone.
+    """Refuse to resume training from what holds weights alone.
 
     Raises:
         InputError: naming what it lacks.
     """
     for key, kind in (("epoch", int), ("global_step", int), ("loops", dict), ("optimizer_states", list)):
         value = checkpoint.get(key)
-        if not isinstance(value, kind) or (isinstance(value, dict) and "fit_loop" not in value):
-            raise InputError(f"its {key} is missing or broken, so training cannot go on from it. {_OTHER}")
+        if not isinstance(value, kind) or (key == "loops" and not _tells_the_place(checkpoint[key])):
+            raise InputError(f"its {key} is missing or broken, so training cannot be resumed from it. {_OTHER}")
+
+
+def _tells_the_place(loops: dict[str, Any]) -> bool:
+    """Whether Lightning finds where training was; what it does not find, it begins anew without a word."""
+    fit_loop = loops.get("fit_loop")
+    return isinstance(fit_loop, dict) and {"epoch_progress", "epoch_loop.batch_progress"} <= fit_loop.keys()
 
 
 def configuration_of(checkpoint: dict[str, Any]) -> dict[str, Any]:

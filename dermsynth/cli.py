@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "adopt": ("dermsynth.tools.adopt:adopt", "synthetic images made elsewhere to an image set"),
     "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
-    "fit": ("dermsynth.training:run", "train what a configuration describes, or go on with it"),
+    "fit": ("dermsynth.training:run", "train what a configuration describes, or resume it"),
     "validate": ("dermsynth.training:run", "measure a model on the validation split"),
     "test": ("dermsynth.training:run", "measure a checkpoint on the test split; writes predictions.csv"),
     "predict": ("dermsynth.training:run", "generate images"),
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _OF_THE_DISK:
             raise
-        return _fail(f"{error.filename or 'a file'}: {error.strerror}. Make room or mend the place, and try again.")
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "the output"
+        return _fail(f"{name}: {error.strerror}. Make room or mend the place, and try again.")
     except KeyboardInterrupt:
         return 130
     return 0

@@ -14,6 +14,8 @@ from dermsynth.yaml_files import parse_yaml, read_yaml
 
 # The largest number of float32, in which everything is computed.
 _LARGEST = 3.4028234663852886e38
+# The largest whole number of a tensor, a counter of Lightning and a length.
+_LARGEST_WHOLE = 2**63 - 1
 _MOST_SEED = 2**32 - 1  # of numpy
 # Strings that are paths; all other paths have the type Path.
 _PATHS = ("ckpt_path", "base", "model", "dirpath", "save_dir")
@@ -91,6 +93,8 @@ def check_values(config: Namespace, arguments: Sequence[str] = ()) -> None:
         shown = f"--{key}" if key in arguments else key
         if isinstance(value, float) and not abs(value) <= _LARGEST:
             raise InputError(f"{shown}: {value} is no number that can be computed with. Give a finite one.")
+        if isinstance(value, int) and abs(value) > _LARGEST_WHOLE:
+            raise InputError(f"{shown}: {value} is too large a whole number. Give a smaller one.")
         if name in _PATHS and isinstance(value, str):
             try:
                 path = str(given_path(value)) if value.startswith("~") or "$" in value or not value else value

@@ -15,7 +15,7 @@ class BrokenImageError(InputError):
     Args:
         where: the file.
         reason: what is wrong with it, without the file's name. Blank where a DataLoader's worker process raised it:
-            torch makes the exception anew with the whole traceback as its one argument.
+            torch makes the exception again with the whole traceback as its one argument.
     """
 
     def __init__(self, where: object, reason: str = "") -> None:

@@ -1,13 +1,14 @@
 """Images side by side in one picture."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-#: Pixels of the column that holds the names of the rows.
-MARGIN = 96
+_SMALLEST_FONT = 10
+_PADDING = 4
 
 
 def grid(images: Sequence[NDArray[np.uint8]], columns: int, gap: int = 2) -> NDArray[np.uint8]:
@@ -31,18 +32,33 @@ def grid(images: Sequence[NDArray[np.uint8]], columns: int, gap: int = 2) -> NDA
 
 
 def name_rows(sheet: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.uint8]:
-    """A grid with a name at the left of each row.
+    """A grid with a name at the left of each row, broken into as many lines as its row has room for.
 
     Args:
         sheet: what `grid` gave, uint8 `[H, W, 3]`.
         names: one a row.
 
     Returns:
-        uint8 `[H, MARGIN + W, 3]`.
+        uint8 `[H, margin + W, 3]`, the margin as wide as the widest line.
     """
-    canvas = Image.new("RGB", (MARGIN + sheet.shape[1], sheet.shape[0]), "white")
-    canvas.paste(Image.fromarray(sheet), (MARGIN, 0))
+    row = sheet.shape[0] / len(names)
+    font = ImageFont.load_default(max(_SMALLEST_FONT, round(row / 24)))
+    pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    line = pen.multiline_textbbox((0, 0), "Ag\nAg", font=font)[3] - pen.textbbox((0, 0), "Ag", font=font)[3]
+    texts = [_broken(name, max(1, int(row // line))) for name in names]
+    margin = 2 * _PADDING + int(max(pen.multiline_textbbox((0, 0), text, font=font)[2] for text in texts))
+    canvas = Image.new("RGB", (margin + sheet.shape[1], sheet.shape[0]), "white")
+    canvas.paste(Image.fromarray(sheet), (margin, 0))
     pen = ImageDraw.Draw(canvas)
-    for row, name in enumerate(names):
-        pen.text((4, (row + 0.5) * sheet.shape[0] / len(names)), name, fill="black", anchor="lm")
+    for number, text in enumerate(texts):
+        pen.multiline_text((_PADDING, (number + 0.5) * row), text, fill="black", font=font, anchor="lm")
     return np.asarray(canvas)
+
+
+def _broken(text: str, lines: int) -> str:
+    """The text in at most so many lines, as narrow as that allows."""
+    for width in range(1, len(text)):
+        broken = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        if len(broken) <= lines and max(map(len, broken)) <= width:
+            return "\n".join(broken)
+    return text

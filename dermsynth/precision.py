@@ -15,7 +15,7 @@ _SIZE = 192  # of the matrix products that are timed: milliseconds where bfloat1
 def resolve(config: Namespace, stage: str) -> list[str]:
     """Fill in `trainer.precision` where it is not given: that of the run, or what this machine computes in fast.
 
-    A run that goes on keeps its precision, on whatever machine, and so do the stages that test it.
+    A resumed run keeps its precision, on whatever machine, and so do the stages that test it.
 
     Args:
         config: of the stage; changed in place.

@@ -24,9 +24,10 @@ class RunProgress(TQDMProgressBar):
         # `initial` keeps the steps of before out of the rate.
         bar.initial = bar.n = trainer.global_step
         bar.set_description("step")
+        bar.unit = " steps"
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Epochs do not begin it anew."""
+        """Epochs do not restart it."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -81,6 +82,7 @@ class RunProgress(TQDMProgressBar):
 def _count_images(bar: tqdm, loader: Any, batches: float) -> None:
     """Set the total, in images of this process; `loader` is the one DataLoader of the stage."""
     if bar.total is None:
+        bar.unit = " images"
         bar.total = min(len(loader.batch_sampler.sampler), int(batches) * loader.batch_sampler.batch_size)
 
 

@@ -2,18 +2,22 @@
 
 import logging
 import os
+import threading
 import warnings
+
+_hook_before = threading.excepthook
 
 
 def quieten() -> None:
     """Call before diffusers or transformers is imported."""
     # That there is no torchvision: nothing here uses what it would be for.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Advertisements of its makers' services, and devices that nobody asked for.
+    # Advertisements of its makers' services, devices that nobody asked for, and callbacks of ours.
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(_is_worth_saying)
     # Where bitsandbytes is installed, that a kernel for 4-bit products is not: nothing here has any.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    threading.excepthook = _not_of_tensorboard
     for message in (
         # Checkpoint callbacks belong to `fit`; other stages need none.
         r"Be aware that when using .ckpt_path.",
@@ -42,6 +46,13 @@ def quieten_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
+def _not_of_tensorboard(failed: threading.ExceptHookArgs) -> None:
+    """Leave out a full disk that its thread meets: it is raised again where the training logs, and said there."""
+    if not (type(failed.thread).__name__ == "_AsyncWriterThread" and isinstance(failed.exc_value, OSError)):
+        _hook_before(failed)
+
+
 def _is_worth_saying(line: logging.LogRecord) -> bool:
     text = line.getMessage()
-    return "Tip:" not in text and not text.startswith(("TPU available: False", "GPU available: False"))
+    unasked = ("TPU available: False", "GPU available: False", "Trainer already configured with model summary")
+    return "Tip:" not in text and not text.startswith(unasked)

@@ -17,7 +17,7 @@ def rank_and_ranks(trainer: Any) -> tuple[int, int]:
 
 
 def done_by(workers: Iterable[int], work: Callable[[], object], trainer: Any) -> None:
-    """Let some processes do their work, and go on when all of them have.
+    """Let some processes do their work, and continue when all of them have.
 
     Args:
         workers: ranks of those that do it.

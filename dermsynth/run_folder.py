@@ -1,6 +1,6 @@
-"""A run's folder: what it holds, when `fit` may go on in it, and when it refuses.
+"""A run's folder: what it holds, when `fit` may resume it, and when it refuses.
 
-`<run>/fit.yaml` is the resolved configuration, `<run>/checkpoints/last.ckpt` the place to go on from and
+`<run>/fit.yaml` is the resolved configuration, `<run>/checkpoints/last.ckpt` the place to resume from and
 `<run>/finished` the mark of a complete training. No run is overwritten by another.
 """
 
@@ -23,21 +23,21 @@ from dermsynth.run_config import RUN_FILE, leaves
 from dermsynth.run_lock import LOCK
 from dermsynth.yaml_files import read_yaml
 
-# Checkpoints cannot tell that training came to its end: a run that stopped early would go on if resumed.
+# Checkpoints cannot tell that training came to its end: a run that stopped early would train on if resumed.
 FINISHED = "finished"
 PREDICTIONS = "predictions.csv"
 # Where a run and its caches lie and what it was started from do not make it another run.
 NOT_COMPARED = ("run", "ckpt_path", "pixel_cache")
 # What may lie elsewhere, too, but not be left out: latents from a cache are float16, of an image's centre.
 _WHETHER = ("latent_cache",)
-# What may differ as well where a new run goes on from another's checkpoint: what is compared by its hash wherever it
+# What may differ as well where a new run starts from another's checkpoint: what is compared by its hash wherever it
 # lies, what only says how fast, and how long the schedule is, as a run may be made longer.
 MAY_DIFFER = ("real", "base", "num_workers", "total_steps")
 _ABSENT = "nothing"
 
 
 def last_checkpoint(run: Path) -> Path:
-    """The checkpoint that a run goes on from."""
+    """The checkpoint that a run is resumed from."""
     return run / "checkpoints" / "last.ckpt"
 
 
@@ -56,7 +56,7 @@ def nothing_left(trainer: Trainer, run: Path, made: Sequence[Path]) -> Iterator[
     try:
         yield
     except BaseException:
-        if trainer.is_global_zero and trainer.global_step == 0:
+        if trainer.is_global_zero and (trainer.state.fn != "fit" or trainer.global_step == 0):
             for path in set(_traces(run)) - before:
                 path.unlink()
             if run in made and [path.name for path in run.glob("*")] == [LOCK]:
@@ -108,7 +108,7 @@ def claim(run: Path, resolved: str) -> bool:
         lines = "\n".join(f"  {line}" for line in changes)
         raise InputError(
             f"--run {run}: it holds a run with another configuration:\n{lines}\n"
-            "Give another --run for a new run. To go on with the one that is there: "
+            "Give another --run for a new run. To resume the one that is there: "
             f"python -m dermsynth fit --config {file}"
         )
     return (run / FINISHED).is_file()
@@ -137,7 +137,7 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_configuration(checkpoint: dict[str, Any], resolved: str) -> None:
-    """Refuse to go on from another run's checkpoint with a model or data that it was not made with.
+    """Refuse to start from another run's checkpoint with a model or data that it was not made with.
 
     What the trainer does, such as how long it trains, may differ. Base, weights and train split are compared by hash
     where they are loaded.
@@ -159,8 +159,8 @@ def check_configuration(checkpoint: dict[str, Any], resolved: str) -> None:
         lines = "\n".join(f"  {line}" for line in changes)
         raise InputError(
             f"it was made with another configuration:\n{lines}\n"
-            "A run goes on with the model and data that it began with. To begin anew from its weights alone, export "
-            "them (python -m dermsynth export) and give that folder as the model."
+            "A run keeps the model and data that it began with. To start a new one from its weights alone, export them "
+            "(python -m dermsynth export) and give that folder as the model."
         )
 
 
@@ -216,7 +216,7 @@ def _changed(file: Path) -> int | None:
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `<run>/checkpoints/last.ckpt`, from which the same command goes on exactly.
+    """Writes `<run>/checkpoints/last.ckpt`, from which the same command resumes exactly.
 
     It does so after each validation, at the end, without validation after each epoch, and every so many steps on
     request. `ModelCheckpoint(save_last=True)` is no substitute: Lightning 2.6 writes its last.ckpt only when the best
@@ -249,7 +249,7 @@ class LastCheckpoint(Checkpoint):
                 _move(state, str(keeper.dirpath))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin at the checkpoint that the run goes on from."""
+        """Begin at the checkpoint that the run is resumed from."""
         self._before = trainer.global_step
 
     def on_train_batch_end(
@@ -299,7 +299,7 @@ def _move(state: dict[str, Any], folder: str) -> None:
 
 
 def validation_follows(trainer: Trainer) -> bool:
-    """Whether this batch is validated on; a run that goes on from its end would leave that validation out."""
+    """Whether this batch is validated on; a run that is resumed from its end would leave that validation out."""
     loop = trainer.fit_loop
     assert loop._data_fetcher is not None
     follows = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

@@ -16,11 +16,12 @@ from typing import Any
 
 import dermsynth.lean  # noqa: F401
 
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
@@ -36,6 +37,7 @@ from dermsynth.divergence import FiniteLoss
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.hub import first_line
+from dermsynth.hyperparameters import Hyperparameters, hyperparameters
 from dermsynth.precision import resolve
 from dermsynth.progress import RunProgress
 from dermsynth.quiet import quieten, quieten_transformers
@@ -50,6 +52,8 @@ from dermsynth.run_folder import (
     nothing_left,
 )
 from dermsynth.run_lock import locked
+from dermsynth.said import after_fit, after_test, measured
+from dermsynth.summary import ParameterCount
 from dermsynth.yaml_files import read_yaml
 
 # What this package trains and what it trains on, as `--help` lists them.
@@ -113,6 +117,9 @@ class TrainingCLI(LightningCLI):
         )
         # Checkpoints hold tensors and plain values; anything else in one could run code.
         parser.set_defaults(weights_only=True)
+        if subcommand in ("validate", "test"):
+            # Said below, with three digits.
+            parser.set_defaults(verbose=False)
         if subcommand == "predict":
             # Callbacks write what is generated; kept as well, it would fill the memory.
             parser.set_defaults(return_predictions=False)
@@ -136,7 +143,7 @@ class TrainingCLI(LightningCLI):
         """Keep Lightning from merging a checkpoint's hyperparameters over YAML and flags without a word."""
 
     def before_instantiate_classes(self) -> None:
-        """Check run and checkpoint before anything slow happens; decide whether `fit` goes on with a run."""
+        """Check run and checkpoint before anything slow happens; decide whether `fit` resumes a run."""
         if "transformers" in sys.modules:
             quieten_transformers()
         config = self.config[self.subcommand]
@@ -158,20 +165,22 @@ class TrainingCLI(LightningCLI):
                 mark = (config.run / FINISHED).read_text(encoding="utf-8").strip()
                 _say(f"{config.run} is complete ({mark}); nothing is done. A new run needs another --run.")
                 raise SystemExit(0)
-            # Given again, the command that began a run from another one's checkpoint goes on with its own.
+            # Given again, the command that began a run from another one's checkpoint resumes its own.
             if last_checkpoint(config.run).is_file():
                 config.ckpt_path = last_checkpoint(config.run)
         if self.subcommand == "test" and (config.run / RUN_FILE).is_file():
             _check_own(config.run, Path(config.ckpt_path))
+        self._loops: dict[str, Any] = {}
         if config.ckpt_path is not None:
             checkpoint = read_checkpoint(Path(config.ckpt_path), config.weights_only)
+            self._loops = checkpoint.get("loops", {})
             if self.subcommand == "fit":
                 try:
                     check_resumable(checkpoint)
                     check_configuration(checkpoint, self.resolved("fit"))
                 except InputError as error:
                     raise InputError(f"{config.ckpt_path}: {error}") from error
-                _say(f"{config.run}: going on from {config.ckpt_path}, step {checkpoint['global_step']}")
+                _say(f"{config.run}: resumed from {config.ckpt_path}, step {checkpoint['global_step']}")
 
     def resolved(self, stage: str) -> str:
         """The whole configuration of a stage as YAML.
@@ -210,19 +219,23 @@ class TrainingCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         logger = config.trainer.logger
         if logger is None or logger is True:
-            logger = TensorBoardLogger(save_dir=config.run, name="", version="")
+            logger = TensorBoardLogger(save_dir=config.run, name="", version="", default_hp_metric=False)
         callbacks = config.trainer.callbacks or []
         callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
         # Last of all, so that it holds what the other callbacks note at the same moment.
         last = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)] or [LastCheckpoint()]
         callbacks = [callback for callback in callbacks if not isinstance(callback, LastCheckpoint)]
         callbacks += [BatchSeed(int(config.seed_everything)), FiniteLoss(), *(last if self._is_kept() else [])]
+        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
+            callbacks.append(Hyperparameters(hyperparameters(yaml.safe_load(self.resolved("fit")))))
         for callback in callbacks:
             # Lightning's own choice is a new folder of the logger's each time, in which a resumed run forgets its best.
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(last_checkpoint(config.run).parent)
         if config.trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(RunProgress())
+        if config.trainer.enable_model_summary is not False and not any(isinstance(c, ModelSummary) for c in callbacks):
+            callbacks.append(ParameterCount())
         plugins = config.trainer.plugins or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -252,6 +265,9 @@ class TrainingCLI(LightningCLI):
                         self._clear()
                 # Within the lock, as files that another process writes meanwhile are not this one's to take away.
                 held.enter_context(nothing_left(self.trainer, run, made))
+                if subcommand in ("validate", "test") and "fit_loop" in self._loops:
+                    # Curves and pictures then stand at the checkpoint's step; Lightning's would at 0.
+                    self.trainer.fit_loop.load_state_dict(self._loops["fit_loop"])
                 super()._run_subcommand(subcommand)
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             if self.trainer.ckpt_path is None or not _is_of_restoring(error):
@@ -260,6 +276,10 @@ class TrainingCLI(LightningCLI):
                 f"{self.trainer.ckpt_path}: it cannot be restored ({type(error).__name__}: {first_line(error)}) It is "
                 "damaged, or of another version of Lightning. Take another checkpoint of the run."
             ) from error
+        except OSError as error:
+            # Of an event file, the system does not say which file it is.
+            error.filename = error.filename or str(run)
+            raise
         except (InputError, RuntimeError) as error:
             # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
             text = str(error)
@@ -294,10 +314,24 @@ class TrainingCLI(LightningCLI):
                 )
             text = f"{self.trainer.global_step} steps, {self.trainer.current_epoch} epochs\n"
             write_atomically(self.config["fit"].run / FINISHED, text)
-            _say(f"finished: {self.config['fit'].run}{_best(self.trainer)}")
+            run, keeper = self.config["fit"].run, self.trainer.checkpoint_callback
+            best = keeper.best_model_path if isinstance(keeper, ModelCheckpoint) else ""
+            following = after_fit(run, Path(best or last_checkpoint(run)), self.model)
+            _say(f"finished: {run}{_best(self.trainer)}\nnext: {following}")
+
+    def after_validate(self) -> None:
+        """Say what was measured."""
+        _say(measured(self.trainer.callback_metrics))
+
+    def after_test(self) -> None:
+        """Say what was measured, and what comes next if it was of all images."""
+        run = self.config["test"].run
+        _say(measured(self.trainer.callback_metrics))
+        if (run / "predictions.csv").is_file():
+            _say(f"predictions: {run / 'predictions.csv'}\nnext: {after_test(run)}")
 
     def _is_kept(self) -> bool:
-        """Whether this is a `fit` that leaves something to go on from, and not a trial."""
+        """Whether this is a `fit` that leaves something to resume, and not a trial."""
         trainer = self.config[self.subcommand].trainer
         return self.subcommand == "fit" and not trainer.fast_dev_run and trainer.enable_checkpointing is not False
 

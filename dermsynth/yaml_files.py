@@ -61,6 +61,8 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         raise InputError(f"{where}: not YAML: {line}{getattr(error, 'problem', None) or _one_line(error)}.") from error
+    except ValueError as error:  # a value that is none of its own kind, such as the 31st of February
+        raise InputError(f"{where}: not YAML: {_one_line(error)}.") from error
 
 
 def _one_line(error: Exception) -> str:

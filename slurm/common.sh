@@ -78,7 +78,7 @@ dermsynth() {
 }
 
 # Hold the run's folder, in which two jobs would delete each other's files. A job that is ending gets two minutes. Where
-# the shared disk has no locks, flock says so and the job goes on without.
+# the shared disk has no locks, flock says so and the job runs without.
 lock_run() {
   mkdir -p "$run"
   exec {lock}>> "$run/.job"

@@ -6,7 +6,7 @@
 #   slurm/experiment.sh slurm/isic2020.sh            submits them and prints the jobs' ids
 #
 # The file says what is run. Options after it go to every sbatch, such as --partition=long; partition, account, time and
-# GPUs of a stage are in its own script. The same command goes on with an experiment that broke off.
+# GPUs of a stage are in its own script. The same command resumes an experiment that broke off.
 set -euo pipefail
 
 die() {

@@ -1,4 +1,4 @@
-"""Trainings of two processes that are told to stop at random moments, and go on.
+"""Trainings of two processes that are told to stop at random moments, and are resumed.
 
     python -m tests.preempted --trials 50
 
@@ -207,7 +207,7 @@ def outcome(run: Path) -> dict[str, Any]:
 def trial(
     folder: Path, luck: random.Random, told: Iterator[Signals], wanted: dict[str, Any], starting: float
 ) -> tuple[list[Signals], list[str], list[str]]:
-    """One training that is stopped and goes on: what was sent, what became of it, and what went wrong."""
+    """One training that is stopped and resumed: what was sent, what became of it, and what went wrong."""
     folder.mkdir()
     sent, ends, wrong, complete, workers = [], [], [], False, luck.choice([0, 1])
     for attempt in range(1, ATTEMPTS + 1):

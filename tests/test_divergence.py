@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dermsynth.checkpoint_io import WholeCheckpointIO
+from dermsynth.cli import main
 from dermsynth.errors import InputError
 from tests.line import checkpoint, fit
 
@@ -34,6 +35,16 @@ def test_what_is_not_finite_ends_the_training(here, capsys, flags, said):
     [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dermsynth: error:")]
     assert said in error
     assert _left() == []
+
+
+def test_a_checkpoint_of_such_weights_is_not_tested(here, capsys):
+    fit()
+    broken = checkpoint("r/checkpoints/best.ckpt")
+    broken["state_dict"]["layer.bias"].fill_(math.nan)
+    torch.save(broken, "r/checkpoints/best.ckpt")
+    assert main(["test", "--config", "r/fit.yaml", "--ckpt_path", "r/checkpoints/best.ckpt"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("dermsynth: error: r/checkpoints/best.ckpt: 1 of 2 weights are NaN or infinite, such as ")
 
 
 def test_checkpoints_from_before_are_kept(here, capsys):

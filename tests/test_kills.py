@@ -1,4 +1,4 @@
-"""Training processes that are killed at random moments: the same command goes on, and ends with the same bits."""
+"""Training processes that are killed at random moments: the same command resumes, and ends with the same bits."""
 
 import os
 import random

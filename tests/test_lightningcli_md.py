@@ -1,7 +1,7 @@
 """Every command of LightningCLI.md is run, in order, in one folder; its files are saved as it says.
 
-They run in processes that are forked from one that has imported everything: starting anew takes seconds, and the page
-has many commands. That a process of one's own works too is tested in test_cli and test_training.
+They run in processes that are forked from one that has imported everything: starting one takes seconds, and there
+are many. That a process of one's own works too is tested in test_cli and test_training.
 """
 
 import os

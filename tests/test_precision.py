@@ -64,7 +64,7 @@ def test_a_run_keeps_it_on_another_cpu_and_so_does_its_test(unsaid, cpu, capsys)
     cpu(False)
     assert run("fit") == 0
     said = capsys.readouterr().out
-    assert "going on from r/checkpoints/last.ckpt" in said
+    assert "resumed from r/checkpoints/last.ckpt" in said
     assert "trainer.precision: bf16-mixed is emulated on this CPU" in said
     assert kept() == "bf16-mixed"
     best = ["--ckpt_path", "r/checkpoints/best.ckpt"]

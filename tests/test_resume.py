@@ -1,4 +1,4 @@
-"""Runs that are stopped and go on end with the weights of one that was not, bit for bit."""
+"""Runs that are stopped and resumed end with the weights of one that was not, bit for bit."""
 
 import resource
 import sys

@@ -1,4 +1,4 @@
-"""A run's folder through the real command line: it goes on, is complete, or is refused."""
+"""A run's folder through the real command line: it is resumed, is complete, or is refused."""
 
 import sys
 from pathlib import Path
@@ -23,6 +23,35 @@ def test_a_finished_run_is_complete(here, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")}
 
 
+def test_a_run_without_a_step_is_not_finished(here, capsys):
+    assert fit("--trainer.max_time", "00:00:00:00") == 2
+    assert "no step was taken, so nothing is trained" in capsys.readouterr().err
+    assert not Path("r", FINISHED).exists()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"optimizer_states": [{}]},
+        {"optimizer_states": [5]},
+        {"loops": {"fit_loop": {}}},
+        {"loops": {"fit_loop": 5}},
+        {"callbacks": [1]},
+    ],
+)
+def test_a_checkpoint_that_cannot_be_restored_is_named_in_one_line(here, capsys, broken):
+    fit()
+    Path("r", FINISHED).unlink()
+    torch.save({**checkpoint("r/checkpoints/last.ckpt"), **broken}, "r/checkpoints/last.ckpt")
+    before = Path("r/checkpoints/last.ckpt").read_bytes()
+    capsys.readouterr()
+    assert fit() == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1].startswith("dermsynth: error: r/checkpoints/last.ckpt: it"), error
+    assert not Path("r", FINISHED).exists()
+    assert Path("r/checkpoints/last.ckpt").read_bytes() == before
+
+
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(here, capsys):
     fit(run="whole")
     Path("toy_stops.py").write_text(
@@ -40,7 +69,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(here, capsys):
     Path("go").touch()
     capsys.readouterr()
     assert fit("--model", "toy_stops.Line") == 0
-    assert "r: going on from r/checkpoints/last.ckpt, step 4\n" in capsys.readouterr().out
+    assert "r: resumed from r/checkpoints/last.ckpt, step 4\n" in capsys.readouterr().out
     whole, resumed = (checkpoint(f"{run}/checkpoints/last.ckpt") for run in ("whole", "r"))
     assert resumed["global_step"] == whole["global_step"] == 8
     for name, weight in whole["state_dict"].items():
@@ -79,7 +108,7 @@ def test_a_run_without_a_checkpoint_starts_over(here):
 def test_a_named_checkpoint_wins_and_is_not_remembered(here, capsys):
     fit()
     assert fit("--ckpt_path", "r/checkpoints/best.ckpt", "--trainer.max_epochs", "3", run="more") == 0
-    assert "more: going on from r/checkpoints/best.ckpt, step" in capsys.readouterr().out
+    assert "more: resumed from r/checkpoints/best.ckpt, step" in capsys.readouterr().out
     assert checkpoint("more/checkpoints/last.ckpt")["global_step"] == 12
     assert yaml.safe_load(Path("more/fit.yaml").read_text())["ckpt_path"] is None
 
@@ -91,7 +120,7 @@ def test_a_run_begun_from_anothers_checkpoint_goes_on_with_its_own(here, capsys)
     (Path("more") / FINISHED).unlink()
     capsys.readouterr()
     assert fit(*longer, run="more") == 0
-    assert "more: going on from more/checkpoints/last.ckpt, step 12\n" in capsys.readouterr().out
+    assert "more: resumed from more/checkpoints/last.ckpt, step 12\n" in capsys.readouterr().out
     assert not list(Path("more/checkpoints").glob("*.part"))
 
 

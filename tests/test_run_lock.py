@@ -127,6 +127,24 @@ def test_what_another_process_has_trained_while_this_one_began_is_not_trained_ov
     assert not (folder / "run" / FINISHED).exists()
 
 
+def test_what_another_process_has_finished_while_this_one_waited_is_complete(folder, monkeypatch, capsys):
+    (folder / "recipe.yaml").write_text(RECIPE.replace("STEPS", "2"))
+
+    @contextmanager
+    def after_another(run):
+        (run / "checkpoints").mkdir(parents=True)
+        last_checkpoint(run).touch()
+        (run / FINISHED).write_text("2 steps, 1 epochs\n")
+        yield
+
+    monkeypatch.setattr("dermsynth.training.locked", after_another)
+    with pytest.raises(SystemExit) as end:
+        main(COMMAND)
+    assert end.value.code == 0
+    assert capsys.readouterr().out.endswith("run is complete: another process has just trained it. Nothing is done.\n")
+    assert not last_checkpoint(folder / "run").stat().st_size
+
+
 def test_a_file_system_without_locks_is_trained_on(tmp_path, monkeypatch):
     def none(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")

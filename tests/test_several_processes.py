@@ -290,6 +290,6 @@ def test_each_image_is_generated_once_and_is_the_same(dreambooth, count):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", COUNTS[1:])
 def test_what_was_drawn_is_counted_over_all_ranks(vit, count):
-    alone, shared = ({tag: v for tag, v in scalars(vit[n]).items() if tag.startswith("drawn/")} for n in (1, count))
+    alone, shared = ({tag: v for tag, v in scalars(vit[n]).items() if tag.startswith("shown/")} for n in (1, count))
     assert alone == shared
     assert alone

@@ -236,7 +236,7 @@ class Classifier(Reloadable):
             if isinstance(callback, ModelCheckpoint | EarlyStopping) and callback.monitor in names:
                 rank_zero_info(
                     f"warning: {type(callback).__name__} monitors {callback.monitor}, which will be NaN at every "
-                    "validation, so that it cannot tell the best checkpoint. Monitor val/loss, or split the set anew."
+                    "validation, so that it cannot tell the best checkpoint. Monitor val/loss, or split the set again."
                 )
 
     def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,6 +44,8 @@ _SIZES = {
     "patch_size",
 }
 _LARGEST = 65_536
+# Twenty times those of the deepest; each takes time to build, though no memory.
+_MOST_LAYERS = 1_000
 
 
 def build(model: str | Mapping[str, Any], classes: Sequence[str], image_size: int | None = None) -> PreTrainedModel:
@@ -78,7 +80,7 @@ def build(model: str | Mapping[str, Any], classes: Sequence[str], image_size: in
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: with the optimizer's own weight decay, and with none.
+    """Trainable parameters in two named groups: with the optimizer's own weight decay, and with none.
 
     Biases, norms and other vectors, class and mask tokens, and position embeddings are not decayed (as in
     DeiT, Touvron et al. 2021).
@@ -90,7 +92,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
             leaf = name.rsplit(".", 1)[-1]
             plain = parameter.ndim <= 1 or leaf.endswith("token") or "position" in leaf
             (no_decay if plain else decay).append(parameter)
-    return [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
+    return [{"params": decay, "name": "weights"}, {"params": no_decay, "name": "no_decay", "weight_decay": 0.0}]
 
 
 def resize_positions(positions: Tensor, patches: int) -> Tensor:
@@ -168,6 +170,8 @@ def _check_fields(config: PretrainedConfig) -> None:
             raise InputError(f"model.{key}: {value} is no finite number.")
         if name in ("num_hidden_layers", "num_attention_heads", "hidden_size") and isinstance(value, int) and value < 1:
             raise InputError(f"model.{key}: {value} must be at least 1.")
+        if name == "num_hidden_layers" and isinstance(value, int) and value > _MOST_LAYERS:
+            raise InputError(f"model.{key}: {value} must be at most {_MOST_LAYERS}.")
         if name.endswith(("_prob", "dropout")) and isinstance(value, int | float) and not 0 <= value < 1:
             raise InputError(f"model.{key}: {value} is no probability below 1.")
         heads = fields.get(key.removesuffix("hidden_size") + "num_attention_heads")

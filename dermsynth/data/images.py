@@ -21,6 +21,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
 # A 24-megapixel photograph of 16 bits, not compressed, has 144 million; what is larger is no image.
 MAX_BYTES = 200_000_000
 
+# The most pixels that a side is resized to; no model takes a fraction of it.
+LARGEST_SIZE = 8192
+
 # Processes and threads of our own are as many as there are cores. It must be said before OpenCV makes threads: a loader
 # process that is forked afterwards would wait for them for ever.
 cv2.setNumThreads(1)

@@ -84,7 +84,7 @@ class LatentCache:
         trainer: Any,
         showings: float = math.inf,
     ) -> None:
-        """Compute what is missing, each process a share of it; all go on when all have done theirs.
+        """Compute what is missing, each process a share of it; all wait until all have done theirs.
 
         Args:
             images: files with their records and the numbers of their views.

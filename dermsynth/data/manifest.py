@@ -201,7 +201,11 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
 
 
 def _read_info(file: Path) -> dict[str, Any]:
-    return read_json(file, "Mend it, or prepare the set again.") if file.exists() else {}
+    advice = "Mend it, or prepare the set again."
+    info = read_json(file, advice) if file.exists() else {}
+    if not isinstance(info.get("settings", {}), dict):
+        raise InputError(f"{file}: settings is {info['settings']!r}; expected an object. {advice}")
+    return info
 
 
 def _parse(row: dict[str, str], where: str) -> Record:

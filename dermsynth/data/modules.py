@@ -19,6 +19,7 @@ from dermsynth import lesions
 from dermsynth.data import leaks, manifest
 from dermsynth.data.captions import CLASS_PROMPT, INSTANCE_PROMPT, Captions, Field, prompts_of, refuse_blank
 from dermsynth.data.dealing import Cells, count_cells
+from dermsynth.data.images import LARGEST_SIZE
 from dermsynth.data.latent_cache import ALL_VIEWS, UPRIGHT, LatentCache
 from dermsynth.data.lesion_images import LesionImages, Sample, Show, ShowPixels
 from dermsynth.data.manifest import Record
@@ -80,7 +81,7 @@ class LesionData(LightningDataModule):
         self.real, self.classes, self.size, self.batch_size = Path(real), classes, size, batch_size
         self.synthetic = [Path(folder) for folder in synthetic]
         self.mix = mix or RealOnly()
-        for name, value, least, most in (("size", size, 8, 8192), ("num_workers", num_workers, 0, 256)):
+        for name, value, least, most in (("size", size, 8, LARGEST_SIZE), ("num_workers", num_workers, 0, 256)):
             if not least <= value <= most:
                 raise InputError(f"data.{name}: {value} must be from {least} to {most}.")
         if batch_size < 1 or batch_size % self.mix.batch_multiple:

@@ -51,6 +51,7 @@ _WORTH_ALIGNING = 0.4
 _ALIKE = 0.985
 _ALIKE_IN_DETAIL = 0.85
 _ALIKE_EVENED = 0.8
+_ALIKE_AWAY_FROM_OUTLINES = 0.6
 # Of the longer axis to the shorter.
 _STRETCH = 1.2
 
@@ -219,7 +220,9 @@ def _is_in(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
     The two are aligned by an affine map (the enhanced correlation coefficient of Evangelidis & Psarakis 2008) that
     stretches little, as it would else turn one oval spot into another. They must then correlate as they are, without
     their coarse shape, and with the contrast made equal everywhere: any two dark spots in the middle of pale skin do
-    the first, some the second, and only copies share the weak marks on the skin and in the spot as well.
+    the first, some the second, and only copies share the weak marks on the skin and in the spot as well. So the last
+    is asked again of the half where nothing coarse has its outline. Where encoding has left no such marks nobody
+    can tell, and the answer is no.
     """
     middle = first[_CENTRE, _CENTRE].copy()
     around = slice(_EDGE - _SHIFT, SIDE - _EDGE + _SHIFT)
@@ -239,10 +242,12 @@ def _is_in(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
         return False
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     aligned: Any = cv2.warpAffine(second, found, middle.shape[::-1], flags=how, borderMode=cv2.BORDER_REFLECT)
+    evened, evened_aligned, away = _evened(middle), _evened(aligned), _away_from_outlines(middle)
     return (
         _correlation(middle, aligned) >= _ALIKE
         and _correlation(_detail(middle), _detail(aligned)) >= _ALIKE_IN_DETAIL
-        and _correlation(_evened(middle), _evened(aligned)) >= _ALIKE_EVENED
+        and _correlation(evened, evened_aligned) >= _ALIKE_EVENED
+        and _correlation(evened[away], evened_aligned[away]) >= _ALIKE_AWAY_FROM_OUTLINES
     )
 
 
@@ -270,6 +275,13 @@ def _evened(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """The detail with the same contrast everywhere, so that a dark edge does not outweigh all that is weaker."""
     detail = _detail(image)
     return np.asarray(detail / np.sqrt(_smooth(detail**2, _COARSE) + _FAINT**2), dtype=np.float32)
+
+
+def _away_from_outlines(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The half of the pixels where the coarse shape is the least steep, bool `[H, W]`."""
+    coarse = _smooth(image, _COARSE)
+    steep = np.hypot(cv2.Sobel(coarse, cv2.CV_32F, 1, 0), cv2.Sobel(coarse, cv2.CV_32F, 0, 1))
+    return np.asarray(steep <= np.median(steep))
 
 
 def _smooth(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ def keep(records: Sequence[Record], known: Sequence[Link], near: Sequence[Link])
         images = [f"{r.image_id} ({r.split})" for r, name in zip(records, names, strict=True) if name in torn]
         raise InputError(
             f"--split official: {len(torn)} patients or lesions lie in several of its splits: {some(images)}. Leave "
-            "only their test (or else validation) images in with --straddling move, or deal all images anew with "
+            "only their test (or else validation) images in with --straddling move, or split all images again with "
             "--split grouped."
         )
     split_of = {record.image_id: record.split for record in records}

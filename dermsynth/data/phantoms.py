@@ -21,9 +21,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from dermsynth.data.images import LARGEST_SIZE
 from dermsynth.data.phantom_drawing import Lesion, Skin, draw
 from dermsynth.errors import InputError
-from dermsynth.files import make_folder, write_atomically
+from dermsynth.files import make_folder, write_atomically, write_bytes_atomically
 
 COLUMNS = (
     "image_name",
@@ -37,6 +38,7 @@ COLUMNS = (
 )
 DUPLICATES = "ISIC_2020_Training_Duplicates.csv"
 SHIFT = 1.3  # the best possible AUROC is 0.967
+_MOST_PATIENTS = 1_000_000  # all are planned before the first is drawn
 MOST_IMAGES = 20  # of one patient
 DUPLICATE_EVERY = 8  # the last image of each 8th patient is a second export of the first
 
@@ -128,20 +130,20 @@ def write(out: Path, patients: int, seed: int, size: int, malignant_share: float
 
     Args:
         out: new or empty.
-        patients: at least 1.
+        patients: from 1 to a million.
         seed: of everything.
-        size: height and width of the images, at least 16 pixels.
+        size: height and width of the images, from 16 to 8,192 pixels.
         malignant_share: probability that a lesion is malignant.
 
     Returns:
         What was drawn, in the order of `train.csv`.
 
     Raises:
-        InputError: a number is out of its range, or `out` is a file or holds something, or no folder can be made there.
+        InputError: a number is out of its range, or `out` is a file or holds something, or cannot be written to.
     """
-    _check("patients", patients, patients >= 1, "at least 1")
+    _check("patients", patients, 1 <= patients <= _MOST_PATIENTS, f"1 to {_MOST_PATIENTS:,}")
     _check("seed", seed, seed >= 0, "0 or more")
-    _check("size", size, size >= 16, "at least 16 pixels")
+    _check("size", size, 16 <= size <= LARGEST_SIZE, f"16 to {LARGEST_SIZE} pixels")
     _check("malignant_share", malignant_share, 0 <= malignant_share <= 1, "from 0 to 1")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: exists and is not an empty folder. Remove it or name another.")
@@ -151,8 +153,8 @@ def write(out: Path, patients: int, seed: int, size: int, malignant_share: float
     for phantom in tqdm(phantoms, "drawing", unit="image", disable=None):
         path = out / "train" / f"{phantom.name}.jpg"
         pixels = picture(phantom, seed, size)[..., ::-1]
-        if not cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92]):
-            raise OSError(f"{path}: could not be written.")
+        encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        write_bytes_atomically(path, encoded.tobytes(), sync=False)
     pairs = [(_name(p.copy_of), p.name) for p in phantoms if p.copy_of is not None]
     _write_csv(out / DUPLICATES, ("image_name_1", "image_name_2"), pairs)
     _write_csv(out / "train.csv", COLUMNS, [tuple(p.row().values()) for p in phantoms])

@@ -93,11 +93,11 @@ class Policy(ABC):
         """What an epoch shows, in words."""
         shown, there = self.expected(real, generated).sum(axis=1), (real.sum(), generated.sum())
         parts = [
-            f"{show:.0f} {origin} images ({show / have:.2g} × {have:.0f})"
+            _said(show, have, origin)
             for origin, show, have in zip(("real", "generated"), shown, there, strict=True)
             if show
         ]
-        return f"an epoch: {' and '.join(parts)}"
+        return f"an epoch: {', and '.join(parts)}"
 
     def _chosen(self, real_labels: Indices, synthetic_labels: Indices, seed: int, epoch: int) -> Indices:
         expected = self.expected(*count_cells(real_labels, synthetic_labels))
@@ -105,3 +105,11 @@ class Policy(ABC):
 
     def _numbers(self, expected: Cells, seed: int, epochs: int) -> Indices:
         return dealing.rounded(expected, epochs)
+
+
+def _said(shown: float, images: float, origin: str) -> str:
+    """How many images of an origin an epoch shows, and how often."""
+    if shown < images:
+        return f"{shown:.0f} of {images:.0f} {origin} images"
+    times = "once" if shown == images else f"{shown / images:.2g} times"
+    return f"{images:.0f} {origin} images, each shown {times}"

@@ -51,7 +51,7 @@ class TrainSampler(Sampler[list[Draw]]):
                 "Make it smaller."
             )
         self.epoch = 0
-        #: (epoch, batches of it to leave out), where a resumed run goes on.
+        #: (epoch, batches of it to leave out), where a resumed run starts.
         self.resume = (-1, 0)
         # Lightning calls set_epoch on `loader.batch_sampler.sampler`.
         self.sampler = self
@@ -118,7 +118,7 @@ class ResumableLoader(DataLoader[Any]):
         """Leave those batches out when that epoch is dealt; others are dealt from their beginning.
 
         Raises:
-            InputError: the global batch is another one in the middle of an epoch. Lightning goes on by the number of
+            InputError: the global batch is another one in the middle of an epoch. Lightning resumes by the number of
                 batches, so that images would be left out of the epoch or come twice.
         """
         sampler, given = self.batch_sampler, state["batches"]
@@ -127,7 +127,7 @@ class ResumableLoader(DataLoader[Any]):
                 raise InputError(
                     f"the checkpoint was written after {given} of {state['of']} batches of an epoch, each of "
                     f"{state['global_batch']} images over all processes, and now data.batch_size × processes is "
-                    f"{sampler.global_batch}. Go on with {state['global_batch']}, or from a checkpoint at the end of "
+                    f"{sampler.global_batch}. Resume with {state['global_batch']}, or from a checkpoint at the end of "
                     "an epoch."
                 )
             given = sampler.batches

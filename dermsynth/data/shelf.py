@@ -63,7 +63,7 @@ class Shelf:
         if absent:
             raise InputError(
                 f"data.latent_cache: {self.folder} lost {len(absent)} of {len(names)} entries, such as {absent[0]!r}. "
-                "Was it deleted during the run? Give the same command again: what is missing is computed anew."
+                "Was it deleted during the run? Give the same command again: what is missing is computed again."
             )
         return places
 

@@ -15,6 +15,8 @@ FOLD = "fold"
 Link = tuple[str, str]  # ids of two images that belong together
 IntArray = NDArray[np.int64]
 _WAYS = 100
+# How far a share of the images may be off, of the whole or of a stratum.
+_CLOSE = 0.005
 
 
 class UnionFind:
@@ -87,7 +89,8 @@ def grouped_split(
     """Deal whole groups to train, val and test, each with about the same share of every stratum.
 
     The groups are dealt to stratified folds, and folds to splits in a hundred random ways; taken is the way
-    with the fewest strata missing from a split, then with the most groups in the smallest split. The result
+    with the fewest strata missing from a split, then with the shares of images and strata closest to what is
+    asked (half a point, or one image, is close enough), then with the most groups in the smallest split. The result
     depends on the image ids and the seed, not on the order of the records; a small set may have one best way
     for every seed.
 
@@ -108,10 +111,12 @@ def grouped_split(
         return ["train"] * len(records)
     order, strata, members = _numbered(records, group_names)
     random = np.random.RandomState(seed)
-    counts = _folds(fractions, len(set(group_names)))
+    used = sum(fraction > 0 for fraction in fractions)
+    # No fold is empty, and where every stratum is smaller than the number of folds none can be kept.
+    counts = _folds(fractions, min(len(set(group_names)), max(used, int(np.bincount(strata).max()))))
     fold_of = _stratified_folds(strata, members, sum(counts), random)
     result = np.empty(len(records), dtype=object)
-    result[order] = _deal(fold_of, strata, members, counts, random)
+    result[order] = _deal(fold_of, strata, members, counts, fractions, random)
     return result.tolist()
 
 
@@ -214,22 +219,21 @@ def _check_seed(seed: int) -> None:
         raise InputError(f"--seed {seed}: expected 0 to 4294967295.")
 
 
-def _folds(fractions: Sequence[float], groups: int) -> list[int]:
-    """How many folds go to train, val and test: as few as give each share within a tenth.
+def _folds(fractions: Sequence[float], most: int) -> list[int]:
+    """How many folds go to train, val and test: as few as give each share within half a point, else come closest.
 
-    For 0.7, 0.15, 0.15 that is 5, 1, 1. There are never more folds than groups, so that none is empty, nor
-    more than 50, as the time grows with their square.
+    For 0.7, 0.15, 0.15 that is 14, 3, 3. There are never more than 50, as the time grows with their number.
     """
-    most = min(groups, 50)
-    for total in range(2, most + 1):
-        val, test = (round(total * share) for share in fractions[1:])
-        close = all(abs(n / total - f) <= f / 10 for n, f in zip((val, test), fractions[1:], strict=True))
-        if close and val + test < total:
-            return [total - val - test, val, test]
-    val, test = (max(1, round(most * share)) if share else 0 for share in fractions[1:])
-    while val + test >= most:  # of groups so few, train gets at least one
-        val, test = (val - 1, test) if val > test else (val, test - 1)
-    return [most - val - test, val, test]
+
+    def off(counts: Sequence[int]) -> float:
+        return max(abs(n / sum(counts) - share) for n, share in zip(counts, fractions, strict=True))
+
+    ways = []
+    for total in range(sum(share > 0 for share in fractions), min(most, 50) + 1):
+        val, test = (max(1, round(total * share)) if share else 0 for share in fractions[1:])
+        if val + test < total:
+            ways.append([total - val - test, val, test])
+    return next((counts for counts in ways if off(counts) <= _CLOSE), min(ways, key=off))
 
 
 def _stratified_folds(strata: IntArray, members: IntArray, folds: int, random: np.random.RandomState) -> IntArray:
@@ -253,21 +257,27 @@ def _deal(
     strata: IntArray,
     members: IntArray,
     counts: Sequence[int],
+    fractions: Sequence[float],
     random: np.random.RandomState,
 ) -> NDArray[np.str_]:
     """Give folds to splits, in the best of a hundred random ways."""
     folds = sum(counts)
-    # Images of each stratum, and groups, in each fold: all that a way is judged by.
-    images = np.zeros((folds, strata.max() + 1), dtype=np.int64)
+    # Images of each stratum, of all, and groups, in each fold: all that a way is judged by.
+    images = np.zeros((folds, strata.max() + 2), dtype=np.int64)
     np.add.at(images, (fold_of, strata), 1)
+    images[:, -1] = images.sum(axis=1)
     sizes = np.array([len(np.unique(members[fold_of == fold])) for fold in range(folds)])
     split_of_place = np.repeat(np.arange(len(SPLIT_NAMES)), counts)
     used = [split for split, count in enumerate(counts) if count]
-    best, best_score = split_of_place, (np.inf, np.inf)
+    wanted = np.outer(fractions, images.sum(axis=0))
+    allowed = np.maximum(1, _CLOSE * images.sum(axis=0))
+    best, best_score = split_of_place, (np.inf, np.inf, np.inf)
     for _ in range(_WAYS):
         way = random.permutation(split_of_place)
-        gaps = sum(int((images[way == split].sum(axis=0) == 0).sum()) for split in used)
+        dealt = np.stack([images[way == split].sum(axis=0) for split in range(len(SPLIT_NAMES))])
+        gaps = int((dealt[used] == 0).sum())
+        off = float(np.maximum(np.abs(dealt - wanted) - allowed, 0).sum())
         smallest = min(int(sizes[way == split].sum()) for split in used)
-        if (gaps, -smallest) < best_score:
-            best, best_score = way, (gaps, -smallest)
+        if (gaps, off, -smallest) < best_score:
+            best, best_score = way, (gaps, off, -smallest)
     return np.array(SPLIT_NAMES)[best[fold_of]]

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +60,11 @@ def store_all(
     broken = [(image, result) for image, result in zip(found, results, strict=True) if isinstance(result, str)]
     _list_broken(out / QUARANTINE, broken)
     if len(broken) > max_broken * len(jobs) or len(broken) == len(jobs):
-        lines = "\n".join(f"  {image.path}: {reason}" for image, reason in broken[:5])
-        more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
+        image, reason = broken[0]
         raise InputError(
-            f"{len(broken)} of {len(jobs)} images cannot be used:\n{lines}{more}\n"
-            f"All are listed in {out / QUARANTINE}. Mend them and run the same command again, or allow a larger share "
-            f"than --max_broken {max_broken:g}."
+            f"{len(broken)} of {len(jobs)} images cannot be used, such as {image.path}: {reason} All are listed in "
+            f"{out / QUARANTINE}. Mend them and run the same command again, or allow a larger share than --max_broken "
+            f"{max_broken:g}."
         )
     return [None if isinstance(result, str) else result for result in results]
 
@@ -79,7 +79,7 @@ class _Job:
 
 
 def _list_broken(table: Path, broken: Sequence[tuple[SourceImage, str]]) -> None:
-    """Write the list anew: what was mended since the last run is no longer on it."""
+    """Write the list again: what was mended since the last run is no longer on it."""
     if not broken:
         table.unlink(missing_ok=True)
         return
@@ -106,6 +106,11 @@ def _run(jobs: Sequence[_Job], processes: int) -> Iterator[images.Stored | str]:
             # A full disk is full for every image: do not try the other 400,000.
             pool.shutdown(cancel_futures=True)
             raise
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"one of {processes} processes that resize was killed, mostly for want of memory. Run the same command "
+                "again, which goes on where it stopped, with fewer --processes or more memory."
+            ) from error
 
 
 def _begin_worker() -> None:

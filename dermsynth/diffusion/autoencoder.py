@@ -83,8 +83,8 @@ class Autoencoder(Reloadable):
             self.log(f"train/{name}", mean_if_logged(value.detach(), self._trainer), batch_size=len(pixels))
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log the peak signal-to-noise ratio in dB."""
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Log the peak signal-to-noise ratio in dB; return the `reconstruction`, float32 like the images."""
         pixels = batch["pixel_values"]
         latents = self.vae.encode(pixels).latent_dist.mode()
         decoded = self.vae.decode(latents).sample.float().clamp(-1, 1)
@@ -92,6 +92,7 @@ class Autoencoder(Reloadable):
         # The range [-1, 1] is 2 wide, so the peak's square is 4.
         psnr = (10 * torch.log10(4 / error)).mean()
         self.log("val/psnr", psnr, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(pixels))
+        return {"reconstruction": decoded}
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the autoencoder, its schedule stepped per batch."""

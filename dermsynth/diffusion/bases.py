@@ -71,6 +71,25 @@ def check_base(base: str) -> Path | None:
     return folder
 
 
+def refuse_negative(base: str, part: str, config: Mapping[str, Any]) -> None:
+    """Refuse counts below 0, of which some libraries make a network that fails when it is used.
+
+    Args:
+        base: its name.
+        part: the UNet or the VAE, whose whole numbers are all counts or sizes.
+        config: of the part.
+
+    Raises:
+        InputError: naming the key.
+    """
+    for key, value in config.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and number < 0:
+                raise InputError(
+                    f"model.base: {key} of the {part} of {base} is {value!r}; expected 0 or more. {ADVICE}"
+                )
+
+
 def check_together(
     base: str,
     unet: Mapping[str, Any],
@@ -78,7 +97,7 @@ def check_together(
     scaling_factor: object,
     latent_channels: object,
     words: int,
-    length: int,
+    length: object,
     alphas_cumprod: Sequence[float],
 ) -> None:
     """Refuse parts that do not go together, and numbers that no image could be made with.
@@ -110,8 +129,8 @@ def check_together(
         problem = f"its text encoder is {text_encoder['hidden_size']} wide and its UNet takes {width}"
     elif words > text_encoder["vocab_size"]:
         problem = f"its tokenizer has {words} words and its text encoder {text_encoder['vocab_size']}"
-    elif not 2 <= length <= most:
-        problem = f"model_max_length of its tokenizer is {length}; expected 2 to the text encoder's {most}"
+    elif not (isinstance(length, int) and 2 <= length <= most):
+        problem = f"model_max_length of its tokenizer is {length!r}; expected 2 to the text encoder's {most}"
     elif not alphas_cumprod or not all(0 <= alpha <= 1 for alpha in alphas_cumprod):
         problem = "its scheduler's betas and num_train_timesteps make no noise schedule"
     if problem:
@@ -126,6 +145,7 @@ def commit_of(base: str) -> str:
 
 
 def _check_unet(base: str, config: dict[str, Any]) -> None:
+    refuse_negative(base, "unet", config)
     if config.get("addition_embed_type"):
         raise InputError(f"model.base: the UNet of {base} is one of Stable Diffusion XL. {SUPPORTED}")
     channels = (config.get("in_channels", 4), config.get("out_channels", 4))

@@ -240,8 +240,12 @@ class DreamBooth(Reloadable):
         if self.text_encoder_lr is None:
             return optimizer_config(self.optimizer, trained, self.lr_scheduler)
         groups = [
-            {"params": [p for p in self.unet.parameters() if p.requires_grad]},
-            {"params": [p for p in self.text_encoder.parameters() if p.requires_grad], "lr": self.text_encoder_lr},
+            {"params": [p for p in self.unet.parameters() if p.requires_grad], "name": "unet"},
+            {
+                "params": [p for p in self.text_encoder.parameters() if p.requires_grad],
+                "name": "text_encoder",
+                "lr": self.text_encoder_lr,
+            },
         ]
         return optimizer_config(self.optimizer, groups, self.lr_scheduler)
 

@@ -42,6 +42,7 @@ from dermsynth.diffusion.bases import (
     check_base,
     check_together,
     commit_of,
+    refuse_negative,
 )
 from dermsynth.errors import InputError
 from dermsynth.files import read_json
@@ -143,6 +144,7 @@ def load_parts(base: str) -> Parts:
             return load(name, subfolder=part, **which)
 
     configs = {part: part_config(base, part) for part in ("text_encoder", "vae")}
+    refuse_negative(base, "vae", configs["vae"])
     for part, build in (("text_encoder", _empty_text_encoder), ("vae", AutoencoderKL.from_config)):
         # They are loaded later; what is broken is said now.
         with loading(f"model.base: the {part} of {base}", SUPPORTED), torch.device("meta"):
@@ -348,7 +350,7 @@ def part_config(base: str, part: str) -> dict[str, Any]:
 def refuse_foreign_weights(
     name: str, provenance: Mapping[str, Any], data: Mapping[str, Any], held_out: Collection[str]
 ) -> None:
-    """Refuse to go on training weights of ours that may know the patients that a classifier is tested on.
+    """Refuse to train on from weights of ours that may know the patients that a classifier is tested on.
 
     Weights were fitted on the data's own train split, or on images that their provenance lists, none of which is held
     out here. The second is how a packaged base serves any data but that which it knows.

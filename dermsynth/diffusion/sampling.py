@@ -78,7 +78,7 @@ def sample(
     Raises:
         InputError: an image is NaN, unless it is to be black; or the sampler does not go with the noise schedule.
     """
-    # Made anew each time, which takes two milliseconds: one that was kept would hold on to parts that were let go.
+    # Made each time, which takes two milliseconds: one that was kept would hold on to parts that were let go.
     pipeline = parts.pipeline(_sampler(parts, how))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     with torch.inference_mode():

@@ -111,7 +111,7 @@ def _style(axes: Sequence[Axes], names: Sequence[str], label: str) -> None:
 
 def _commonest(c: Comparison) -> str:
     name = max(c.class_counts, key=lambda name: c.class_counts[name])
-    return f"Vertical line in accuracy: answering {name}, the commonest class, for every image."
+    return f"Orange line in accuracy: answering {name}, the commonest class, for every image."
 
 
 def _scale(metric: Metric) -> int:

@@ -38,6 +38,7 @@ SYNTHETIC = "data.init_args.synthetic"
 REAL_ONLY, REPEATED = "RealOnly", "OversampledReal"
 # A run's configuration; where its predictions are of an external test set, they lie in a folder without the first.
 CONFIGURATIONS = (RUN_FILE, "test.yaml")
+_COMPARED = ("test", "val")
 SUM_TOLERANCE = 1e-3  # softmax in half precision, written with few digits, is still within it
 
 
@@ -300,6 +301,11 @@ def _parse(row: dict[str, str], classes: tuple[str, ...], where: str) -> tuple[s
     blank = [name for name in COLUMNS if not row[name]]
     if blank:
         raise InputError(f"{where}: {', '.join(blank)} is blank.")
+    if row["split"] not in _COMPARED:
+        raise InputError(
+            f"{where}: split {row['split']!r}; expected {' or '.join(_COMPARED)}, as models are not compared on images "
+            "that they were fitted on."
+        )
     if row["label"] not in classes:
         raise InputError(f"{where}: label {row['label']!r} is not among the classes {', '.join(classes)}.")
     try:

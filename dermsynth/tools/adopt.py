@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from dermsynth import made_from
+from dermsynth.data import splits
 from dermsynth.data.layouts.download import Choices, Columns
 from dermsynth.data.manifest import IMAGE_GROUP
 from dermsynth.errors import InputError
 from dermsynth.tools.image_set import check_numbers, command, complete, fill, fingerprint, origin_of, refuse_inside
-from dermsynth.tools.sources import read_source, refuse_unused
+from dermsynth.tools.sources import contradicting, read_source, refuse_unused, report_contradicting
 
 
 def adopt(
@@ -92,11 +93,15 @@ def adopt(
         "layout": reading.layout.name,
         **options,
     }
+    origin = origin_of("adopt", told, [source])
+    filled = fill(images, out, settings, processes, max_broken, origin)
+    twins = contradicting(filled, splits.identical(filled))
     info = {
         "command": command("adopt", [source], out=out, name=name, layout=layout, max_broken=max_broken, **options),
         "sources": [reading.account()],
+        "contradictions": twins,
     }
-    origin = origin_of("adopt", told, [source])
-    records = complete(fill(images, out, settings, processes, max_broken, origin), out, settings, info, origin)
+    records = complete(filled, out, settings, info, origin)
+    report_contradicting(twins)
     print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
-    print(f'next: mix them in with --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')
+    print(f'next: give them to fit, as --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')

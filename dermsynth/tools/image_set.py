@@ -15,6 +15,7 @@ from typing import Any
 from dermsynth import made_from
 from dermsynth.data import manifest
 from dermsynth.data.cleaning import Cleaning
+from dermsynth.data.images import LARGEST_SIZE
 from dermsynth.data.layouts.download import SourceImage
 from dermsynth.data.manifest import Record
 from dermsynth.data.store import QUARANTINE, store_all
@@ -29,8 +30,8 @@ _SIZES = ".source-sizes.json"
 
 def check_numbers(size: int, processes: int | None, max_broken: float) -> None:
     """Raise if a flag that both commands have makes no sense."""
-    if size < 1:
-        raise InputError(f"--size {size}: expected at least 1 pixel.")
+    if not 1 <= size <= LARGEST_SIZE:
+        raise InputError(f"--size {size}: expected 1 to {LARGEST_SIZE} pixels.")
     if processes is not None and processes < 1:
         raise InputError(f"--processes {processes}: expected at least 1.")
     if not 0 <= max_broken <= 1:
@@ -69,7 +70,7 @@ def fill(
     origin: tuple[str, made_from.Entry],
     cleaning: Cleaning | None = None,
 ) -> list[Record]:
-    """Bring images into a set; the same call goes on where a killed one stopped.
+    """Bring images into a set; the same call resumes where a killed one stopped.
 
     Args:
         found: the images.
@@ -167,11 +168,7 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> None:
     if out.is_dir():
         refuse_links_out(out)
     if mark.is_file():
-        try:
-            with reading(mark):
-                before = json.loads(mark.read_text(encoding="utf-8")).get("settings", {})
-        except (ValueError, AttributeError, RecursionError):
-            before = {}
+        before = _object(_object_in(mark).get("settings"))
         wrong = [
             f"{key} {before.get(key)!r}, now {settings[key]!r}" for key in settings if before.get(key) != settings[key]
         ]
@@ -195,11 +192,7 @@ def _refuse_changed(found: Sequence[SourceImage], out: Path) -> None:
     may be mended; those in an HDF5 file have the names that the archive gave, and a table.
     """
     table = out / _SIZES
-    try:
-        with reading(table):
-            before: dict[str, int] = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
-    except (ValueError, RecursionError):
-        before = {}
+    before = _object_in(table) if table.is_file() else {}
     sizes = {image.record.image_id: _size(image.path) for image in found if not image.member}
     held = {image.record.image_id for image in found if (out / image.record.file_name).is_file()}
     changed = [name for name, size in sizes.items() if name in held and before.get(name, size) != size]
@@ -209,6 +202,20 @@ def _refuse_changed(found: Sequence[SourceImage], out: Path) -> None:
             f"{some(changed)}. Give another folder, or delete this one."
         )
     write_atomically(table, json.dumps(sizes, indent=0) + "\n")
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where that is not an object, as of a file that somebody spoilt."""
+    with reading(path):
+        text = path.read_bytes()
+    try:
+        return _object(json.loads(text))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _object(content: Any) -> dict[str, Any]:
+    return content if isinstance(content, dict) else {}
 
 
 def _size(path: Path) -> int:

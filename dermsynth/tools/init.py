@@ -1,5 +1,6 @@
 """Make an untrained pipeline from configuration files."""
 
+import shlex
 from pathlib import Path
 
 
@@ -17,8 +18,11 @@ def init(configs: Path, out: Path, seed: int = 0) -> None:
     quieten_transformers()
     from dermsynth import lesions
     from dermsynth.diffusion.parts import build_parts, save_pipeline
+    from dermsynth.errors import InputError
     from dermsynth.files import new_folder
 
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected 0 or more.")
     names = [*lesions.DIAGNOSES, *lesions.MALIGNANCY_CLASSES]
     texts = [f"a dermoscopic image of {lesions.phrase(name)}" for name in names]
     parts = build_parts(configs, texts, seed)
@@ -28,3 +32,7 @@ def init(configs: Path, out: Path, seed: int = 0) -> None:
         count = sum(parameter.numel() for parameter in getattr(parts, name).parameters())
         print(f"{name:14}{count:>14,} parameters")
     print(f"untrained pipeline: {out}")
+    print(
+        f"next: python -m dermsynth fit --config configs/tiny/autoencoder.yaml --model.base {shlex.quote(str(out))} "
+        "--data.real SET --run runs/autoencoder"
+    )

@@ -1,5 +1,6 @@
 """Draw a practice data set, so that every other command can be tried without a download."""
 
+import shlex
 from pathlib import Path
 
 from dermsynth import made_from
@@ -28,4 +29,5 @@ def phantoms(out: Path, patients: int = 60, seed: int = 0, size: int = 256, mali
     made_from.write(out, "phantoms", {"settings": told})
     malignant = sum(image.malignant for image in images)
     print(f"{out}: {len(images)} drawn images of {patients} patients, {malignant} malignant.")
-    print(f"Next: python -m dermsynth prepare {out} --out SET")
+    folder, image_set = shlex.quote(str(out)), shlex.quote(f"sets/{out.resolve().name}")
+    print(f"next: python -m dermsynth prepare {folder} --out {image_set} --size {size}")

@@ -1,5 +1,6 @@
 """`prepare`: ISIC downloads, and other sets like them, become an image set."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,7 +29,17 @@ from dermsynth.tools.image_set import (
     refuse_inside,
     used_splits,
 )
-from dermsynth.tools.sources import Reading, links_by_copies, once_each, read_source, refuse_unused
+from dermsynth.tools.sources import (
+    Reading,
+    contradicting,
+    links_by_copies,
+    once_each,
+    read_source,
+    refuse_unused,
+    report_contradicting,
+)
+
+_VIT_B16 = 224  # pixels of its images
 
 
 def prepare(
@@ -54,7 +65,7 @@ def prepare(
     """Make an image set out of one or more ISIC downloads, or of any images with a folder a class or a CSV.
 
     The images are turned upright, resized once and stored as PNG; metadata.csv is written last, so a folder
-    that has it is complete. After a kill the same command goes on where it stopped. Files that cannot be read are
+    that has it is complete. After a kill the same command resumes where it stopped. Files that cannot be read are
     left out and listed in quarantine.csv; once they are mended, the same command takes them in. An image that several
     sources hold, as the ISIC challenges do, is taken once, as the first of them has it.
 
@@ -75,7 +86,7 @@ def prepare(
             all images of such a group out (unused) but those in test, or, where it has none there, in val.
         near_duplicates: whether to look for images that are copies of one photograph; they stay in one
             split, unless the split is the official one and straddling is report.
-        seed: of the grouped split or the folds.
+        seed: random seed of a grouped split or of folds.
         image_types: dermoscopic leaves out clinical photographs and others, where the download tells them apart
             (archive, MILK10k).
         actinic_keratosis: what AK, and AKIEC with it, counts as where the download does not say; indeterminate
@@ -99,7 +110,7 @@ def prepare(
     policy = _policy(readings, split, folds)
     if columns.split and policy == "grouped":
         raise InputError(
-            f"--columns.split {columns.split}: it would not be used, as the split is made anew (--split grouped, "
+            f"--columns.split {columns.split}: it would not be used, as the images are split again (--split grouped, "
             "--folds, or a source without official parts). Leave one of them out."
         )
     once = once_each(readings, official=policy == "official")
@@ -131,6 +142,7 @@ def prepare(
     origin = origin_of("prepare", told, sources)
     filled = fill(found, out, settings, processes, max_broken, origin, Cleaning(hair_removal, border_crop))
     near = _near_duplicates(filled, out, processes) if near_duplicates else []
+    twins = contradicting(filled, [*splits.identical(filled), *near])
     torn = official.across(filled, near) if policy == "official" else []
     # Broken images are dealt, too, so that one that is mended moves no other.
     records = plan.deal(filled, known, near)
@@ -142,7 +154,7 @@ def prepare(
         ),
         "sources": accounts,
         "repeated": len(once.repeated),
-        "contradictions": once.contradictions,
+        "contradictions": [*once.contradictions, *twins],
         "refined": once.refined,
         "moved": moved,
         "near_duplicates": {"pairs": near, "groups_joined": joined, "across_official_splits": torn}
@@ -155,12 +167,14 @@ def prepare(
         print(f"the official split has no val part: {val} images of train were dealt to it, the test part is as it was")
     if near_duplicates:
         _report_near_duplicates(near, torn, joined, left=bool(official.across(records, near)))
+    report_contradicting(twins)
     if moved and moved["images"]:
         print(
             f"{moved['images']} images taken out (split unused), of {moved['groups']} patients, lesions or groups that "
             "lie across the official splits"
         )
     _report(records, readings, out, policy)
+    print(f"image set: {out}\nnext: {_next(records, out, size)}")
 
 
 def _policy(
@@ -255,12 +269,16 @@ def _report(records: Sequence[Record], readings: Sequence[Reading], out: Path, p
         print(f"{dropped} listed duplicates dropped")
     if extra := sum(reading.download.files_without_row for reading in readings):
         print(f"{extra} image files left out that no table names")
-    print(f"image set: {out}")
+
+
+def _next(records: Sequence[Record], out: Path, size: int) -> str:
+    """The training of a classifier, with the recipe for images of this size."""
     # Where diagnoses are mostly unknown, malignancy is what can be learnt.
-    known = [name for name in classes if name != "unknown"]
-    few = 2 * sum(record.diagnosis == "" for record in records) > len(records)
-    labels = "[benign, malignant]" if few else f"[{', '.join(known)}]"
-    print(
-        f"next: python -m dermsynth fit --config configs/tiny/vit_baseline.yaml --data.real {out} "
-        f'--data.classes "{labels}" --run runs/my-first'
+    counts = Counter(record.diagnosis for record in records if record.diagnosis)
+    few = 2 * counts.total() < len(records)
+    labels = ["benign", "malignant"] if few else [name for name, _ in counts.most_common()]
+    recipe = "configs/vit_b16_baseline.yaml" if size >= _VIT_B16 else "configs/tiny/vit_baseline.yaml"
+    return (
+        f"python -m dermsynth fit --config {recipe} --data.real {shlex.quote(str(out))} "
+        f'--data.classes "[{", ".join(labels)}]" --run {shlex.quote(f"runs/{out.resolve().name}-seed0")}'
     )

@@ -1,7 +1,7 @@
 """The sources of `prepare` and `adopt`: folders that are recognised, read, and made one list of images."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,6 +174,31 @@ def links_by_copies(images: Sequence[SourceImage], repeated: Sequence[Record]) -
         for record, name in zip(records, names, strict=True)
         if first[name] != record.image_id
     ]
+
+
+def contradicting(records: Sequence[Record], links: Iterable[Link]) -> list[str]:
+    """Sentences on images that are one photograph and have labels that cannot both be right.
+
+    Args:
+        records: the images.
+        links: pairs of ids of images that are one photograph.
+    """
+    by_id = {record.image_id: record for record in records}
+    return [
+        f"{one} ({_said(by_id[one])}) = {other} ({_said(by_id[other])})"
+        for one, other in dict.fromkeys(links)
+        if _finer(by_id[one], by_id[other]) is None
+    ]
+
+
+def report_contradicting(sentences: Sequence[str]) -> None:
+    """Print what `contradicting` gave."""
+    if sentences:
+        pairs = "1 pair" if len(sentences) == 1 else f"{len(sentences)} pairs"
+        print(
+            f"WARNING: {pairs} of images are one photograph with two labels, and both are kept: {some(sentences)}. "
+            "Correct the label, or remove one of them"
+        )
 
 
 _Label = tuple[str, int | None]  # diagnosis, malignancy

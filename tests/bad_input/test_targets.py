@@ -73,13 +73,13 @@ def test_a_folder_in_the_place_of_an_image_is_an_error(source, out):
 
 @contextlib.contextmanager
 def files_of_at_most(size):
-    """Writes beyond this many bytes fail, as on a full disk."""
+    """Writes beyond this many bytes fail, as on a full disk; yields what is printed on stderr meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
         try:
-            yield
+            yield said
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, handler)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.classifier_pictures import ClassifierPictures, confusion_figure, roc_figure
@@ -31,9 +31,13 @@ def test_confusion_cells_hold_counts_and_row_percent():
     assert found[1::2] == ["75.0 %", "25.0 %", "0.0 %", "0.0 %", "50.0 %", "50.0 %", "–", "–", "–"]
 
 
-def test_roc_names_each_class_with_its_area(outcomes):
+def test_roc_is_that_of_each_class_and_named_with_its_area(outcomes):
     label, probabilities = outcomes
-    legend = [text.get_text() for text in roc_figure(label, probabilities, CLASSES, "val").axes[0].get_legend().texts]
+    axes = roc_figure(label, probabilities, CLASSES, "val").axes[0]
+    for c, line in enumerate(axes.lines[1:]):  # the first is the diagonal
+        expected = roc_curve(label == c, probabilities[:, c], drop_intermediate=False)[:2]
+        np.testing.assert_allclose(line.get_xydata().T, expected, atol=1e-6)
+    legend = [text.get_text() for text in axes.get_legend().texts]
     assert legend == [
         f"{name}  {roc_auc_score(label == c, probabilities[:, c]):.3f} (n = {np.sum(label == c)})"
         for c, name in enumerate(CLASSES)

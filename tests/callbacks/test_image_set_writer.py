@@ -14,7 +14,6 @@ from dermsynth.data.manifest import sha256_file
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
-from dermsynth.grids import MARGIN
 from tests.builders import make_set
 from tests.processes import Ranks
 from tests.tools.drawn import download, go
@@ -66,7 +65,9 @@ def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
         again = model.sample([record.extra["prompt"]], [image_seed(4, index)])[0]
         assert np.abs(pixels.astype(int) - again).max() <= 1
         assert "not a patient" in Image.open(made.path(record)).text["Description"]
-    assert Image.open(tmp_path / "made/grid.png").size == (MARGIN + 2 * 16 + 2, 2 * 16 + 2)
+    width, height = Image.open(tmp_path / "made/grid.png").size
+    assert width > 2 * 16 + 2, "the classes' names stand beside their rows"
+    assert height == 2 * 16 + 2
 
 
 def test_generated_images_are_png_as_the_prepared_ones_are(base, tmp_path):
@@ -85,10 +86,11 @@ def test_real_images_of_the_same_class_lie_above_on_the_picture(base, tmp_path):
     real = make_set(tmp_path / "real")
     generate(base, tmp_path / "made", beside=real)
     picture = np.asarray(Image.open(tmp_path / "made/grid.png"))
-    assert picture.shape == (4 * 16 + 6, MARGIN + 2 * 16 + 2, 3)
+    margin = picture.shape[1] - (2 * 16 + 2)
+    assert picture.shape == (4 * 16 + 6, margin + 2 * 16 + 2, 3)
     for row, name in ((0, "real/images/r_NV_000"), (1, "made/images/NV_000000"), (2, "real/images/r_MEL_000")):
         expected = np.asarray(Image.open(tmp_path / f"{name}.png"))
-        assert np.array_equal(picture[row * 18 : row * 18 + 16, MARGIN : MARGIN + 16], expected)
+        assert np.array_equal(picture[row * 18 : row * 18 + 16, margin : margin + 16], expected)
 
 
 def test_a_set_to_show_beside_is_looked_for_before_anything_is_generated(base, tmp_path):
@@ -96,10 +98,10 @@ def test_a_set_to_show_beside_is_looked_for_before_anything_is_generated(base, t
         generate(base, tmp_path / "made", beside=tmp_path / "none")
     only_nevi = make_set(tmp_path / "nevi", {"NV": 8})
     generate(base, tmp_path / "made", beside=only_nevi)
-    assert Image.open(tmp_path / "made/grid.png").size == (MARGIN + 2 * 16 + 2, 3 * 16 + 4)
+    assert Image.open(tmp_path / "made/grid.png").height == 3 * 16 + 4
 
 
-def test_a_set_that_broke_off_is_made_anew(base, tmp_path):
+def test_a_set_that_broke_off_is_made_again(base, tmp_path):
     (tmp_path / "made/images").mkdir(parents=True)
     (tmp_path / "made/images/NV_000099.png").write_bytes(b"left over")
     with pytest.raises(InputError, match="it holds images that predict did not make"):
@@ -129,8 +131,8 @@ def test_a_set_without_its_end_is_not_a_set(base, tmp_path, monkeypatch):
         manifest.read(tmp_path / "made")
 
 
-@pytest.mark.slow
-def test_two_processes_make_the_images_of_one(base, tmp_path):
+def write_recipe(base, folder):
+    """A `recipe.yaml` of five images."""
     recipe = {
         "trainer": {
             "accelerator": "cpu",
@@ -153,7 +155,12 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
             },
         },
     }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_images_of_one(base, tmp_path):
+    write_recipe(base, tmp_path)
     for count, run in ((1, "a/made"), (2, "b/made")):
         several = ["--trainer.devices", str(count), "--trainer.strategy", "ddp"]
         words = ["predict", "--config", "recipe.yaml", "--run", run, *several]
@@ -162,6 +169,22 @@ def test_two_processes_make_the_images_of_one(base, tmp_path):
     one, two = (manifest.read(tmp_path / run) for run in ("a/made", "b/made"))
     assert one.records == two.records
     assert len(two.records) == 5
+
+
+def test_of_two_commands_in_one_folder_one_makes_the_set(base, tmp_path):
+    write_recipe(base, tmp_path)
+    words = ["predict", "--config", "recipe.yaml", "--run", "made", "--seed_everything"]
+    both = [Ranks([*words, str(seed)], 1, tmp_path, f"seed-{seed}") for seed in (0, 1)]
+    statuses = [ranks.statuses() for ranks in both]
+    assert sorted(statuses) == [[0], [2]], [ranks.log(0) for ranks in both]
+    made, refused = statuses.index([0]), statuses.index([2])
+    said = both[refused].log(0).splitlines()[-1]
+    assert said.startswith("dermsynth: error: --run made: ")
+    assert "it holds an image set already" in said or "is at work there" in said
+    records = manifest.read(tmp_path / "made").records
+    seeds = [image_seed(made, int(record.image_id[-6:])) for record in records]
+    assert [int(record.extra["seed"]) for record in records] == seeds
+    assert all(sha256_file(tmp_path / "made" / record.file_name) == record.sha256 for record in records)
 
 
 def test_the_picture_comes_before_the_mark_of_a_complete_set(base, tmp_path, monkeypatch):

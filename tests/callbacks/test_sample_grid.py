@@ -45,7 +45,10 @@ def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(bas
     )
     trainer.fit(model, DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4))
     events = EventAccumulator(str(tmp_path)).Reload()
-    grids = [np.asarray(Image.open(io.BytesIO(e.encoded_image_string))) for e in events.Images("samples")]
+    sheets = [np.asarray(Image.open(io.BytesIO(e.encoded_image_string))) for e in events.Images("samples")]
+    margin = sheets[0].shape[1] - (3 * 16 + 4)
+    assert (sheets[0][:, :margin] < 128).any(), "each row says its prompt"
+    grids = [sheet[:, margin:] for sheet in sheets]
     assert [e.step for e in events.Images("samples")] == [0, 3]
     assert grids[0].shape == (2 * 16 + 2, 3 * 16 + 4, 3)
     # Batched arithmetic may round differently in the last bit.
@@ -54,7 +57,19 @@ def test_grids_of_the_same_seeds_show_the_base_and_then_the_averaged_weights(bas
     trained = model.sample([PROMPTS[1]], [10])[0]
     assert np.abs(grids[1][18:34, 18:34].astype(int) - trained).max() <= 1
     assert np.abs(grids[1].astype(int) - grids[0]).max() > 3
-    assert PROMPTS[1].encode() in events.Tensors("samples/prompts/text_summary")[0].tensor_proto.string_val[0]
+
+
+@pytest.mark.parametrize("averaging", [[], [EMA(decay=0.5)]])
+def test_the_last_grid_shows_the_weights_that_a_run_shorter_than_the_interval_ends_with(base, tmp_path, averaging):
+    model = DreamBooth(base, sampling=Sampling(2, 2.0), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2))
+    grid = SampleGrid(PROMPTS, every_n_steps=100, columns=1)
+    trainer = trainer_of(tmp_path, [*averaging, grid], max_steps=2, limit_val_batches=0)
+    trainer.fit(model, DreamBoothData(real=make_set(tmp_path / "real"), classes=CLASSES, size=16, batch_size=4))
+    events = EventAccumulator(str(tmp_path)).Reload().Images("samples")
+    assert [event.step for event in events] == [0, 2]
+    last = np.asarray(Image.open(io.BytesIO(events[1].encoded_image_string)))
+    expected = model.sample([PROMPTS[0]], [0])[0]
+    assert np.abs(last[:16, -16:].astype(int) - expected).max() <= 1
 
 
 def test_a_model_that_has_diverged_is_shown_in_black_and_the_run_goes_on(base, tmp_path):
@@ -65,13 +80,13 @@ def test_a_model_that_has_diverged_is_shown_in_black_and_the_run_goes_on(base, t
     with pytest.warns(UserWarning, match="2 of 2 sampled images are NaN"):
         trainer.fit(model, data)
     assert trainer.global_step == 1
-    (event,) = EventAccumulator(str(tmp_path)).Reload().Images("samples")
-    pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
-    assert not pixels[:16, :16].any()
+    for event in EventAccumulator(str(tmp_path)).Reload().Images("samples"):
+        pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
+        assert not pixels[:16, -16:].any()
 
 
 def test_a_resumed_run_without_validation_draws_at_the_steps_that_an_uninterrupted_one_does(base, tmp_path):
-    """After every fourth step, each of two batches: at 0, 4 and 8, though stopped after the sixth."""
+    """After every fourth step, each of two batches: at 0, 4 and 8, and after the sixth, where the first run ends."""
     real = make_set(tmp_path / "real")
 
     def train(steps, *grids, ckpt_path=None):
@@ -96,7 +111,7 @@ def test_a_resumed_run_without_validation_draws_at_the_steps_that_an_uninterrupt
     train(6, grid)
     drawn = train(8, grid, ckpt_path=tmp_path / "c.ckpt")
     events = EventAccumulator(str(tmp_path / "log")).Reload()
-    assert [event.step for event in events.Images("samples")] == [0, 4, 8]
+    assert [event.step for event in events.Images("samples")] == [0, 4, 6, 8]
     # The average that is drawn makes way for the weights again: they end as if nothing had been drawn.
     assert all(torch.equal(weight, drawn[name]) for name, weight in train(8).items())
 

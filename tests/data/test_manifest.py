@@ -145,7 +145,9 @@ def test_an_account_that_is_a_pipe_is_not_waited_for(tmp_path):
         manifest.read(root)
 
 
-@pytest.mark.parametrize("content", [b'{"command": ', b'{"command": "\xff"}', b"[]", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b'{"command": ', b'{"command": "\xff"}', b"[]", b"[" * 100_000, b'{"settings": 5}']
+)
 def test_a_broken_account_is_refused(tmp_path, content):
     root = make_set(tmp_path / "set")
     (root / "dataset.json").write_bytes(content)

@@ -191,7 +191,7 @@ def test_prior_preservation_halves_every_even_batch(cells, half, balanced, epoch
         assert (shown[start : start + 2 * half] >= cells[0].sum()).sum() == half
 
 
-def test_prior_preservation_pairs_images_anew_each_epoch():
+def test_prior_preservation_pairs_images_again_each_epoch():
     cells = np.full((2, CLASSES), 10.0)
     pairs = [set(map(tuple, order(PriorPreservation(), cells, epoch).reshape(-1, 2))) for epoch in range(2)]
     assert len(pairs[0] & pairs[1]) < 10
@@ -219,7 +219,10 @@ def test_generated_images_come_first_then_real_ones():
 
 def test_an_epoch_is_described():
     assert Ratio(0.8).describe(np.array([4.0, 4]), np.array([6.0, 6])) == (
-        "an epoch: 8 real images (1 × 8) and 32 generated images (2.7 × 12)"
+        "an epoch: 8 real images, each shown once, and 12 generated images, each shown 2.7 times"
+    )
+    assert Ratio(0.5, budget="matched").describe(np.array([4.0, 4]), np.array([6.0, 6])) == (
+        "an epoch: 4 of 8 real images, and 4 of 12 generated images"
     )
 
 

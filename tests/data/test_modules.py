@@ -222,7 +222,7 @@ def test_it_says_what_is_trained_on_and_how_often_generated_images_repeat(real, 
             real=real, synthetic=[synthetic], classes=["NV", "MEL"], size=16, batch_size=2, mix=Ratio(0.8)
         ).setup("fit")
     assert "train: NV 4, MEL 4; 4 of 12 images of other classes left out" in caplog.text
-    assert "an epoch: 8 real images (1 × 8) and 32 generated images (2.7 × 12)" in caplog.text
+    assert "an epoch: 8 real images, each shown once, and 12 generated images, each shown 2.7 times" in caplog.text
 
 
 def test_missing_class_in_a_split_is_said(tmp_path):

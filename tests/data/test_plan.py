@@ -50,7 +50,7 @@ def test_they_do_not_count_as_groups_to_deal():
         BY_SHARES.check(records(labelled=2, unlabelled=9), [])
 
 
-def test_labelled_test_images_and_folds_are_dealt_anew():
+def test_labelled_test_images_and_folds_are_split_again():
     rows = [replace(row, split="test") for row in records(unlabelled=0)]
     assert {row.split for row in deal(rows).values()} == {"train", "val", "test"}
     folded = deal(records(), Plan("grouped", (), 3, "report", 0))

@@ -137,7 +137,7 @@ def place(given, **options):
 @pytest.mark.parametrize("given", [4, 6])
 @pytest.mark.parametrize("options", [{"batch_size": 5, "ranks": 2}, {"batch_size": 10, "ranks": 1}])
 def test_another_global_batch_is_refused_within_an_epoch(given, options):
-    with pytest.raises(InputError, match=rf"after {given} of 10 batches .* each of 5 images .* is 10\. Go on with 5"):
+    with pytest.raises(InputError, match=rf"after {given} of 10 batches .* each of 5 images .* is 10\. Resume with 5"):
         place(given, **options)
 
 

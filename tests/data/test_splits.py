@@ -130,6 +130,19 @@ class TestGroupedSplit:
         for name, share in zip(("train", "val", "test"), fractions, strict=True):
             assert sizes[name] / 200 == pytest.approx(share, abs=max(0.02, share / 10))
 
+    @given(
+        st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["MEL", "NV", "NV", "NV", "SK"])), min_size=150),
+        st.sampled_from([FRACTIONS, (0.75, 0.1, 0.15), (0.67, 0.2, 0.13), (0.85, 0.15, 0), (0.34, 0.33, 0.33)]),
+        st.integers(0, 2**32 - 1),
+    )
+    @settings(max_examples=10, deadline=None)
+    def test_shares_are_within_a_point_of_what_is_asked_where_groups_are_small(self, sizes, fractions, seed):
+        drawn = [(d, f"P{group}") for group, (size, d) in enumerate(sizes) for _ in range(size)]
+        records = [record(i, d, int(d == "MEL"), patient) for i, (d, patient) in enumerate(drawn)]
+        split = Counter(grouped_split(records, groups(records), fractions, seed))
+        for name, share in zip(("train", "val", "test"), fractions, strict=True):
+            assert split[name] / len(records) == pytest.approx(share, abs=0.01)
+
     @pytest.mark.parametrize("wrong", [(0.7, 0.2, 0.2), (0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.5)])
     def test_wrong_fractions_are_refused(self, wrong):
         records = [record(i) for i in range(20)]

@@ -1,6 +1,8 @@
 """Every image is decoded once, whatever stops the run; what is broken is listed and never decoded into the set."""
 
 import csv
+import os
+import signal
 
 import cv2
 import h5py
@@ -170,3 +172,16 @@ def test_a_missing_package_stops_the_run_and_is_no_broken_image(found, out, monk
 def test_cleaned_images_have_the_size_that_was_asked_for(found, out):
     results = store_all(found, out, 12, processes=1, cleaning=Cleaning(hair_removal=True, border_crop=True))
     assert {min(result.width, result.height) for result in results} == {12}
+
+
+def killed(job):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(found, out, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_store", killed)
+        with pytest.raises(InputError, match=r"one of 2 processes that resize was killed.*fewer --processes") as error:
+            store_all(found, out, 12, processes=2)
+    assert "\n" not in str(error.value)
+    assert None not in store_all(found, out, 12, processes=1)

@@ -205,11 +205,13 @@ def test_sharded_weights_are_the_same_weights(base, copy):
 @pytest.mark.parametrize(
     ("file", "values", "message"),
     [
-        ("unet/config.json", {"sample_size": -8}, "sample_size of its UNet is -8"),
+        ("unet/config.json", {"sample_size": -8}, "sample_size of the unet of .* is -8; expected 0 or more"),
         ("unet/config.json", {"sample_size": None}, "sample_size of its UNet is None"),
         ("unet/config.json", {"sample_size": "8"}, "sample_size of its UNet is '8'"),
         ("unet/config.json", {"sample_size": 100000}, "sample_size of its UNet is 100000; expected a number from 1"),
         ("unet/config.json", {"norm_num_groups": 0}, "the unet of .* could not be loaded"),
+        ("unet/config.json", {"norm_num_groups": -1}, "norm_num_groups of the unet of .* is -1; expected 0 or more"),
+        ("vae/config.json", {"block_out_channels": [8, -8]}, r"block_out_channels of the vae of .* is \[8, -8\]"),
         ("unet/config.json", {"cross_attention_dim": 8}, "unet of .* could not be loaded|16 wide and its UNet takes 8"),
         ("vae/config.json", {"norm_num_groups": 0}, "the vae of .* could not be loaded"),
         ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor of its VAE is 'x'"),
@@ -225,6 +227,7 @@ def test_sharded_weights_are_the_same_weights(base, copy):
         ("tokenizer/tokenizer.json", [], "the tokenizer of .* could not be loaded"),
         ("tokenizer/tokenizer_config.json", [], "the tokenizer of .* could not be loaded"),
         ("tokenizer/tokenizer_config.json", {"model_max_length": 0}, "model_max_length of its tokenizer is 0"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": "x"}, "model_max_length of its tokenizer is 'x'"),
         ("dermsynth.json", {"train_split_sha256": 7}, r"dermsynth\.json: train_split_sha256 is '7'; expected a text"),
     ],
 )

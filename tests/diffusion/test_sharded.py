@@ -1,4 +1,4 @@
-"""DreamBooth with its weights spread over two processes (FSDP2) does what it does on one, and goes on."""
+"""DreamBooth with its weights spread over two processes (FSDP2) does what it does on one, and resumes."""
 
 import io
 import json

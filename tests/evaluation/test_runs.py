@@ -128,6 +128,8 @@ def test_predictions_with_a_byte_order_mark_or_an_open_quote(tmp_path):
     ("rows", "message"),
     [
         (changed(1, "group", ""), "line 3: group is blank"),
+        ([[*row[:2], "train", *row[3:]] for row in ROWS], "line 2: split 'train'; expected test or val, as models are"),
+        ([[*row[:2], "banana", *row[3:]] for row in ROWS], "line 2: split 'banana'; expected test or val"),
         (changed(1, "label", "nevus"), "line 3: label 'nevus' is not among the classes benign, malignant"),
         (changed(1, "p_benign", "high"), "line 3: a probability is not a number"),
         (changed(1, "p_benign", "nan"), "line 3: a probability lies outside 0 to 1: nan, 0.1"),

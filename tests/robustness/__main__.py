@@ -7,6 +7,8 @@ it ends in a traceback, hangs, takes nonsense for sense (exit status 0), or says
 """
 
 import argparse
+import gc
+import importlib
 import os
 import shutil
 import sys
@@ -15,7 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -77,16 +79,21 @@ def _replay(cases, root):
 
 
 def _warm(root):
-    """Have the parsers read each recipe once, so that no child does what all would do alike."""
+    """Import what the commands need and have the parsers read each recipe, so that no child does what all would do."""
     from dermsynth.cli import main as command
     from dermsynth.quiet import quieten
 
     quieten()
+    for name in (root / "world.modules").read_text(encoding="utf-8").split():
+        with suppress(ImportError):  # such as what C makes within a module
+            importlib.import_module(name)
     os.chdir(root / "world")
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         for name in ("vit", "dreambooth", "autoencoder"):
             command(["fit", "--config", f"{name}.yaml", "--run", "run", "--data.size=x"])
         command(["predict", "--config", "generate.yaml", "--run", "run", "--data.count=x"])
+    gc.collect()
+    gc.freeze()  # else each child's collections would copy all that it shares with this process
 
 
 def _forked(work, folder):

@@ -61,10 +61,13 @@ def verdict(case: Case, folder: Path, status: int) -> str | None:
         status: as `os.wait` gives it.
     """
     output = (folder / "output").read_text(encoding="utf-8", errors="replace")
+    ran = (folder / "work/RAN").exists()
     shutil.rmtree(folder, ignore_errors=True)
     code = os.waitstatus_to_exitcode(status)
     lines = [line for line in output.replace("\r", "\n").splitlines() if line.strip()]
     last = lines[-1][:150] if lines else "nothing"
+    if ran:
+        return "code ran that is data"
     if code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
         return f"hang: {'processor' if code == -signal.SIGXCPU else 'clock'} limit; said last: {last}"
     if "Traceback (most recent call last)" in output:

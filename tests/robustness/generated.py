@@ -21,11 +21,12 @@ from callbacks.image_set_writer import ImageSetWriter
 from callbacks.sample_grid import SampleGrid
 from dermsynth.classification.classifier import Classifier
 from dermsynth.data.generation import GenerationData
-from dermsynth.data.mixing import Ratio
+from dermsynth.data.mixing import CountPerClass, FillUp, PerDraw, Ratio, RatioPerClass, SyntheticFirst
 from dermsynth.data.modules import ClassificationData, DreamBoothData
 from dermsynth.diffusion.autoencoder import Autoencoder
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
+from dermsynth.run_folder import LastCheckpoint
 from dermsynth.schedules import WarmupCosine
 from dermsynth.tools.adopt import adopt
 from dermsynth.tools.compare import compare
@@ -49,7 +50,7 @@ NONSENSE: dict[Any, tuple[str, ...]] = {
 }
 #: What is linked to another key, or is Lightning's own object rather than a value.
 NO_KEYS = {"seed", "params", "optimizer", "lr_scheduler", "kwargs", "mix", "logger", "callbacks", "plugins", "profiler"}
-MIXED = "--data.mix=dermsynth.data.mixing.Ratio --data.synthetic=[generated] --data.allow_foreign=[generated]"
+MIXED = "--data.synthetic=[generated] --data.allow_foreign=[generated] --data.mix=dermsynth.data.mixing."
 
 #: The command, where its key is put, and whose signature says which keys there are.
 RECIPES: list[tuple[str, str, Callable[..., Any]]] = [
@@ -57,9 +58,24 @@ RECIPES: list[tuple[str, str, Callable[..., Any]]] = [
     ("fit --config vit.yaml", "--model.optimizer.", torch.optim.AdamW),
     ("fit --config vit.yaml", "--model.lr_scheduler.", WarmupCosine),
     ("fit --config vit.yaml", "--data.", ClassificationData),
-    (f"fit --config vit.yaml {MIXED}", "--data.mix.", Ratio),
+    *(
+        (f"fit --config vit.yaml {MIXED}{policy.__name__} {needed}", "--data.mix.", policy)
+        for policy, needed in {
+            Ratio: "",
+            RatioPerClass: "--data.mix.ratios=[.5,.5,.5]",
+            CountPerClass: "--data.mix.count=1",
+            FillUp: "",
+            PerDraw: "",
+            SyntheticFirst: "--data.mix.epochs=1",
+        }.items()
+    ),
     ("fit --config vit.yaml", "--trainer.", Trainer),
     ("fit --config vit.yaml --trainer.callbacks+=callbacks.ema.EMA", "--trainer.callbacks.", EMA),
+    (
+        "fit --config vit.yaml --trainer.callbacks+=dermsynth.run_folder.LastCheckpoint",
+        "--trainer.callbacks.",
+        LastCheckpoint,
+    ),
     ("fit --config dreambooth.yaml", "--model.", DreamBooth),
     ("fit --config dreambooth.yaml --model.lora={}", "--model.lora.", LoRA),
     ("fit --config dreambooth.yaml", "--data.", DreamBoothData),
@@ -116,9 +132,8 @@ def keys(owner: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
 
 def _of_key(command: str, flag: str, kind: Any) -> Iterator[Case]:
     for value in _nonsense(kind):
-        name = f"{command} {flag}={value}"
-        shown = name.replace("\0", "NUL").replace("x" * 300, "<300 letters>")
-        yield Case(shown, (*command.split(), f"{flag}={value}"), expected=expected(shown))
+        shown = f"{flag}={value}".replace("\0", "NUL").replace("x" * 300, "<300 letters>")
+        yield Case(f"{command} {shown}", (*command.split(), f"{flag}={value}"), expected=expected(shown))
 
 
 def _nonsense(kind: Any) -> list[str]:

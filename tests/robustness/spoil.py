@@ -15,6 +15,16 @@ Spoil = Callable[[Path], None]
 DELETED = object()
 
 
+def both(first: Spoil, second: Spoil) -> Spoil:
+    """One after the other."""
+
+    def spoil(folder: Path) -> None:
+        first(folder)
+        second(folder)
+
+    return spoil
+
+
 def write(path: str, content: str | bytes) -> Spoil:
     """A file, whatever was there."""
 

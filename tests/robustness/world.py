@@ -18,6 +18,7 @@ TRAINER = {
     "accelerator": "cpu",
     "devices": 1,
     "max_steps": 1,
+    "max_epochs": 1,
     "logger": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
@@ -90,12 +91,18 @@ def build(folder: Path) -> None:
     _sources()
     _predictions()
     for words in (
-        ["fit", "--config", "vit.yaml", "--run", "vit-run"],
-        ["fit", "--config", "dreambooth.yaml", "--run", "dreambooth-run"],
+        "fit --config vit.yaml --run vit-run",
+        "fit --config dreambooth.yaml --run dreambooth-run",
+        "export vit-run/checkpoints/last.ckpt --out vit",
+        "predict --config generate.yaml --run ../aside/made",
+        "prepare folders --out ../aside/set --size 16 --processes 1",
+        "compare real-seed1 hybrid-seed1 --out ../aside/compared",
     ):
-        _command(words)
+        _command(words.split())
     Path("file.txt").write_text("text\n", encoding="utf-8")
     Path("empty").mkdir()
+    # What the commands have imported, so that no case has to.
+    folder.with_suffix(".modules").write_text("\n".join(sys.modules), encoding="utf-8")
 
 
 def _command(words: list[str]) -> None:

@@ -23,7 +23,7 @@ COLUMNS = ("file_name", "image_id", "sha256", "width", "height", "group", "split
 CELLS = {
     "file_name": ("", "../outside.png", "/etc/passwd", "images/absent.png", "images", "./images/r_NV_000.png", "x\0y"),
     "image_id": ("", "r_NV_000"),
-    "sha256": ("", "zz", "0" * 64, "é" * 64),
+    "sha256": ("", "zz", "é" * 64),
     "width": ("", "0", "-1", "x", "nan", "inf", "1e308", "16.5", "999999", "9" * 30, "8"),
     "height": ("", "0", "-1", "x", "nan", "inf", "999999", "8"),
     "diagnosis": ("XYZ", "nan", "é"),
@@ -102,6 +102,11 @@ def _sets() -> Iterator[Case]:
         for value in values:
             what = f"metadata.csv, {column} {value[:20].replace(chr(0), 'NUL')!r}"
             yield _case(what, FIT, spoil.cell(MANIFEST, column, value))
+    replaced = spoil.rows(MANIFEST, lambda rows: [{**row, "sha256": _zeros(row, "test")} for row in rows])
+    yield _case("metadata.csv, the hash of another test image", FIT, replaced)
+    # Of training images the bytes are not hashed, as that would read the whole set before the first step.
+    replaced = spoil.rows(MANIFEST, lambda rows: [{**row, "sha256": _zeros(row, "train")} for row in rows])
+    yield _case("metadata.csv, the hash of another training image", FIT, replaced, "accepted")
     for what, text in TEXTS.items():
         yield _case(f"metadata.csv, {what}", FIT, spoil.write(MANIFEST, text))
     for column in COLUMNS:
@@ -124,6 +129,11 @@ def _sets() -> Iterator[Case]:
         yield _case(f"a training image, {what}", FIT, _at(how, IMAGE))
 
 
+def _zeros(row: dict[str, str], split: str) -> str:
+    """The hash of the first image of a split made 0, any other as it is."""
+    return "0" * 64 if row["split"] == split and row["image_id"] in ("r_NV_000", "r_NV_006") else row["sha256"]
+
+
 def _json() -> Iterator[Case]:
     command = "prepare folders --out real --size 16 --processes 1"
     for what, text in {
@@ -132,7 +142,9 @@ def _json() -> Iterator[Case]:
     }.items():  # fmt: skip
         if what == "a header alone":
             continue
-        yield _case(f"dataset.json, {what}", FIT, spoil.write("real/dataset.json", text), "either")
+        # Which split a set has is told by its table.
+        expected: Expected = "either" if what.startswith("train_split") else "refused"
+        yield _case(f"dataset.json, {what}", FIT, spoil.write("real/dataset.json", text), expected)
         yield _case(f"dataset.json, {what}", command, spoil.write("real/dataset.json", text))
     yield _case("dataset.json, a pipe", FIT, spoil.fifo("real/dataset.json"))
     yield _case("dataset.json, a folder", FIT, spoil.folder("real/dataset.json"))
@@ -163,10 +175,18 @@ def _sources() -> Iterator[Case]:
         for value in values:
             shown = value.replace("\0", "NUL")
             one = spoil.cell("table/labels.csv", column, value)
-            yield _case(f"a source's CSV, {column} {shown!r}", TABLE, one, "either" if value == "" else "refused")
-    for value in ("nan", "inf", "-5", "1e308", "x"):
+            yield _case(
+                f"a source's CSV, {column} {shown!r}",
+                TABLE,
+                one,
+                "either" if (column, value) == ("dx", "") else "refused",
+            )
+    for value in ("inf", "-5", "1e308", "x"):
         one = spoil.cell("table/labels.csv", "age", value)
         yield _case(f"a source's CSV, age {value}", f"{TABLE} --columns.age age", one)
+    # As pandas writes what is not known.
+    one = spoil.cell("table/labels.csv", "age", "nan")
+    yield _case("a source's CSV, age nan", f"{TABLE} --columns.age age", one, "accepted")
     for flag in ("image", "label", "patient", "lesion", "split", "age", "malignant", "license"):
         yield _case("a column that is not there", f"{TABLE} --columns.{flag} absent", None)
     label = spoil.change("table/labels.csv", lambda b: b.replace(b"patient", b"dx", 1))
@@ -181,10 +201,14 @@ def _predictions() -> Iterator[Case]:
     yield _case("good predictions", COMPARE, None, "accepted")
     for column, values in PREDICTED.items():
         for value in values:
-            expected: Expected = "either" if (column, value) == ("group", "") else "refused"
-            yield _case(
-                f"predictions.csv, {column} {value!r}", COMPARE, spoil.cell(PREDICTIONS, column, value), expected
-            )
+            yield _case(f"predictions.csv, {column} {value!r}", COMPARE, spoil.cell(PREDICTIONS, column, value))
+    for split in ("train", "unused", "banana"):
+
+        def everywhere(root: Path, split: str = split) -> None:
+            for path in sorted(root.glob("*-seed?/predictions.csv")):
+                spoil.cell(str(path.relative_to(root)), "split", split, True)(root)
+
+        yield _case(f"predictions.csv of all runs, all {split}", COMPARE, everywhere)
     for what, text in TEXTS.items():
         yield _case(f"predictions.csv, {what}", COMPARE, spoil.write(PREDICTIONS, text))
     yield _case("predictions.csv, a pipe", COMPARE, spoil.fifo(PREDICTIONS))
@@ -200,16 +224,23 @@ def _predictions() -> Iterator[Case]:
         "a list": "[1]",
         "binary": b"\x80\x81",
     }.items():
-        yield _case(f"a run's fit.yaml, {what}", COMPARE, spoil.write("hybrid-seed1/fit.yaml", text), "either")
+        yield _case(f"a run's fit.yaml, {what}", COMPARE, spoil.write("hybrid-seed1/fit.yaml", text))
     for words in ("compare --out out", "compare real-seed1 --out out", "compare real-seed1 real-seed1 --out out"):
         yield _case("too few runs", words, None)
     yield _case("no such arm", f"{COMPARE} --baseline absent", None)
 
-    def odd(root: Path) -> None:
-        (root / "hybrid-seed1").rename(root / r"$\frac{a}$-seed1")
+    # A `$` is taken for a variable that nobody filled in.
+    yield from _arm(r"$\frac{a}$", "refused")
+    for name in ("a_b^c{", "melanóma 黑色素瘤 🩺", "a\nb", "=cmd()", "a" * 200):
+        yield from _arm(name, "accepted")
 
-    words = ("compare", "real-seed1", r"$\frac{a}$-seed1", "--out", "out")
-    yield Case("an arm's name that is mathematics", words, odd, "accepted")
+
+def _arm(name: str, expected: Expected) -> Iterator[Case]:
+    def rename(root: Path) -> None:
+        (root / "hybrid-seed1").rename(root / f"{name}-seed1")
+
+    words = ("compare", "real-seed1", f"{name}-seed1", "--out", "out")
+    yield Case(f"an arm of the name {name[:30]!r}", words, rename, expected)
 
 
 def _at(how: Spoil, path: str) -> Spoil:

@@ -51,7 +51,7 @@ def go_on(slurm, job, run):
 
 
 def steps(log):
-    """Where it stopped and where it went on, by the log, which holds both."""
+    """Where it stopped and where it resumed, by the log, which holds both."""
     (stopped,) = re.findall(r"stopped by a signal after step (\d+)", log)
     return int(stopped), {int(step) for step in re.findall(r"from step (\d+)", log)}
 
@@ -161,7 +161,7 @@ def test_a_shard_that_is_preempted_is_queued_again_and_made_whole(slurm):
         assert len(manifest.read(slurm.project / f"{run}-shard{task}").records) == 3
 
 
-def test_a_set_that_is_preempted_while_it_is_made_is_made_anew(slurm):
+def test_a_set_that_is_preempted_while_it_is_made_is_made_again(slurm):
     run, prompt = "sets/half", "a dermoscopic image of {lesion}"
     mark(slurm, run, "slow")
     job = slurm.sbatch("slurm/generate.sbatch", "configs/generate.yaml", "--data.prompt", prompt, "--run", run)
@@ -245,5 +245,5 @@ def test_a_cancelled_training_stays_so_and_leaves_a_checkpoint(slurm, whole):
     again = slurm.sbatch(*fit)
     assert slurm.wait(again) == {"COMPLETED"}
     stopped, _ = steps(slurm.log(job))
-    assert f"going on from {run}/checkpoints/last.ckpt, step {stopped}" in slurm.log(again)
+    assert f"resumed from {run}/checkpoints/last.ckpt, step {stopped}" in slurm.log(again)
     assert_same_training(slurm.project / run, whole[0])

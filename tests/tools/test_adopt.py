@@ -12,6 +12,7 @@ from dermsynth.cli import main
 from dermsynth.data import images, leaks, manifest
 from dermsynth.data.layouts.download import Columns
 from dermsynth.data.modules import ClassificationData
+from dermsynth.data.phantoms import write as write_phantoms
 from dermsynth.errors import InputError
 from dermsynth.tools.adopt import adopt
 from tests.builders import make_set
@@ -103,6 +104,13 @@ def test_a_csv_and_what_it_may_not_say(source, tmp_path):
     }
 
 
+def test_one_image_with_two_labels_is_said(source, tmp_path, capsys):
+    shutil.copy(source / "Benign/2.jpg", source / "Malignant/2.jpg")
+    said = ["Benign_2 (benign) = Malignant_2 (malignant)"]
+    assert go(source, tmp_path / "set").info["contradictions"] == said
+    assert f"one photograph with two labels, and both are kept: {said[0]}" in capsys.readouterr().out
+
+
 def test_folders_called_test_are_trained_on_all_the_same(source, tmp_path):
     (tmp_path / "whole").mkdir()
     for split in ("train", "test"):
@@ -112,14 +120,29 @@ def test_folders_called_test_are_trained_on_all_the_same(source, tmp_path):
     assert {r.split for r in go(tmp_path / "whole", tmp_path / "other", split="unused").records} == {"unused"}
 
 
-def test_a_real_download_cannot_be_adopted(source, tmp_path):
-    (source / "train.csv").write_text("image_name,patient_id,target\nISIC_1,IP_1,0\n")
+def test_a_download_of_real_photographs_is_for_prepare(source, tmp_path):
     for word in ("Benign", "Malignant"):
         (source / word).rename(source / f"{word} things")
     with pytest.raises(InputError, match="no known layout") as error:
         go(source, tmp_path / "set")
     assert "isic2020" not in str(error.value)
+    (source / "train.csv").write_text("image_name,patient_id,target\nISIC_1,IP_1,0\n")
+    with pytest.raises(
+        InputError, match=r"layout isic2020 \(found train\.csv\), which prepare takes as real\. Exp"
+    ) as error:
+        go(source, tmp_path / "set")
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "set").exists()
+
+
+def test_drawn_lesions_are_adopted_by_their_columns(tmp_path):
+    write_phantoms(tmp_path / "phantoms", patients=3, seed=0, size=32, malignant_share=0.3)
+    with pytest.raises(InputError, match=r"isic2020 .*csv: any CSV whose columns are named, as --columns\.image FILE"):
+        go(tmp_path / "phantoms", tmp_path / "set")
+    columns = Columns(image="image_name", label="diagnosis", malignant="target")
+    records = go(tmp_path / "phantoms", tmp_path / "set", columns=columns).records
+    assert {(r.origin, r.patient_id) for r in records} == {("synthetic", "")}
+    assert {r.malignant for r in records} == {0, 1}
 
 
 @pytest.mark.parametrize(

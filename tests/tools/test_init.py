@@ -15,6 +15,11 @@ def test_it_makes_a_pipeline_that_knows_the_words_of_every_diagnosis(tmp_path, c
         init(tmp_path / "configs", tmp_path / "out")
 
 
+def test_a_seed_below_0_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--seed -1: expected 0 or more"):
+        init(make_configs(tmp_path / "configs"), tmp_path / "out", seed=-1)
+
+
 def test_a_folder_without_a_pipeline_is_said(tmp_path):
     with pytest.raises(InputError, match=r"no model_index\.json"):
         init(tmp_path, tmp_path / "out")

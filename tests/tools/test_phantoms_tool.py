@@ -35,6 +35,20 @@ def test_a_folder_in_use_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"patients": 10**12}, "--patients 1000000000000: expected 1 to 1,000,000"),
+        ({"size": 10**8}, "--size 100000000: expected 16 to 8192 pixels"),
+        ({"size": 15}, "--size 15: expected 16 to"),
+    ],
+)
+def test_numbers_that_no_disk_holds_are_refused_before_anything_is_drawn(tmp_path, flags, message):
+    with pytest.raises(InputError, match=message):
+        phantoms(tmp_path / "set", **flags)
+    assert not (tmp_path / "set").exists()
+
+
 def test_a_file_in_the_way_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="no folder can be made there"):

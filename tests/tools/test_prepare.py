@@ -96,10 +96,9 @@ def test_bad_images_are_named_and_nothing_looks_complete(source, tmp_path):
     with pytest.raises(InputError) as error:
         go(source, out, processes=2)
     message = str(error.value)
-    assert "7 of 24 images cannot be used" in message
+    assert "7 of 24 images cannot be used, such as " in message
     assert "ISIC_0000000.jpg: truncated" in message
-    assert "and 2 more" in message
-    assert "ISIC_0000006" not in message
+    assert "\n" not in message
     assert not (out / "metadata.csv").exists()
     assert len((out / "quarantine.csv").read_text().splitlines()) == 8
 
@@ -159,6 +158,7 @@ def test_wrong_input_makes_no_folder(source, tmp_path):
     out = tmp_path / "set"
     for arguments, message in [
         ({"size": 0}, "--size 0"),
+        ({"size": 10**8}, "--size 100000000: expected 1 to 8192"),
         ({"processes": 0}, "--processes 0"),
         ({"max_broken": 5}, "--max_broken 5: expected a share"),
         ({"fractions": (0.5, 0.1, 0.1)}, "--fractions"),

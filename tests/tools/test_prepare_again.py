@@ -159,7 +159,7 @@ def test_mended_images_complete_the_set(source, tmp_path):
     path = source / "train" / "ISIC_0000004.jpg"
     whole = path.read_bytes()
     path.write_bytes(whole[:-30])
-    with pytest.raises(InputError, match=r"1 of 24 .*\n.*ISIC_0000004\.jpg: truncated"):
+    with pytest.raises(InputError, match=r"1 of 24 .*ISIC_0000004\.jpg: truncated"):
         go(source, out)
     go(source, out, max_broken=0.1)
     assert len(manifest.read(out).records) == 23

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections import Counter
 
@@ -46,6 +47,41 @@ def isic2019(root, lesions, code="NV"):
 def go(sources, out, **arguments):
     prepare(sources, out, **{"size": 16, "processes": 1, "fractions": (0.5, 0.25, 0.25), **arguments})
     return {record.image_id: record for record in manifest.read(out).records}
+
+
+def test_one_photograph_with_two_labels_in_one_source_is_a_contradiction(tmp_path, capsys):
+    source = folders(tmp_path / "source", benign=range(8), malignant=range(8, 16))
+    shutil.copy(source / "benign/ISIC_0000003.jpg", source / "malignant/ISIC_0000103.jpg")
+    shutil.copy(source / "benign/ISIC_0000004.jpg", source / "benign/ISIC_0000104.jpg")
+    for near_duplicates in (True, False):
+        go([source], out := tmp_path / f"set-{near_duplicates}", near_duplicates=near_duplicates)
+        said = ["ISIC_0000003 (benign) = ISIC_0000103 (malignant)"]
+        assert json.loads((out / "dataset.json").read_text())["contradictions"] == said
+        assert f"WARNING: 1 pair of images are one photograph with two labels, and both are kept: {said[0]}" in (
+            capsys.readouterr().out
+        )
+
+
+def test_names_that_are_not_utf_8_become_ids_that_are(tmp_path):
+    source = folders(tmp_path / "source", NV=range(8), MEL=range(8, 16))
+    (source / "NV/ISIC_0000001.jpg").rename(os.fsdecode(os.fsencode(source) + b"/NV/n\xe4vus.jpg"))
+    records = go([source], tmp_path / "set")
+    assert "n_vus" in records
+    assert len(records) == 16
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"labels": {"bening": "MEL"}}, r"--labels\.bening MEL: no folder and no cell says bening; found MEL, NV"),
+        ({"columns": Columns(image="file")}, r"--columns\.image file: layout folders has none"),
+    ],
+)
+def test_what_is_said_of_labels_and_columns_that_no_source_has_is_refused(tmp_path, choices, message):
+    source = folders(tmp_path / "source", NV=range(8), MEL=range(8, 16))
+    with pytest.raises(InputError, match=message):
+        go([source], tmp_path / "set", **choices)
+    assert not (tmp_path / "set").exists()
 
 
 def test_an_image_of_two_sources_is_taken_once_as_the_first_has_it(tmp_path, capsys):

@@ -11,6 +11,8 @@ from dermsynth.data.modules import ClassificationData
 from dermsynth.tools.prepare import prepare
 from tests.tools.drawn import go
 
+TEST_WORDS = {"Training": ("benign", "malignant"), "Test": ("0.0", "1.0")}
+
 
 def copied(source, original, copy):
     """Make one image of a download a mirrored second export of another one."""
@@ -115,6 +117,39 @@ def test_near_duplicates_across_an_official_split(tmp_path, capsys, straddling):
         # By such a name compare knows that no patient is, though the image is none of those that are tested on.
         group_of = {r.image_id: r.group for r in image_set.split("test")}
         assert group_of["ISIC_0000008"] == f"{manifest.IMAGE_GROUP}ISIC_0000001"
+
+
+def test_a_test_part_without_val_stays_and_val_is_dealt_from_train(tmp_path, capsys):
+    source = tmp_path / "isic2016"
+    rng = np.random.default_rng(5)
+    for part, numbers in (("Training", range(24)), ("Test", range(24, 34))):
+        (source / f"ISBI2016_ISIC_Part3_{part}_Data").mkdir(parents=True)
+        rows = [f"ISIC_{n:07d},{TEST_WORDS[part][n % 2]}" for n in numbers]
+        (source / f"ISBI2016_ISIC_Part3_{part}_GroundTruth.csv").write_text("\n".join(rows) + "\n")
+        for n in numbers:
+            picture = rng.integers(0, 255, (24, 24, 3), np.uint8)
+            cv2.imwrite(str(source / f"ISBI2016_ISIC_Part3_{part}_Data" / f"ISIC_{n:07d}.jpg"), picture)
+    go(source, tmp_path / "set")
+    image_set = manifest.read(tmp_path / "set")
+    assert {r.image_id for r in image_set.split("test")} == {f"ISIC_{n:07d}" for n in range(24, 34)}
+    assert len(image_set.split("val")) == 8  # a third of train, by 0.5 and 0.25
+    assert "no val part: 8 images of train were dealt to it, the test part is as it was" in capsys.readouterr().out
+    go(source, tmp_path / "anew", split="grouped")
+    assert "WARNING: the official parts of" in capsys.readouterr().out
+
+
+def test_one_group_of_a_large_share_is_said(source, tmp_path, capsys):
+    go(source, tmp_path / "before")
+    assert "Does its id stand for unknown" not in capsys.readouterr().out
+    lines = (source / "train.csv").read_text().splitlines()
+    rows = [line.split(",", 2) for line in lines[1:]]
+    patients = [n + 1 if n < 6 else 0 for n in range(len(rows))]
+    lines[1:] = [f"{image},IP_{who},{rest}" for (image, _, rest), who in zip(rows, patients, strict=True)]
+    (source / "train.csv").write_text("\n".join(lines) + "\n")
+    go(source, tmp_path / "set")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "WARNING: one patient, lesion or group holds 18 of 24 images. Does its id stand for unknown?" in printed
+    assert "IP_" not in printed
 
 
 @pytest.mark.real_data

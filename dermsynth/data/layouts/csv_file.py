@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from dermsynth.data.images import SUFFIXES
 from dermsynth.data.layouts.download import Choices, Columns, Download, Layout, SourceImage, new_record
-from dermsynth.data.layouts.files import every_image, image_ids, refuse_missing
+from dermsynth.data.layouts.files import every_image, image_ids, passed_over, refuse_missing
 from dermsynth.data.layouts.labels import Label, label_of, refuse_unknown
 from dermsynth.data.layouts.tables import Row, age, cells, has_column, in_utf8, known, known_id, license_name, split_of
 from dermsynth.data.manifest import Record
@@ -60,9 +61,11 @@ def _read(folder: Path, choices: Choices) -> Download:
     if columns.split and not {"train", "test"} <= (parts := {image.record.split for image in images} - {"unused"}):
         raise InputError(
             f"--columns.split {columns.split}: {table} has the parts {', '.join(sorted(parts)) or 'none'}; expected "
-            "train and test, and val or none. Leave it out to have patients dealt anew."
+            "train and test, and val or none. Leave it out to have the patients split again."
         )
-    return Download(tuple(images), (table,), files_without_row=len(there) - len(images))
+    others = passed_over(folder, but=_TABLES, deep=True)
+    notes = (f"files passed over ({others}); only {', '.join(SUFFIXES)} are read",) if others else ()
+    return Download(tuple(images), (table,), files_without_row=len(there) - len(images), notes=notes)
 
 
 def _find(
@@ -84,7 +87,7 @@ def _find(
         if found and found[0] in taken:
             raise InputError(f"{where}: image {row['image']!r} occurs twice. Keep one row an image.")
         taken[found[0] if found else wanted] = where
-    refuse_missing(list(map(str, taken)), set(map(str, there)), str(folder), table)
+    refuse_missing(list(map(str, taken)), set(map(str, there)), f"{folder} for {', '.join(SUFFIXES)}", table)
     return list(taken)
 
 

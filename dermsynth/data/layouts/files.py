@@ -44,12 +44,29 @@ def holds_images(place: Path) -> bool:
         return any(is_image(entry.name) for entry in entries)
 
 
-def passed_over(place: Path) -> str:
-    """Files directly in a folder that are no images, counted by suffix, as `.bmp 30`; blank if there are none."""
+def passed_over(place: Path, but: Iterable[str] = (), deep: bool = False) -> str:
+    """Files in a folder that are no images, counted by suffix, as `.bmp 30`; blank if there are none.
+
+    Args:
+        place: the folder.
+        but: suffixes of files that are there for another reason.
+        deep: also in its subfolders.
+    """
+    names = [name for _, _, here in os.walk(place) for name in here] if deep else _files(place)
+    kinds = Counter(_kind(name) for name in names if not name.startswith(".") and not is_image(name))
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common() if kind not in but)
+
+
+def _files(place: Path) -> list[str]:
     with os.scandir(place) as entries:
-        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
-    suffixes = Counter(ascii(PurePath(name).suffix.lower())[1:-1] or name for name in names if not is_image(name))
-    return ", ".join(f"{suffix} {count}" for suffix, count in suffixes.most_common())
+        return [entry.name for entry in entries if entry.is_file()]
+
+
+def _kind(name: str) -> str:
+    """The suffix, of a mask with what tells it from an image, as `_segmentation.png`; else the name."""
+    path = PurePath(name.lower())
+    mask = next((mask for mask in _MASKS if path.stem.endswith(mask)), "")
+    return ascii(mask + path.suffix)[1:-1] or name
 
 
 def every_image(folder: Path) -> list[PurePosixPath]:

@@ -90,10 +90,19 @@ def read_download(
 def _recognise(folder: Path, choices: Choices, among: Sequence[str]) -> tuple[Layout, str]:
     layouts = [LAYOUTS[name] for name in among]
     found = [(layout, why) for layout in layouts if (why := layout.why(folder, choices))]
-    if not found:
-        looked_for = "\n".join(f"  {layout.name}: {' or '.join(layout.signs)}" for layout in layouts)
+    if not found and choices.columns.image and CSV in layouts:
+        return CSV, "its columns are named"  # its reader says what is wrong with the table
+    others = [layout for name, layout in LAYOUTS.items() if name not in among]
+    if not found and (other := next((o for o in others if o.why(folder, choices)), None)):
+        expected = "; or ".join(f"{layout.name}: {' or '.join(layout.signs)}" for layout in layouts)
         raise InputError(
-            f"{folder}: no known layout. Looked in it for\n{looked_for}\n"
+            f"{folder}: layout {other.name} ({other.why(folder, choices)}), which prepare takes as real. "
+            f"Expected here {expected}."
+        )
+    if not found:
+        looked_for = "; ".join(f"{layout.name}: {' or '.join(layout.signs)}" for layout in layouts)
+        raise InputError(
+            f"{folder}: no known layout. Looked in it for\n  {looked_for}.\n"
             "Give the folder that holds one of them, or say --layout folders or csv, and what its words mean."
         )
     if len(found) > 1:

@@ -151,6 +151,15 @@ def test_image_and_label_must_be_named(folder):
             go(folder, columns)
 
 
+@pytest.mark.parametrize("text", ["", "file,dx\n", "x" * 1000, None])
+def test_a_table_without_the_named_column_is_answered_with_the_column(folder, text):
+    if text is not None:
+        (folder / "labels.csv").write_text(text.replace("file", "name"))
+    columns = COLUMNS if text is not None else Columns(image="absent", label="dx")
+    with pytest.raises(InputError, match=rf"no CSV with a column {columns.image} in it\. See --columns\.table\.$"):
+        read_download(folder, "auto", Choices(columns=columns))
+
+
 def test_a_table_that_is_not_utf_8_is_named(folder):
     table = folder / "labels.csv"
     table.write_bytes(table.read_text().replace("back", "R\u00fccken").encode("latin-1"))
@@ -186,3 +195,16 @@ def test_an_id_that_stands_for_none_is_none(folder, word):
     rewrite(folder / "labels.csv", "P1,L1", f"{word},{word}")
     record = go(folder)[0]["a"]
     assert (record.patient_id, record.lesion_id) == ("", "")
+
+
+def test_files_of_other_suffixes_are_counted_and_one_that_is_named_is_refused(folder):
+    for name in ("d.gif", "pictures/e.GIF", "pictures/b_segmentation.png", "notes.txt", ".hidden", "other.csv"):
+        touch(folder / name)
+    assert go(folder)[1].notes == (
+        "files passed over (.gif 2, .txt 1, _segmentation.png 1); only .jpg, .jpeg, .png, .dcm are read",
+    )
+    rewrite(folder / "labels.csv", "a.jpg", "d.gif")
+    with pytest.raises(
+        InputError, match=r"1 of 3 images .* missing: d\.gif\. Looked in .*clinic for \.jpg, \.jpeg, \.png"
+    ):
+        go(folder)

@@ -102,9 +102,13 @@ def test_class_folders_without_images_are_refused(tmp_path):
 
 
 def test_files_of_other_suffixes_are_counted_and_a_class_without_an_image_is_refused(tmp_path):
-    folder = make(tmp_path / "set", "nv/a.jpg", "mel/b.png", "mel/c.bmp", "mel/d.GIF", "mel/e.bmp")
+    folder = make(
+        tmp_path / "set", "nv/a.jpg", "mel/b.png", "mel/c.bmp", "mel/d.GIF", "mel/e.bmp", "mel/b_superpixels.png"
+    )
     _, download = read(folder)
-    assert download.notes == ("mel: files passed over (.bmp 2, .gif 1); only .jpg, .jpeg, .png, .dcm are read",)
+    assert download.notes == (
+        "mel: files passed over (.bmp 2, .gif 1, _superpixels.png 1); only .jpg, .jpeg, .png, .dcm are read",
+    )
     (folder / "mel" / "b.png").unlink()
-    with pytest.raises(InputError, match=r"mel: no image in this class folder \(it holds \.bmp 2, \.gif 1\)"):
+    with pytest.raises(InputError, match=r"mel: no image in this class folder \(it holds \.bmp 2, \.gif 1,"):
         read(folder)

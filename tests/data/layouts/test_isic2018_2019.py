@@ -100,6 +100,23 @@ def test_the_dataverse_names_of_ham10000(ham10000):
     assert len(download.images) == 3
 
 
+def test_the_tab_of_dataverse_with_images_beside_it(ham10000):
+    table = ham10000 / "HAM10000_metadata.csv"
+    lines = [[f'"{cell}"' for cell in line.split(",")] for line in table.read_text().splitlines()]
+    (ham10000 / "HAM10000_metadata.tab").write_text("\n".join(map("\t".join, lines)) + "\n")
+    table.unlink()
+    for path in ham10000.glob("*/*.jpg"):
+        path.rename(ham10000 / path.name)
+    layout, why, download = read_download(ham10000)
+    assert (layout.name, why) == ("ham10000", "found HAM10000_metadata.tab")
+    assert [(i.record.diagnosis, i.record.lesion_id) for i in download.images] == [
+        ("BKL", "HAM_1"),
+        ("BKL", "HAM_1"),
+        ("AKIEC", "HAM_2"),
+    ]
+    assert download.files_without_row == 0
+
+
 def test_an_unknown_dx_is_an_error(ham10000):
     rewrite(ham10000 / "HAM10000_metadata.csv", "akiec", "wart")
     with pytest.raises(InputError, match="line 4: dx 'wart'; expected one of mel, nv"):

@@ -116,3 +116,20 @@ def test_a_target_is_0_or_1(isic2024):
     rewrite(isic2024 / "train-metadata.csv", "ISIC_0015845,1", "ISIC_0015845,2")
     with pytest.raises(InputError, match="line 3: target '2'; expected 0 or 1"):
         read(isic2024)
+
+
+@pytest.mark.parametrize("inner", ["", "ISIC_2024_Permissive_Training_Input"])
+def test_the_permissive_part_of_the_challenge_site(tmp_path, inner):
+    """Its metadata.csv lies among the images, as the archive unpacks."""
+    folder = tmp_path / "isic2024"
+    images = folder / "ISIC_2024_Permissive_Training_Input" / inner
+    write(folder / "ISIC_2024_Permissive_Training_GroundTruth.csv", "isic_id,malignant", *(r[:14] for r in ROWS))
+    write(images / "metadata.csv", HEADER.replace("target,", ""), *(row[:13] + row[15:] for row in ROWS))
+    for row in ROWS:
+        touch(images / f"{row[:12]}.jpg")
+    records, download = read(folder)
+    assert [(r.malignant, r.patient_id, r.lesion_id) for r in records.values()] == [(0, "IP_1", ""), (1, "IP_2", "")]
+    assert (download.files_without_row, len(download.tables)) == (0, 2)
+    (images / "metadata.csv").unlink()
+    with pytest.raises(InputError, match=r"metadata\.csv: no such file, and without it photographs of one patient"):
+        read(folder)

@@ -20,6 +20,7 @@ def test_unknown_layout_lists_what_was_looked_for(tmp_path):
         read_download(tmp_path)
     for layout in LAYOUTS.values():
         assert all(sign in str(error.value) for sign in layout.signs)
+    assert len(str(error.value).splitlines()) == 3
 
 
 def test_two_layouts_in_one_folder_ask_for_a_choice(isic2017):
