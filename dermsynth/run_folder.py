@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 from dermsynth.checkpoint_io import CONFIGURATION, configuration_of
+from dermsynth.classes import names_alone
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.run_config import RUN_FILE, leaves
@@ -180,7 +181,7 @@ class RunFile(SaveConfigCallback):
             if trainer.state.fn == "fit":
                 # `test --config fit.yaml` must not take for granted the checkpoint that training began from.
                 config.ckpt_path = None
-            self._yaml = self.parser.dump(config, skip_unset=False)
+            self._yaml = names_alone(self.parser.dump(config, skip_unset=False))
         return self._yaml
 
 
