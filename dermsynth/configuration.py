@@ -6,10 +6,11 @@ from typing import Any
 
 import yaml
 
+from dermsynth.classes import import_named
 from dermsynth.config_checks import take_paths
 from dermsynth.precision import resolve
 from dermsynth.quiet import quieten
-from dermsynth.training import TrainingCLI, import_named
+from dermsynth.training import TrainingCLI
 
 _readers: dict[str, "_Reader"] = {}
 

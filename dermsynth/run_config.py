@@ -3,11 +3,15 @@
 from collections.abc import Collection
 from typing import Any
 
+from dermsynth.classes import named
+
 RUN_FILE = "fit.yaml"
 
 
 def leaves(value: Any, ignored: Collection[str] = (), key: str = "") -> dict[str, Any]:
     """What a configuration says, by dotted key; a list is a leaf unless it holds classes, such as callbacks.
+
+    Classes of this package are called by their names alone.
 
     Args:
         value: mappings and lists of plain values, as read from YAML.
@@ -19,7 +23,8 @@ def leaves(value: Any, ignored: Collection[str] = (), key: str = "") -> dict[str
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         items = list(enumerate(value))
     else:
-        return {key: value}
+        is_class = key.rpartition(".")[2] == "class_path" and isinstance(value, str)
+        return {key: named(value) if is_class else value}
     return {
         path: leaf
         for name, item in items

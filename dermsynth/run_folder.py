@@ -17,6 +17,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from dermsynth import made_from
 from dermsynth.checkpoint_io import CONFIGURATION, configuration_of
+from dermsynth.classes import names_alone
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.run_config import RUN_FILE, leaves
@@ -207,7 +208,7 @@ class RunFile(SaveConfigCallback):
             if trainer.state.fn == "fit":
                 # `test --config fit.yaml` must not take for granted the checkpoint that training began from.
                 config.ckpt_path = None
-            self._yaml = self.parser.dump(config, skip_unset=False)
+            self._yaml = names_alone(self.parser.dump(config, skip_unset=False))
         return self._yaml
 
 

@@ -1,7 +1,6 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
 import functools
-import importlib
 import math
 import os
 import re
@@ -31,6 +30,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from dermsynth.batch_seed import BatchSeed
 from dermsynth.callback_checks import check_callbacks
 from dermsynth.checkpoint_io import WholeCheckpointIO, check_resumable, read_checkpoint, remove_leftovers
+from dermsynth.classes import DATA, MODELS, import_named, names_alone, take_names
 from dermsynth.config_checks import check_arguments, check_training, check_values, take_paths
 from dermsynth.config_errors import config_files, explain
 from dermsynth.divergence import FiniteLoss
@@ -56,17 +56,6 @@ from dermsynth.said import after_fit, after_test, measured
 from dermsynth.summary import ParameterCount
 from dermsynth.yaml_files import read_yaml
 
-# What this package trains and what it trains on, as `--help` lists them.
-MODELS = (
-    "dermsynth.classification.classifier.Classifier",
-    "dermsynth.diffusion.dreambooth.DreamBooth",
-    "dermsynth.diffusion.autoencoder.Autoencoder",
-)
-DATA = (
-    "dermsynth.data.modules.ClassificationData",
-    "dermsynth.data.modules.DreamBoothData",
-    "dermsynth.data.generation.GenerationData",
-)
 _NO_GPU = (
     "trainer.accelerator: gpu, but torch sees no GPU here. Run it where there is one, with a torch built for it, or "
     "add --trainer.accelerator cpu."
@@ -77,6 +66,7 @@ class TrainingCLI(LightningCLI):
     """The command line of fit, validate, test and predict."""
 
     def __init__(self, args: ArgsType = None) -> None:
+        take_names()
         self._asked = (args if isinstance(args, list) else sys.argv[1:])[:1]
         super().__init__(
             LightningModule,
@@ -189,7 +179,7 @@ class TrainingCLI(LightningCLI):
             InputError: a class has a default that YAML has no word for, such as Lightning's `Timer`.
         """
         try:
-            return self._parser(stage).dump(self.config[stage], skip_unset=False)
+            return names_alone(self._parser(stage).dump(self.config[stage], skip_unset=False))
         except ValueError as error:
             classes = re.findall(r"class_path='([\w.]+)'", str(error))
             raise InputError(
@@ -367,15 +357,6 @@ def _classes(subcommand: str) -> str:
         f"Models of this package: {', '.join(MODELS)}. Data modules: {', '.join(DATA)}. "
         f"To see the keys of one: dermsynth {subcommand} --model.help Classifier, --data.help ClassificationData."
     )
-
-
-def import_named(arguments: list[str]) -> None:
-    """Import what stands in the arguments by its class's name alone, which jsonargparse finds only then."""
-    words = {word.rpartition("=")[2] for word in arguments}
-    for path in (*MODELS, *DATA):
-        module, _, name = path.rpartition(".")
-        if name in words:
-            importlib.import_module(module)
 
 
 def _best(trainer: Trainer) -> str:

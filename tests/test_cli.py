@@ -12,9 +12,9 @@ import docstring_parser
 import pytest
 
 from dermsynth import __version__, cli
+from dermsynth.classes import DATA, MODELS, located
 from dermsynth.cli import COMMANDS, main
 from dermsynth.errors import InputError
-from dermsynth.training import DATA, MODELS
 
 HEAVY = {"docstring_parser", "jsonargparse", "lightning", "numpy", "torch", "transformers", "yaml"}
 
@@ -152,12 +152,12 @@ def test_help_names_models_and_data_modules_and_how_to_see_their_keys(stage, cap
     assert "--model.help" in named
 
 
-@pytest.mark.parametrize("path", [*MODELS, *DATA])
-def test_keys_are_shown_by_a_short_name(path, capsys):
-    kind = "model" if path in MODELS else "data"
+@pytest.mark.parametrize("name", [*MODELS, *DATA])
+def test_keys_are_shown_by_a_short_name(name, capsys):
+    kind = "model" if name in MODELS else "data"
     with pytest.raises(SystemExit, match="0"):
-        main(["fit", f"--{kind}.help", path.rpartition(".")[2]])
-    assert f"--{kind}.help={path}" in capsys.readouterr().out
+        main(["fit", f"--{kind}.help", name])
+    assert f"--{kind}.help={located(name)}" in capsys.readouterr().out
 
 
 def test_no_command_shows_the_commands(capsys):

@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal
 
+from dermsynth.classes import located
 from dermsynth.errors import InputError
 from dermsynth.files import new_folder
 from dermsynth.run_config import RUN_FILE
@@ -13,9 +14,9 @@ Format = Literal["diffusers", "lora", "kohya", "transformers"]
 
 # Of each kind of model: its class and its formats.
 _KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "autoencoder": ("dermsynth.diffusion.autoencoder.Autoencoder", ("diffusers",)),
-    "dreambooth": ("dermsynth.diffusion.dreambooth.DreamBooth", ("diffusers", "lora", "kohya")),
-    "classifier": ("dermsynth.classification.classifier.Classifier", ("transformers",)),
+    "autoencoder": ("Autoencoder", ("diffusers",)),
+    "dreambooth": ("DreamBooth", ("diffusers", "lora", "kohya")),
+    "classifier": ("Classifier", ("transformers",)),
 }
 
 
@@ -49,14 +50,14 @@ def export(checkpoint: Path, out: Path, format: Format | None = None, trust: boo
     if chosen not in formats:
         raise InputError(f"--format {chosen}: a {kind} exports as {' or '.join(formats)}.")
     config, said_in = _configuration(checkpoint, content)
-    named = config["model"]["class_path"]
-    if named != own_class and not trust:
+    path = located(config["model"]["class_path"])
+    if path != located(own_class) and not trust:
         raise InputError(
-            f"{said_in}: the model is a {named}, which is no {kind} of dermsynth. Building it runs its code: give "
+            f"{said_in}: the model is a {path}, which is no {kind} of dermsynth. Building it runs its code: give "
             "--trust true only if you know where the run comes from."
         )
     try:
-        module = _imported(named).of_configuration(config).take(content)
+        module = _imported(path).of_configuration(config).take(content)
     except InputError as error:
         raise InputError(f"{said_in}: {error}") from error
     with new_folder(out) as folder:
