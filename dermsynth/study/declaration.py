@@ -311,12 +311,15 @@ def _recipe(section: Section, key: str) -> Recipe:
     """Files, or a mapping of files (`config`) and flags."""
     if not isinstance(section.content.get(key), dict):
         return Recipe(_files(section, key))
-    inner = Section(section.file, section.path(key), section.content[key], ("config",), dotted=True)
+    known = ("config",)
+    inner = Section(section.file, section.path(key), section.content[key], known, required=known, dotted=True)
     return Recipe(_files(inner, "config"), inner.dotted_flags())
 
 
 def _files(section: Section, key: str) -> tuple[Path, ...]:
     files = tuple(Path(text) for text in section.texts(key))
+    if key in section and not files:
+        raise section.error(key, "name at least one configuration.")
     for file in files:
         if not file.is_file():
             raise section.error(key, f"no such configuration: {file}.")

@@ -36,10 +36,12 @@ class Section:
             raise self.error("", f"expected keys with values, found {_shown(content)}.")
         self.content: dict[str, Any] = content
         for name in content:
-            if known is not None and name not in known and not (dotted and "." in str(name)):
-                near = difflib.get_close_matches(str(name), known, 1)
+            if not isinstance(name, str):
+                raise self.error("", f"the name {name} is no text; put it in quotes.")
+            if known is not None and name not in known and not (dotted and "." in name):
+                near = difflib.get_close_matches(name, known, 1)
                 hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}."
-                raise self.error(str(name), f"no such key. {hint}")
+                raise self.error(name, f"no such key. {hint}")
         if missing := [name for name in required if name not in content]:
             raise self.error(missing[0], "it must be given.")
 
@@ -61,7 +63,7 @@ class Section:
 
     def mapping(self, name: str) -> dict[str, Any]:
         """The same as a plain mapping whose keys are names."""
-        return {str(key): value for key, value in self.section(name).content.items()}
+        return dict(self.section(name).content)
 
     def text(self, name: str) -> str:
         """A text that is given and not blank."""
@@ -108,7 +110,7 @@ class Section:
 
     def dotted_flags(self) -> dict[str, Any]:
         """Its keys with a dot, which are flags."""
-        return {name: value for name, value in self.content.items() if "." in str(name)}
+        return {name: value for name, value in self.content.items() if "." in name}
 
 
 def _shown(value: object) -> str:

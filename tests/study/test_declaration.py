@@ -1,10 +1,13 @@
 """A study file that is wrong is refused in one line that names file and key, before anything is made."""
 
+import copy
+
 import pytest
 
 from dermsynth.cli import main
 from dermsynth.errors import InputError
 from dermsynth.study import declaration
+from dermsynth.study.plan import plan
 from tests.builders import CLASSES, make_set
 from tests.study.helpers import content, recipes, write_yaml
 
@@ -135,3 +138,51 @@ def test_a_flag_that_its_command_does_not_know_is_found_before_anything_is_made(
     assert said.startswith(f"dermsynth: error: {file}: step `fit real-seed0`: ")
     assert "widht" in said
     assert not (here / "out").exists()
+
+
+NONSENSE = [None, 1, -1, "x", "", [], {}, [1], [[]], {"a": 1}, {1: 2}, {"a": None}, float("nan"), True, ["x", None]]
+
+
+def keys(content, *above):
+    """Every key of nested mappings, as a path."""
+    for name, value in content.items():
+        yield (*above, name)
+        if isinstance(value, dict):
+            yield from keys(value, *above, name)
+
+
+def spoilt(whole, *below):
+    """Copies of what a study says, in which one value is nonsense; of those below a key, or of all."""
+    for path in keys(whole):
+        for value in NONSENSE if path[: len(below)] == below else ():
+            copied = copy.deepcopy(whole)
+            inner = copied
+            for name in path[:-1]:
+                inner = inner[name]
+            inner[path[-1]] = value
+            yield path, value, copied
+
+
+def test_nonsense_at_any_key_is_one_line_or_has_a_meaning(here):
+    whole = content(here)
+    whole["data"]["external"] = {"clinic": "real"}
+    whole["generator"] |= {"prior": "generate.yaml", "variants": {"a": {"model.x": 1}}, "flags": {}, "shards": 1}
+    whole |= {"adopted": {"they": "theirs"}, "comparison": {"baseline": "real", "family": ["hybrid"], "margin": 0.1}}
+    whole["classifier"] |= {"steps": 3, "flags": {"data.size": 16}}
+    for name in ("repeated", "hybrid"):
+        whole["arms"][name] = {"config": whole["arms"][name], "images": "a"}
+    whole["arms"]["more"] = {"config": "arms/hybrid.yaml", "steps": 2, "images": "they", "data.mix.ratio": 0.2}
+    prepared = {**whole, "data": {"prepare": "real", "options": {"size": 8}, "classes": ["NV", "MEL"]}}
+    drawn = {**whole, "data": {"phantoms": {"size": 16}, "options": {"size": 8}}}
+    for study in (whole, prepared, drawn):
+        assert plan(declaration.read(write_yaml(here / "study.yaml", study)), here / "out")
+    tried = [*spoilt(whole), *spoilt(prepared, "data"), *spoilt(drawn, "data")]
+    said = []
+    for path, value, study in tried:
+        try:
+            plan(declaration.read(write_yaml(here / "study.yaml", study)), here / "out")
+        except InputError as error:
+            said.append((path, value, str(error)))
+    assert len(tried) > 400
+    assert len(said) > len(tried) / 2
+    assert [line for line in said if "\n" in line[2]] == []
