@@ -67,7 +67,7 @@ def test_killed_twenty_times_it_ends_with_the_same_table(base, tmp_path):
     assert not (out / "replaced").exists()
 
 
-def test_told_to_stop_it_lets_its_steps_save_their_place_and_goes_on(base, tmp_path):
+def test_told_to_stop_it_lets_its_steps_save_their_place(base, tmp_path):
     file = make_study(tmp_path, base)
     change(file, "classifier", "flags", {"trainer.max_steps": 4000, "model.lr_scheduler.total_steps": 4000})
     change(file, "arms", "real", {"config": str(tmp_path / "arms" / "real.yaml")})
