@@ -78,11 +78,12 @@ def names_alone(text: str) -> str:
 
 def take_names() -> None:
     """Let every parser find classes of this package by their names in YAML."""
+    import yaml
     from jsonargparse import get_loader, set_loader
 
     load = get_loader("yaml")
     if not isinstance(load, _ByName):
-        set_loader("yaml", _ByName(load))
+        set_loader("yaml", _ByName(load), exceptions=(yaml.YAMLError,))
 
 
 def import_named(words: Iterable[str]) -> None:

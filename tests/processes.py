@@ -95,6 +95,7 @@ class Ranks:
 
 def _work(work, rank, ranks, port, arguments):
     sys.argv = ["dermsynth"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it runs in the background
     torch.set_num_threads(1)
     if ranks > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}

@@ -97,6 +97,13 @@ def test_a_model_is_named_in_a_flag(tmp_path, capsys):
     assert "Classifer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["a\0b", "[", "{a: b: c}"])
+def test_what_is_no_yaml_is_a_mistake(value, tmp_path, capsys):
+    assert main(["init", str(tmp_path), "--out", value]) == 2
+    assert main(["fit", f"--data.real={value}", "--run", str(tmp_path / "run")]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_models_are_modules():
     for name in ("Classifier", "DreamBooth", "Autoencoder"):
         module, _, _ = located(name).rpartition(".")

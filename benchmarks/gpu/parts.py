@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import yaml
 
+from dermsynth.classes import named
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -46,9 +48,9 @@ class Part:
     def kind(self) -> Literal["dreambooth", "classifier", "generation"]:
         """What the recipe does."""
         values = yaml.safe_load(self.configs[0].read_text(encoding="utf-8"))
-        if values["data"]["class_path"].endswith(".GenerationData"):
+        if named(values["data"]["class_path"]) == "GenerationData":
             return "generation"
-        return "classifier" if values["model"]["class_path"].endswith(".Classifier") else "dreambooth"
+        return "classifier" if named(values["model"]["class_path"]) == "Classifier" else "dreambooth"
 
     @property
     def stage(self) -> Literal["fit", "predict"]:
