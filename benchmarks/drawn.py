@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermsynth.data import manifest
-from dermsynth.data.images import cores, write_png
-from dermsynth.data.manifest import Record
+from dermsynth.data.sets import manifest
+from dermsynth.data.sets.images import cores, write_png
+from dermsynth.data.sets.manifest import Record
 
 
 def photograph(rng: np.random.Generator, width: int, height: int, grain: float) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ import yaml
 
 from benchmarks.stopwatch import Stopwatch
 from callbacks.throughput import dense_peak
-from dermsynth import training
+from dermsynth.run import training_cli as training
 
 HERE = Path(__file__).parent
 SMALL = HERE / "dreambooth_small.yaml"

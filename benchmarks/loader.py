@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.drawn import image_set
 from benchmarks.measure import in_turn, numbers_given, report, seconds
-from dermsynth.data import manifest
-from dermsynth.data.modules import ClassificationData
+from dermsynth.data.loading.modules import ClassificationData
+from dermsynth.data.sets import manifest
 
 SIZE, BATCH = 224, 32
 

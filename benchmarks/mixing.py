@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dermsynth.data import mixing
-from dermsynth.data.dealing import Indices
-from dermsynth.data.policy import Policy
+from dermsynth.data.mixing import policies as mixing
+from dermsynth.data.mixing.dealing import Indices
+from dermsynth.data.mixing.policy import Policy
 
 # Images of each class in ISIC 2019.
 SKEW = np.array([12875, 4522, 3323, 2624, 867, 628, 253, 239, 10])

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from benchmarks.measure import peak_gb, timed
-from dermsynth.data import near_duplicates as near
+from dermsynth.data.sets import near_duplicates as near
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 
 from benchmarks.loader import Plain
 from benchmarks.stopwatch import Stopwatch
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 
 
 def train(config: dict[str, Any], stopwatch: Stopwatch) -> None:

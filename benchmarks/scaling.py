@@ -24,7 +24,7 @@ import torch
 import yaml
 
 from benchmarks.dreambooth import SMALL, draw, initialise, parse, quietly
-from dermsynth.data.images import cores
+from dermsynth.data.sets.images import cores
 
 
 def main() -> None:

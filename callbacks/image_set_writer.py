@@ -12,13 +12,13 @@ from PIL import Image
 
 import dermsynth
 from dermsynth import lesions
-from dermsynth.checkpoint_io import seed_of
-from dermsynth.data import manifest
-from dermsynth.data.images import write_png
-from dermsynth.data.manifest import IMAGE_GROUP, Record, sha256_file
+from dermsynth.data.sets import manifest
+from dermsynth.data.sets.images import write_png
+from dermsynth.data.sets.manifest import IMAGE_GROUP, Record, sha256_file
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder, whole_file
 from dermsynth.grids import grid, name_rows
+from dermsynth.run.checkpoint_io import seed_of
 
 # The mark of a set that is not finished, so that only images of predict are ever removed.
 _BEGUN = ".begun-by-predict"

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.distributed import ReduceOp
 
 from dermsynth.errors import InputError
-from dermsynth.run_folder import last_checkpoint, validation_follows
+from dermsynth.run.folder import last_checkpoint, validation_follows
 
 # What is asked for; of several the largest is done.
 _NOTHING, _STOP, _REQUEUE = range(3)

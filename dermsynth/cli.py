@@ -33,10 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "adopt": ("dermsynth.tools.adopt:adopt", "synthetic images made elsewhere to an image set"),
     "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
-    "fit": ("dermsynth.training:run", "train what a configuration describes, or resume it"),
-    "validate": ("dermsynth.training:run", "measure a model on the validation split"),
-    "test": ("dermsynth.training:run", "measure a checkpoint on the test split; writes predictions.csv"),
-    "predict": ("dermsynth.training:run", "generate images"),
+    "fit": ("dermsynth.run.training_cli:run", "train what a configuration describes, or resume it"),
+    "validate": ("dermsynth.run.training_cli:run", "measure a model on the validation split"),
+    "test": ("dermsynth.run.training_cli:run", "measure a checkpoint on the test split; writes predictions.csv"),
+    "predict": ("dermsynth.run.training_cli:run", "generate images"),
     "export": ("dermsynth.tools.export:export", "a checkpoint to a format that other programs read"),
     "compare": (
         "dermsynth.tools.compare:compare",
@@ -44,6 +44,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "study": ("dermsynth.tools.study:study", "all of it from one file: prepare, generate, train the arms, compare"),
 }
+
+# What LightningCLI reads by itself.
+_STAGES = ("fit", "validate", "test", "predict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,7 +125,7 @@ def _load(name: str) -> Callable[[list[str]], None]:
         hint = f"Did you mean {near[0]}?" if near else f"See {PROGRAM} --help."
         raise InputError(f"no command {name!r}. {hint}")
     command = tool(name)
-    return command if COMMANDS[name][0].startswith("dermsynth.training:") else functools.partial(_run_tool, command)
+    return command if name in _STAGES else functools.partial(_run_tool, command)
 
 
 def _run_tool(function: Callable[..., None], arguments: list[str]) -> None:
@@ -145,8 +148,8 @@ def tool_arguments(function: Callable[..., None], arguments: Sequence[str]) -> d
     import docstring_parser
     from jsonargparse import ArgumentError, ArgumentParser
 
-    from dermsynth.config_checks import check_arguments, check_values, take_paths
-    from dermsynth.config_errors import explain
+    from dermsynth.run.config_checks import check_arguments, check_values, take_paths
+    from dermsynth.run.config_errors import explain
 
     take_paths()
     documented = docstring_parser.parse(function.__doc__ or "")

@@ -8,7 +8,7 @@ from typing import SupportsFloat
 from lightning import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from dermsynth.run_config import RUN_FILE
+from dermsynth.run.config import RUN_FILE
 
 PROGRAM = "python -m dermsynth"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dermsynth.data import manifest
-from dermsynth.data.manifest import ORIGINS, Record, sha256_file
+from dermsynth.data.sets import manifest
+from dermsynth.data.sets.manifest import ORIGINS, Record, sha256_file
 from dermsynth.lesions import DIAGNOSES
 
 CLASSES = ["NV", "MEL", "SK"]

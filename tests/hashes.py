@@ -19,7 +19,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVI
 
 def main() -> None:
     """Make the runs in a folder of their own and print a hash of each."""
-    from dermsynth.quiet import quieten
+    from dermsynth.run.quiet import quieten
     from tests.robustness import world
 
     quieten()

@@ -67,18 +67,18 @@ def dreambooth(folder, base, *, lora=False, ema=False, stops=False, cache=False,
         "sampling": {"steps": 2, "guidance_scale": 1.0},
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-2}},
         "lr_scheduler": {
-            "class_path": "dermsynth.schedules.WarmupCosine",
+            "class_path": "dermsynth.run.schedules.WarmupCosine",
             "init_args": {"warmup_steps": 2, "total_steps": 40},
         },
     }
-    data = {"synthetic": [str(prior)], "mix": {"class_path": "dermsynth.data.mixing.PriorPreservation"}}
+    data = {"synthetic": [str(prior)], "mix": {"class_path": "dermsynth.data.mixing.policies.PriorPreservation"}}
     if cache:
         data["latent_cache"] = str(folder / "latents")
     return _recipe(
         folder,
         {"class_path": "dermsynth.diffusion.dreambooth.DreamBooth", "init_args": model},
         {
-            "class_path": "dermsynth.data.modules.DreamBoothData",
+            "class_path": "dermsynth.data.loading.modules.DreamBoothData",
             "init_args": {"real": str(real), "classes": CLASSES, "size": 16, "batch_size": 2, **data},
         },
         [{"class_path": "callbacks.ema.EMA", "init_args": {"decay": 0.9}}] if ema else [],
@@ -104,7 +104,7 @@ def classifier(folder, **trainer):
         folder,
         {"class_path": "dermsynth.classification.classifier.Classifier", "init_args": {"model": model}},
         {
-            "class_path": "dermsynth.data.modules.ClassificationData",
+            "class_path": "dermsynth.data.loading.modules.ClassificationData",
             "init_args": {"real": str(make_set(folder / "real")), "classes": CLASSES, "size": 16, "batch_size": 2},
         },
         [],
@@ -129,7 +129,7 @@ def _recipe(folder, model, data, callbacks, best, trainer, last=()):
             "callbacks": [
                 *callbacks,
                 {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": best},
-                {"class_path": "dermsynth.run_folder.LastCheckpoint", "init_args": {"every_n_train_steps": 2}},
+                {"class_path": "dermsynth.run.folder.LastCheckpoint", "init_args": {"every_n_train_steps": 2}},
                 *last,
             ],
             **trainer,

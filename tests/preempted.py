@@ -29,7 +29,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.preemption import INTERRUPTED, STOPPED
-from dermsynth.run_folder import FINISHED, last_checkpoint
+from dermsynth.run.folder import FINISHED, last_checkpoint
 from tests.builders import CLASSES, make_set
 from tests.interruptions import assert_equal
 from tests.processes import Ranks
@@ -71,9 +71,9 @@ model:
       num_attention_heads: 2
       intermediate_size: 32
     optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-2}}
-    lr_scheduler: {class_path: dermsynth.schedules.WarmupCosine, init_args: {warmup_steps: 4, total_steps: 24}}
+    lr_scheduler: {class_path: dermsynth.run.schedules.WarmupCosine, init_args: {warmup_steps: 4, total_steps: 24}}
 data:
-  class_path: dermsynth.data.modules.ClassificationData
+  class_path: dermsynth.data.loading.modules.ClassificationData
   init_args: {classes: [NV, MEL, SK], size: 16, batch_size: 2}
 """
 

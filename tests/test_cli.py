@@ -12,9 +12,9 @@ import docstring_parser
 import pytest
 
 from dermsynth import __version__, cli
-from dermsynth.classes import DATA, MODELS, located
 from dermsynth.cli import COMMANDS, main
 from dermsynth.errors import InputError
+from dermsynth.run.classes import DATA, MODELS, located
 
 HEAVY = {"docstring_parser", "jsonargparse", "lightning", "numpy", "torch", "transformers", "yaml"}
 

@@ -11,8 +11,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from dermsynth.errors import InputError
-from dermsynth.run_config import leaves
-from dermsynth.training import TrainingCLI
+from dermsynth.run.config import leaves
+from dermsynth.run.training_cli import TrainingCLI
 
 ROOT = Path(__file__).parents[1] / "configs"
 # Studies are no configurations of a command; tests/study reads and plans them.

@@ -18,8 +18,8 @@ FILES = sorted([*ROOT.glob("dermsynth/**/*.py"), *ROOT.glob("callbacks/*.py")])
 
 # Where a LightningModule or LightningDataModule lives: these may import lightning.
 MODULES = {
-    "dermsynth.data.generation",
-    "dermsynth.data.modules",
+    "dermsynth.data.loading.generation",
+    "dermsynth.data.loading.modules",
     "dermsynth.diffusion.dreambooth",
     "dermsynth.diffusion.autoencoder",
     "dermsynth.classification.classifier",
@@ -30,20 +30,36 @@ COMMON = {
     "dermsynth",
     "dermsynth.errors",
     "dermsynth.lesions",
-    "dermsynth.data.manifest",
-    "dermsynth.checkpoints",
-    "dermsynth.lean",
-    "dermsynth.schedules",
+    "dermsynth.data.sets.manifest",
+    "dermsynth.run.checkpoints",
+    "dermsynth.run.lean",
+    "dermsynth.run.schedules",
     "dermsynth.grids",
     "dermsynth.files",
     "dermsynth.hub",
     "dermsynth.provenance",
-    "dermsynth.ranks",
-    "dermsynth.run_config",
+    "dermsynth.run.ranks",
+    "dermsynth.run.config",
     "dermsynth.seeds",
     "dermsynth.weights",
-    "dermsynth.yaml_files",
+    "dermsynth.run.yaml_files",
 }
+
+
+# What each room of the data builds on.
+ROOMS_OF_DATA: dict[str, set[str]] = {
+    "sets": set(),
+    "prepare": {"sets"},
+    "mixing": {"sets"},
+    "loading": {"sets", "prepare", "mixing"},
+    "phantoms": {"sets"},
+}
+
+
+def room_of_data(module: str) -> str:
+    """The room of a module of the data; blank for any other module."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["dermsynth", "data"] and len(parts) > 3 else ""
 
 
 def name_of(file: Path) -> str:
@@ -85,7 +101,20 @@ def test_imports_go_one_way(file):
             assert not ours & MODULES, "pure rooms do not import modules"
         assert not (ours & MODULES) - {me}, "modules meet in YAML"
     if me.startswith("dermsynth.tools"):
-        assert not {m for m in ours if m.startswith(("dermsynth.cli", "dermsynth.training"))}
+        assert not {m for m in ours if m.startswith(("dermsynth.cli", "dermsynth.run.training_cli"))}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if room_of_data(name_of(file))], ids=name_of)
+def test_the_rooms_of_data_build_on_one_another_in_one_direction(file):
+    me = room_of_data(name_of(file))
+    wanted = {found for module in imports(file) if (found := room_of_data(module))} - {me}
+    assert wanted <= ROOMS_OF_DATA[me]
+
+
+def test_wording_and_figures_know_results_alone():
+    for file in ROOT.glob("dermsynth/report/*.py"):
+        ours = {m for m in imports(file) if m.startswith("dermsynth")}
+        assert not {m for m in ours if not m.startswith(("dermsynth.report", "dermsynth.evaluation"))} - COMMON, file
 
 
 def test_the_command_line_imports_only_the_standard_library():
@@ -106,8 +135,8 @@ def test_what_is_imported_is_declared():
 
 
 def test_mixing_and_evaluation_know_no_torch():
-    mixing = [ROOT / f"dermsynth/data/{name}.py" for name in ("policy", "mixing", "dealing")]
-    for file in [*mixing, *ROOT.glob("dermsynth/evaluation/*.py")]:
+    mixing = [ROOT / f"dermsynth/data/mixing/{name}.py" for name in ("policy", "policies", "dealing")]
+    for file in [*mixing, *ROOT.glob("dermsynth/evaluation/*.py"), *ROOT.glob("dermsynth/report/*.py")]:
         assert not {m for m in imports(file) if m.split(".")[0] in ("torch", "lightning")}, file
 
 
@@ -115,7 +144,9 @@ def test_a_study_is_read_and_planned_without_torch():
     for file in ROOT.glob("dermsynth/study/*.py"):
         assert not {m for m in imports(file, at_top_only=True) if m.split(".")[0] in ("torch", "lightning")}, file
         wanted = imports(file)
-        assert not {m for m in wanted if m.startswith(DOMAINS) and m != "dermsynth.data.manifest"}, "it runs commands"
+        assert not {m for m in wanted if m.startswith(DOMAINS) and m != "dermsynth.data.sets.manifest"}, (
+            "it runs commands"
+        )
 
 
 def imported_by(code, *arguments):
@@ -132,7 +163,7 @@ UNUSED = {"albumentations", "diffusers", "matplotlib", "pandas", "peft", "pydant
 
 
 def test_data_modules_and_help_import_no_model_and_no_augmentation():
-    imported = imported_by(f"import dermsynth.data.modules; {COMMAND}", "fit", "--help")
+    imported = imported_by(f"import dermsynth.data.loading.modules; {COMMAND}", "fit", "--help")
     assert "lightning" in imported
     assert not imported & {*UNUSED, "scipy", "transformers"}
 

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from dermsynth.batch_seed import BatchSeed
-from dermsynth.data.generation import image_seed
+from dermsynth.data.loading.generation import image_seed
 from dermsynth.diffusion.dreambooth import DreamBooth
+from dermsynth.run.batch_seed import BatchSeed
 from dermsynth.seeds import Purpose, entropy, stream_seed
 
 

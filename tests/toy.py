@@ -11,8 +11,8 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dermsynth.checkpoints import check_kind
 from dermsynth.errors import BrokenImageError, InputError
+from dermsynth.run.checkpoints import check_kind
 
 
 class Policy:

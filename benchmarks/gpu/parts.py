@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
-from dermsynth.classes import named
+from dermsynth.run.classes import named
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

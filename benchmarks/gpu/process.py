@@ -17,8 +17,8 @@ _IMPORTED = [
     "benchmarks.gpu.sides",
     "callbacks.image_set_writer",
     "dermsynth.classification.classifier",
-    "dermsynth.data.generation",
-    "dermsynth.data.modules",
+    "dermsynth.data.loading.generation",
+    "dermsynth.data.loading.modules",
     "dermsynth.diffusion.dreambooth",
 ]
 

@@ -14,7 +14,7 @@ from benchmarks.drawn import image_set
 from benchmarks.dreambooth import parse
 from benchmarks.gpu.parts import Part, Size
 from benchmarks.stopwatch import Stopwatch
-from dermsynth import training
+from dermsynth.run import training_cli as training
 from dermsynth.tools.init import init
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from dermsynth.diffusion.bases import PARTS_WITH_WEIGHTS
 from dermsynth.diffusion.parts import PROVENANCE
 from dermsynth.files import new_folder

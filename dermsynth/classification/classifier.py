@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import dermsynth.lean  # noqa: F401
+import dermsynth.run.lean  # noqa: F401
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -17,7 +17,10 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torchmetrics import MeanMetric, MetricCollection
 
-from dermsynth.checkpoints import (
+from dermsynth.classification import vit
+from dermsynth.classification.metrics import metrics, undefined
+from dermsynth.errors import InputError
+from dermsynth.run.checkpoints import (
     Reloadable,
     ScheduleCallable,
     check_kind,
@@ -25,10 +28,7 @@ from dermsynth.checkpoints import (
     optimizer_config,
     provenance_of,
 )
-from dermsynth.classification import vit
-from dermsynth.classification.metrics import metrics, undefined
-from dermsynth.errors import InputError
-from dermsynth.ranks import mean_if_logged, mean_over_ranks
+from dermsynth.run.ranks import mean_if_logged, mean_over_ranks
 
 KIND = "classifier"
 _LARGEST_IMAGE = 8192
@@ -114,7 +114,7 @@ class Classifier(Reloadable):
         if counts is None:
             raise InputError(
                 "class_weights: balanced needs a data module with class_counts. Use "
-                "dermsynth.data.modules.ClassificationData, or give one number a class."
+                "dermsynth.data.loading.modules.ClassificationData, or give one number a class."
             )
         if len(counts) != len(self.classes) or min(counts) <= 0:
             raise InputError(

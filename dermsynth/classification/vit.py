@@ -21,7 +21,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 
 from dermsynth.errors import InputError
 from dermsynth.hub import explain_missing, first_line, is_folder_name, local_folder
-from dermsynth.run_config import leaves
+from dermsynth.run.config import leaves
 from dermsynth.weights import loading, refuse_missing, refuse_not_finite, refuse_quantised, said_of_unused, shard_names
 
 SUPPORTED = (

@@ -4,14 +4,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-import dermsynth.lean  # noqa: F401
+import dermsynth.run.lean  # noqa: F401
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from dermsynth.checkpoints import (
+from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
+from dermsynth.errors import InputError
+from dermsynth.run.checkpoints import (
     Reloadable,
     ScheduleCallable,
     check_kind,
@@ -20,9 +22,7 @@ from dermsynth.checkpoints import (
     optimizer_config,
     provenance_of,
 )
-from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
-from dermsynth.errors import InputError
-from dermsynth.ranks import mean_if_logged
+from dermsynth.run.ranks import mean_if_logged
 
 KIND = "autoencoder"
 

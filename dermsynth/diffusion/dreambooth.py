@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import dermsynth.lean  # noqa: F401
+import dermsynth.run.lean  # noqa: F401
 
 import numpy as np
 import torch
@@ -15,16 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dermsynth.checkpoints import (
-    Reloadable,
-    ScheduleCallable,
-    check_kind,
-    check_weights,
-    clip_gradients,
-    held_out_of,
-    optimizer_config,
-    provenance_of,
-)
 from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
 from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
@@ -39,7 +29,17 @@ from dermsynth.diffusion.parts import (
 from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.diffusion.speed import compile_blocks, shard, to_device, whole
 from dermsynth.errors import InputError
-from dermsynth.ranks import mean_if_logged, told_by_first
+from dermsynth.run.checkpoints import (
+    Reloadable,
+    ScheduleCallable,
+    check_kind,
+    check_weights,
+    clip_gradients,
+    held_out_of,
+    optimizer_config,
+    provenance_of,
+)
+from dermsynth.run.ranks import mean_if_logged, told_by_first
 from dermsynth.seeds import Purpose, stream_seed
 
 KIND = "dreambooth"

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from dermsynth.data.manifest import DATASET, IMAGE_GROUP
+from dermsynth.data.sets.manifest import DATASET, IMAGE_GROUP
 from dermsynth.errors import InputError
 from dermsynth.evaluation.statistics import Floats, Integers
 from dermsynth.files import read_json, reading
-from dermsynth.run_config import RUN_FILE, leaves
-from dermsynth.yaml_files import read_yaml
+from dermsynth.run.config import RUN_FILE, leaves
+from dermsynth.run.yaml_files import read_yaml
 
 PREDICTIONS = "predictions.csv"
 COLUMNS = ("image_id", "group", "split", "label")

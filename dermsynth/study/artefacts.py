@@ -9,8 +9,8 @@ from typing import Any, Literal
 from dermsynth import made_from
 from dermsynth.cli import tool, tool_arguments
 from dermsynth.errors import InputError
+from dermsynth.run.yaml_files import read_yaml
 from dermsynth.study.plan import Step
-from dermsynth.yaml_files import read_yaml
 
 STAGES = ("fit", "test", "predict")
 
@@ -83,13 +83,13 @@ def _resolved(step: Step) -> dict[str, Any]:
 @functools.cache
 def _configuration(words: tuple[str, ...], files: tuple[str, ...]) -> dict[str, Any]:
     """The configuration that these words make of files of these contents."""
-    from dermsynth.configuration import read_configuration  # torch and Lightning
+    from dermsynth.run.configuration import read_configuration  # torch and Lightning
 
     return read_configuration(words[0], words[1:])
 
 
 def _differences(step: Step, file: Path, elsewhere: bool) -> list[str]:
-    from dermsynth.run_folder import NOT_COMPARED, differences
+    from dermsynth.run.folder import NOT_COMPARED, differences
 
     processes = ("devices", "num_nodes") if elsewhere else ()
     return differences(read_yaml(file), _resolved(step), (*NOT_COMPARED, *processes))
@@ -107,7 +107,7 @@ def _tool_entry(step: Step) -> made_from.Entry:
 
         return {"settings": made_from.settings(arguments, ["runs"]), "inputs": inputs_of(arguments["runs"])}
     if step.command == "prepare":
-        from dermsynth.tools.image_set import origin_of
+        from dermsynth.data.prepare.image_set import origin_of
 
         return origin_of("prepare", made_from.settings(arguments, ["sources"]), arguments["sources"])[1]
     if step.command == "phantoms":

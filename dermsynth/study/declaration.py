@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
+from dermsynth.run.yaml_files import read_yaml
 from dermsynth.study.section import Section
-from dermsynth.yaml_files import read_yaml
 
 #: Mixes that take no generated set; the second takes sets and shows none of their images.
 REAL_ONLY, REPEATED = "RealOnly", "OversampledReal"

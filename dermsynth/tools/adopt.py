@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Literal
 
 from dermsynth import made_from
-from dermsynth.data import splits
-from dermsynth.data.layouts.download import Choices, Columns
-from dermsynth.data.manifest import IMAGE_GROUP
+from dermsynth.data.prepare import splits
+from dermsynth.data.prepare.image_set import (
+    check_numbers,
+    command,
+    complete,
+    fill,
+    fingerprint,
+    origin_of,
+    refuse_inside,
+)
+from dermsynth.data.prepare.layouts.download import Choices, Columns
+from dermsynth.data.prepare.sources import contradicting, read_source, refuse_unused, report_contradicting
+from dermsynth.data.sets.manifest import IMAGE_GROUP
 from dermsynth.errors import InputError
-from dermsynth.tools.image_set import check_numbers, command, complete, fill, fingerprint, origin_of, refuse_inside
-from dermsynth.tools.sources import contradicting, read_source, refuse_unused, report_contradicting
 
 
 def adopt(

@@ -11,10 +11,10 @@ from dermsynth import made_from
 from dermsynth.errors import InputError
 from dermsynth.evaluation import statistics
 from dermsynth.evaluation.comparison import ENSEMBLE, GENERATOR, MEAN, Comparison, Row
-from dermsynth.evaluation.report import write
 from dermsynth.evaluation.runs import PREDICTIONS, Run, notes, read_arms, without_control
 from dermsynth.evaluation.statistics import MARGIN_LEVEL, Floats, Metric
-from dermsynth.run_config import RUN_FILE
+from dermsynth.report.text import write
+from dermsynth.run.config import RUN_FILE
 
 DEFAULT_BASELINES = ("real", "baseline")
 

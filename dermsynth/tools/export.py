@@ -4,11 +4,11 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal
 
-from dermsynth.classes import located
 from dermsynth.errors import InputError
 from dermsynth.files import new_folder
-from dermsynth.run_config import RUN_FILE
-from dermsynth.yaml_files import read_yaml
+from dermsynth.run.classes import located
+from dermsynth.run.config import RUN_FILE
+from dermsynth.run.yaml_files import read_yaml
 
 Format = Literal["diffusers", "lora", "kohya", "transformers"]
 
@@ -33,13 +33,13 @@ def export(checkpoint: Path, out: Path, format: Format | None = None, trust: boo
         trust: build a model of whatever class the run names, which runs that class's code. Without it, only classes of
             dermsynth are built.
     """
-    from dermsynth.quiet import quieten, quieten_transformers
+    from dermsynth.run.quiet import quieten, quieten_transformers
 
     quieten()
     quieten_transformers()
-    from dermsynth.checkpoint_io import read_checkpoint
-    from dermsynth.checkpoints import kind_of
     from dermsynth.model_card import run_name, write_card
+    from dermsynth.run.checkpoint_io import read_checkpoint
+    from dermsynth.run.checkpoints import kind_of
 
     content = read_checkpoint(checkpoint)
     kind = kind_of(content)
@@ -80,7 +80,7 @@ _OPENED = {
 
 def _configuration(checkpoint: Path, content: dict[str, Any]) -> tuple[dict[str, Any], Path]:
     """What the run's configuration says, and in which file."""
-    from dermsynth.checkpoint_io import checked_configuration, configuration_of
+    from dermsynth.run.checkpoint_io import checked_configuration, configuration_of
 
     files = [folder / RUN_FILE for folder in (checkpoint.parent, checkpoint.parent.parent)]
     file = next((file for file in files if file.is_file()), None)

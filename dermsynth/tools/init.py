@@ -12,7 +12,7 @@ def init(configs: Path, out: Path, seed: int = 0) -> None:
         out: folder of the new pipeline; must not exist.
         seed: of the random weights.
     """
-    from dermsynth.quiet import quieten, quieten_transformers
+    from dermsynth.run.quiet import quieten, quieten_transformers
 
     quieten()
     quieten_transformers()

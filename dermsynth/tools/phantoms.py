@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from dermsynth import made_from
-from dermsynth.data import phantoms as drawn
+from dermsynth.data.phantoms import patients as drawn
 
 
 def phantoms(out: Path, patients: int = 60, seed: int = 0, size: int = 256, malignant_share: float = 0.3) -> None:

@@ -8,18 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dermsynth import made_from
-from dermsynth.data import official, splits
-from dermsynth.data.cleaning import Cleaning
-from dermsynth.data.layouts.download import Choices, Columns, ImageTypes, Malignancy
-from dermsynth.data.layouts.recognise import LayoutName
-from dermsynth.data.manifest import Record
-from dermsynth.data.near_duplicates import find as find_near_duplicates
-from dermsynth.data.near_duplicates import read_thumbnails
-from dermsynth.data.plan import Plan, Straddling
-from dermsynth.data.splits import Link
-from dermsynth.data.wording import some
-from dermsynth.errors import InputError
-from dermsynth.tools.image_set import (
+from dermsynth.data.prepare import official, splits
+from dermsynth.data.prepare.image_set import (
     check_numbers,
     command,
     complete,
@@ -29,7 +19,10 @@ from dermsynth.tools.image_set import (
     refuse_inside,
     used_splits,
 )
-from dermsynth.tools.sources import (
+from dermsynth.data.prepare.layouts.download import Choices, Columns, ImageTypes, Malignancy
+from dermsynth.data.prepare.layouts.recognise import LayoutName
+from dermsynth.data.prepare.plan import Plan, Straddling
+from dermsynth.data.prepare.sources import (
     Reading,
     contradicting,
     links_by_copies,
@@ -38,6 +31,13 @@ from dermsynth.tools.sources import (
     refuse_unused,
     report_contradicting,
 )
+from dermsynth.data.prepare.splits import Link
+from dermsynth.data.sets.cleaning import Cleaning
+from dermsynth.data.sets.manifest import Record
+from dermsynth.data.sets.near_duplicates import find as find_near_duplicates
+from dermsynth.data.sets.near_duplicates import read_thumbnails
+from dermsynth.data.sets.wording import some
+from dermsynth.errors import InputError
 
 _VIT_B16 = 224  # pixels of its images
 

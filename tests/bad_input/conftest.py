@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.bad_input.helpers import COUNT, PICTURE, PNG, table
-from tests.data.test_decoding import jpeg
+from tests.data.sets.test_decoding import jpeg
 
 _opened: list[str] | None = None
 

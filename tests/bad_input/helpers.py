@@ -4,9 +4,9 @@ import struct
 import zlib
 
 from dermsynth.tools.prepare import prepare
-from tests.data.layouts.helpers import COLUMNS_2020
-from tests.data.test_decoding import colours, encoded, jpeg
-from tests.data.test_dicom import dicom
+from tests.data.prepare.layouts.helpers import COLUMNS_2020
+from tests.data.sets.test_decoding import colours, encoded, jpeg
+from tests.data.sets.test_dicom import dicom
 
 COUNT = 12
 VICTIM = "ISIC_0000005"

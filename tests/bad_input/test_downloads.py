@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
 from tests.bad_input.helpers import COUNT, PNG, VICTIM, go, table
-from tests.data.layouts.helpers import COLUMNS_2020
+from tests.data.prepare.layouts.helpers import COLUMNS_2020
 from tests.rights import without_rights
 
 

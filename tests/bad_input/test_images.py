@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from tests.bad_input.helpers import (
     COUNT,
     DICOM,
@@ -25,8 +25,8 @@ from tests.bad_input.helpers import (
     png,
     table,
 )
-from tests.data.test_decoding import encoded, jpeg
-from tests.data.test_dicom import dicom
+from tests.data.sets.test_decoding import encoded, jpeg
+from tests.data.sets.test_dicom import dicom
 
 
 def resized_header(data, width, height):
@@ -167,7 +167,7 @@ def test_bombs_take_no_memory(tmp_path):
     program = """
 import resource, sys
 from pathlib import Path
-from dermsynth.data import images
+from dermsynth.data.sets import images
 from dermsynth.errors import BrokenImageError
 import pydicom, pydicom.pixels
 begin = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from dermsynth.data import manifest
-from dermsynth.data.modules import ClassificationData
+from dermsynth.data.loading.modules import ClassificationData
+from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
 from tests.bad_input.helpers import PNG, png
 from tests.builders import CLASSES, make_set

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
 from tests.bad_input.helpers import COUNT, VICTIM, go
-from tests.data.test_decoding import jpeg
+from tests.data.sets.test_decoding import jpeg
 from tests.rights import without_rights
 
 

@@ -6,9 +6,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.drawn import Drawn
-from dermsynth.data import manifest
-from dermsynth.data.mixing import Ratio
-from dermsynth.data.modules import ClassificationData
+from dermsynth.data.loading.modules import ClassificationData
+from dermsynth.data.mixing.policies import Ratio
+from dermsynth.data.sets import manifest
 from tests.builders import CLASSES, make_set
 from tests.processes import exit_codes, start
 

@@ -8,9 +8,9 @@ from lightning import Trainer
 from PIL import Image
 
 from callbacks.image_set_writer import _BEGUN, ImageSetWriter
-from dermsynth.data import manifest
-from dermsynth.data.generation import GenerationData, image_seed
-from dermsynth.data.manifest import sha256_file
+from dermsynth.data.loading.generation import GenerationData, image_seed
+from dermsynth.data.sets import manifest
+from dermsynth.data.sets.manifest import sha256_file
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
@@ -146,7 +146,7 @@ def write_recipe(base, folder):
             "init_args": {"base": base, "sampling": {"steps": 2, "guidance_scale": 2.0}},
         },
         "data": {
-            "class_path": "dermsynth.data.generation.GenerationData",
+            "class_path": "dermsynth.data.loading.generation.GenerationData",
             "init_args": {
                 "classes": ["NV", "MEL"],
                 "count": {"NV": 3, "MEL": 2},

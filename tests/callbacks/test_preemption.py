@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.preemption import Preemption, requeue
 from dermsynth.errors import InputError
-from dermsynth.run_folder import last_checkpoint
+from dermsynth.run.folder import last_checkpoint
 from tests import preempted
 from tests.processes import TIMEOUT, Ranks
 from tests.toy import Data, Line

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.reconstructions import Reconstructions
-from dermsynth.data.modules import ClassificationData
+from dermsynth.data.loading.modules import ClassificationData
 from dermsynth.diffusion.autoencoder import Autoencoder
 from dermsynth.errors import InputError
 from tests.builders import CLASSES, make_set

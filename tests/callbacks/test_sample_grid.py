@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from callbacks.ema import EMA
 from callbacks.sample_grid import SampleGrid
-from dermsynth.data.modules import DreamBoothData
+from dermsynth.data.loading.modules import DreamBoothData
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError

@@ -12,11 +12,11 @@ from transformers import AutoImageProcessor
 
 from callbacks.predictions import PredictionsWriter
 from dermsynth.classification.classifier import Classifier, balanced_weights
-from dermsynth.data import manifest
-from dermsynth.data.modules import ClassificationData
-from dermsynth.data.transforms import Transform
+from dermsynth.data.loading.modules import ClassificationData
+from dermsynth.data.loading.transforms import Transform
+from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
-from dermsynth.schedules import WarmupCosine
+from dermsynth.run.schedules import WarmupCosine
 from tests.builders import make_set
 from tests.pretended_gpu import fit_on_pretended_gpu
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dermsynth.errors import InputError
-from dermsynth.schedules import WarmupCosine
+from dermsynth.run.schedules import WarmupCosine
 
 
 def rates(steps, **kwargs):

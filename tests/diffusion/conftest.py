@@ -1,6 +1,6 @@
 import pytest
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from tests.builders import CLASSES, make_set
 
 

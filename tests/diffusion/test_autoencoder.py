@@ -2,11 +2,11 @@ import pytest
 import torch
 from lightning import Trainer
 
-from dermsynth.data.modules import ClassificationData
+from dermsynth.data.loading.modules import ClassificationData
 from dermsynth.diffusion.autoencoder import Autoencoder, edge_loss
 from dermsynth.diffusion.parts import load_parts
 from dermsynth.errors import InputError
-from dermsynth.schedules import WarmupCosine
+from dermsynth.run.schedules import WarmupCosine
 from tests.builders import CLASSES, make_set
 from tests.pretended_gpu import fit_on_pretended_gpu
 

@@ -10,9 +10,9 @@ from transformers import CLIPTextModel
 
 from callbacks.ema import EMA
 from callbacks.sample_grid import SampleGrid
-from dermsynth.data import manifest
-from dermsynth.data.mixing import PriorPreservation
-from dermsynth.data.modules import DreamBoothData
+from dermsynth.data.loading.modules import DreamBoothData
+from dermsynth.data.mixing.policies import PriorPreservation
+from dermsynth.data.sets import manifest
 from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.autoencoder import Autoencoder
 from dermsynth.diffusion.dreambooth import DreamBooth
@@ -188,14 +188,14 @@ def test_two_processes_of_a_real_run_fill_and_use_it(base, sets, tmp_path):
         },
         "model": {"class_path": "dermsynth.diffusion.dreambooth.DreamBooth", "init_args": {"base": base}},
         "data": {
-            "class_path": "dermsynth.data.modules.DreamBoothData",
+            "class_path": "dermsynth.data.loading.modules.DreamBoothData",
             "init_args": {
                 "real": str(real),
                 "synthetic": [str(prior)],
                 "classes": CLASSES,
                 "size": 16,
                 "batch_size": 2,
-                "mix": {"class_path": "dermsynth.data.mixing.PriorPreservation"},
+                "mix": {"class_path": "dermsynth.data.mixing.policies.PriorPreservation"},
                 "latent_cache": str(tmp_path / "cache"),
             },
         },

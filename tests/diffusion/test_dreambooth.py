@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from callbacks.ema import EMA
 from callbacks.sample_grid import SampleGrid
-from dermsynth.data.generation import GenerationData
-from dermsynth.data.mixing import PriorPreservation
-from dermsynth.data.modules import DreamBoothData
+from dermsynth.data.loading.generation import GenerationData
+from dermsynth.data.loading.modules import DreamBoothData
+from dermsynth.data.mixing.policies import PriorPreservation
 from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from diffusers.utils.torch_utils import randn_tensor
 
-from dermsynth.data.mixing import PriorPreservation, RealOnly
-from dermsynth.data.modules import DreamBoothData
+from dermsynth.data.loading.modules import DreamBoothData
+from dermsynth.data.mixing.policies import PriorPreservation, RealOnly
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.objective import Objective
 from dermsynth.diffusion.parts import load_parts

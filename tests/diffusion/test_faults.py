@@ -4,8 +4,9 @@ Those of these that are not below, and where they are tested:
 
 - every rank draws the same noise and timesteps: test_dreambooth.py,
   `test_noise_differs_between_samples_steps_epochs_and_seeds_and_not_by_the_number_of_ranks`
-- every rank makes the same class images: tests/data/test_generation.py, `test_generation_gives_each_image_a_seed_of_
-  its_index_alone`; tests/callbacks/test_image_set_writer.py, `test_two_processes_make_the_images_of_one`
+- every rank makes the same class images: tests/data/loading/test_generation.py,
+  `test_generation_gives_each_image_a_seed_of_its_index_alone`;
+  tests/callbacks/test_image_set_writer.py, `test_two_processes_make_the_images_of_one`
 - `snr_gamma` with class images crashes, or weighs only the instances: test_dreambooth.py,
   `test_min_snr_weighs_each_sample_of_the_batch`
 - a resumed run skips no data, takes a step too many and ends with other weights: test_dreambooth.py,
@@ -19,7 +20,7 @@ Those of these that are not below, and where they are tested:
   `test_all_of_a_step_is_on_the_gpu_and_waits_for_none_of_it`
 - LoRA files that A1111 and ComfyUI cannot read: test_lora.py, `test_kohyas_…`
 - caches that keep one sample of a latent, take another VAE's, or pair it with another's prompt, and ranks that see a
-  share of it: tests/data/test_latent_cache.py, test_cached_training.py
+  share of it: tests/data/loading/test_latent_cache.py, test_cached_training.py
 """
 
 import os
@@ -35,14 +36,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from transformers import CLIPTextModel
 
 from callbacks.sample_grid import SampleGrid
-from dermsynth.data import manifest
-from dermsynth.data.leaks import VERIFIED
-from dermsynth.data.modules import DreamBoothData
+from dermsynth.data.loading.modules import DreamBoothData
+from dermsynth.data.sets import manifest
+from dermsynth.data.sets.leaks import VERIFIED
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
-from dermsynth.schedules import WarmupCosine
+from dermsynth.run.schedules import WarmupCosine
 from tests.diffusion.test_dreambooth import data_of, trainer_of
 from tests.processes import exit_codes, start
 from tests.tools.drawn import contents, download, go

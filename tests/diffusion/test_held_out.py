@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning import Trainer
 
-from dermsynth.data.modules import DreamBoothData
+from dermsynth.data.loading.modules import DreamBoothData
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.held_out import TIMESTEPS, HeldOutLoss, image_generator, image_timesteps
 from tests.builders import CLASSES, make_set

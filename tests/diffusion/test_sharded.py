@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.speed import compile_blocks, shard, whole
-from dermsynth.run_folder import FINISHED, last_checkpoint
+from dermsynth.run.folder import FINISHED, last_checkpoint
 from tests.builders import CLASSES, make_set
 from tests.processes import TIMEOUT, Ranks, start
 
@@ -27,7 +27,7 @@ FSDP = {
 }
 # Of three pictures in batches of one the first process has two.
 GENERATION = {
-    "class_path": "dermsynth.data.generation.GenerationData",
+    "class_path": "dermsynth.data.loading.generation.GenerationData",
     "init_args": {"classes": CLASSES, "count": 1, "batch_size": 1},
 }
 
@@ -74,7 +74,7 @@ def run(base, folder):
             },
             "data": data
             or {
-                "class_path": "dermsynth.data.modules.DreamBoothData",
+                "class_path": "dermsynth.data.loading.modules.DreamBoothData",
                 "init_args": {"real": "real", "size": 16, "classes": CLASSES, "batch_size": 4 // processes},
             },
         }

@@ -13,15 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from callbacks.drawn import Drawn
 from callbacks.ema import EMA
 from callbacks.throughput import Throughput
-from dermsynth import ranks
-from dermsynth.checkpoints import clip_gradients
 from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
 from dermsynth.diffusion.objective import Objective
 from dermsynth.diffusion.speed import compile_blocks, to_device
 from dermsynth.errors import InputError
-from dermsynth.ranks import mean_if_logged, mean_over_ranks
+from dermsynth.run import ranks
+from dermsynth.run.checkpoints import clip_gradients
+from dermsynth.run.ranks import mean_if_logged, mean_over_ranks
 from tests.builders import CLASSES
 from tests.diffusion.test_dreambooth import data_of, trainer_of
 from tests.pretended_gpu import GPU, Copies, fit_on_pretended_gpu

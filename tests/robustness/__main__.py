@@ -81,7 +81,7 @@ def _replay(cases, root):
 def _warm(root):
     """Import what the commands need and have the parsers read each recipe, so that no child does what all would do."""
     from dermsynth.cli import main as command
-    from dermsynth.quiet import quieten
+    from dermsynth.run.quiet import quieten
 
     quieten()
     for name in (root / "world.modules").read_text(encoding="utf-8").split():

@@ -20,14 +20,14 @@ from callbacks.ema import EMA
 from callbacks.image_set_writer import ImageSetWriter
 from callbacks.sample_grid import SampleGrid
 from dermsynth.classification.classifier import Classifier
-from dermsynth.data.generation import GenerationData
-from dermsynth.data.mixing import CountPerClass, FillUp, PerDraw, Ratio, RatioPerClass, SyntheticFirst
-from dermsynth.data.modules import ClassificationData, DreamBoothData
+from dermsynth.data.loading.generation import GenerationData
+from dermsynth.data.loading.modules import ClassificationData, DreamBoothData
+from dermsynth.data.mixing.policies import CountPerClass, FillUp, PerDraw, Ratio, RatioPerClass, SyntheticFirst
 from dermsynth.diffusion.autoencoder import Autoencoder
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.lora import LoRA
-from dermsynth.run_folder import LastCheckpoint
-from dermsynth.schedules import WarmupCosine
+from dermsynth.run.folder import LastCheckpoint
+from dermsynth.run.schedules import WarmupCosine
 from dermsynth.tools.adopt import adopt
 from dermsynth.tools.compare import compare
 from dermsynth.tools.export import export
@@ -50,7 +50,7 @@ NONSENSE: dict[Any, tuple[str, ...]] = {
 }
 #: What is linked to another key, or is Lightning's own object rather than a value.
 NO_KEYS = {"seed", "params", "optimizer", "lr_scheduler", "kwargs", "mix", "logger", "callbacks", "plugins", "profiler"}
-MIXED = "--data.synthetic=[generated] --data.allow_foreign=[generated] --data.mix=dermsynth.data.mixing."
+MIXED = "--data.synthetic=[generated] --data.allow_foreign=[generated] --data.mix=dermsynth.data.mixing.policies."
 
 #: The command, where its key is put, and whose signature says which keys there are.
 RECIPES: list[tuple[str, str, Callable[..., Any]]] = [
@@ -72,7 +72,7 @@ RECIPES: list[tuple[str, str, Callable[..., Any]]] = [
     ("fit --config vit.yaml", "--trainer.", Trainer),
     ("fit --config vit.yaml --trainer.callbacks+=callbacks.ema.EMA", "--trainer.callbacks.", EMA),
     (
-        "fit --config vit.yaml --trainer.callbacks+=dermsynth.run_folder.LastCheckpoint",
+        "fit --config vit.yaml --trainer.callbacks+=dermsynth.run.folder.LastCheckpoint",
         "--trainer.callbacks.",
         LastCheckpoint,
     ),

@@ -13,7 +13,7 @@ from tests.builders import CLASSES, make_configs, make_pipeline, make_set
 
 CALLBACKS = "lightning.pytorch.callbacks.ModelCheckpoint"
 ADAMW = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}
-SCHEDULE = {"class_path": "dermsynth.schedules.WarmupCosine", "init_args": {"warmup_steps": 0, "total_steps": 2}}
+SCHEDULE = {"class_path": "dermsynth.run.schedules.WarmupCosine", "init_args": {"warmup_steps": 0, "total_steps": 2}}
 TRAINER = {
     "accelerator": "cpu",
     "devices": 1,
@@ -47,7 +47,7 @@ CONFIGURATIONS: dict[str, dict[str, object]] = {
             "class_path": "dermsynth.classification.classifier.Classifier",
             "init_args": {"model": VIT, "optimizer": ADAMW, "lr_scheduler": SCHEDULE},
         },
-        "data": {"class_path": "dermsynth.data.modules.ClassificationData", "init_args": SET},
+        "data": {"class_path": "dermsynth.data.loading.modules.ClassificationData", "init_args": SET},
     },
     "dreambooth.yaml": {
         "trainer": TRAINER,
@@ -55,7 +55,7 @@ CONFIGURATIONS: dict[str, dict[str, object]] = {
             "class_path": f"{DIFFUSION}.dreambooth.DreamBooth",
             "init_args": {"base": "base", "sampling": SAMPLING, "optimizer": ADAMW, "lr_scheduler": SCHEDULE},
         },
-        "data": {"class_path": "dermsynth.data.modules.DreamBoothData", "init_args": SET},
+        "data": {"class_path": "dermsynth.data.loading.modules.DreamBoothData", "init_args": SET},
     },
     "autoencoder.yaml": {
         "trainer": TRAINER,
@@ -63,7 +63,7 @@ CONFIGURATIONS: dict[str, dict[str, object]] = {
             "class_path": f"{DIFFUSION}.autoencoder.Autoencoder",
             "init_args": {"base": "base", "optimizer": ADAMW, "lr_scheduler": SCHEDULE},
         },
-        "data": {"class_path": "dermsynth.data.modules.ClassificationData", "init_args": SET},
+        "data": {"class_path": "dermsynth.data.loading.modules.ClassificationData", "init_args": SET},
     },
     "generate.yaml": {
         "trainer": {**TRAINER, "callbacks": [{"class_path": "callbacks.image_set_writer.ImageSetWriter"}]},
@@ -72,7 +72,7 @@ CONFIGURATIONS: dict[str, dict[str, object]] = {
             "init_args": {"base": "base", "sampling": SAMPLING},
         },
         "data": {
-            "class_path": "dermsynth.data.generation.GenerationData",
+            "class_path": "dermsynth.data.loading.generation.GenerationData",
             "init_args": {"classes": CLASSES, "count": 1, "batch_size": 3, "prompt": "a dermoscopic image of {lesion}"},
         },
     },

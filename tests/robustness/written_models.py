@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dermsynth.checkpoint_io import CONFIGURATION
+from dermsynth.run.checkpoint_io import CONFIGURATION
 from tests.robustness import spoil
 from tests.robustness.case import Case, Expected
 from tests.robustness.spoil import DELETED, Spoil
@@ -15,7 +15,7 @@ TEST = f"test --config vit.yaml --run run --ckpt_path {VIT_FILE}"
 EXPORT = f"export {VIT_FILE} --out out"
 GO_ON = f"fit --config vit.yaml --run run --ckpt_path {VIT_FILE}"
 PREDICT = "predict --config generate.yaml --run run"
-MIXED = "--data.synthetic=[generated] --data.allow_foreign=[generated] --data.mix=dermsynth.data.mixing."
+MIXED = "--data.synthetic=[generated] --data.allow_foreign=[generated] --data.mix=dermsynth.data.mixing.policies."
 DREAMBOOTH = "fit --config dreambooth.yaml --run run"
 FIT = "fit --config vit.yaml --run run"
 UNET, TEXT = "base/unet/diffusion_pytorch_model.safetensors", "base/text_encoder/model.safetensors"
@@ -170,7 +170,7 @@ YAMLS: dict[str, str | bytes] = {
     "no such inner key": "trainer: {max_step: 1}",
     "init_args null": "model: {init_args: null}",
     "model null": "model: null",
-    "a model that is a data module": "model: {class_path: dermsynth.data.modules.ClassificationData}",
+    "a model that is a data module": "model: {class_path: dermsynth.data.loading.modules.ClassificationData}",
     "a class that is not there": "model: {class_path: no.such.Class}",
     "a callback that is none": "trainer: {callbacks: [{class_path: os.system}]}",
     "seed_everything true": "seed_everything: true",
@@ -222,7 +222,7 @@ FLAGS = {
     f"{FIT} {MIXED}RatioPerClass": [
         "--data.mix.ratios=[.nan,0,0]", "--data.mix.ratios=[2,0,0]", "--data.mix.ratios=[]",
     ],
-    f"{FIT} {MIXED}OversampledReal": ["--data.mix.like=x", "--data.mix.like=dermsynth.data.mixing.NoSuch"],
+    f"{FIT} {MIXED}OversampledReal": ["--data.mix.like=x", "--data.mix.like=dermsynth.data.mixing.policies.NoSuch"],
     f"{FIT} --trainer.callbacks+=callbacks.ema.EMA": [
         "--trainer.callbacks.decay=2", "--trainer.callbacks.decay=1", "--trainer.callbacks.decay=-1",
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from tests.builders import CLASSES, make_set
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def recipes(base):
     data = {"real": "sets/real", "classes": CLASSES, "size": 16, "batch_size": 4}
     tiny = {"model_type": "vit", "image_size": 16, "patch_size": 8, "hidden_size": 16}
     tiny |= {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    mixing, classification = "dermsynth.data.mixing", "dermsynth.data.modules.ClassificationData"
+    mixing, classification = "dermsynth.data.mixing.policies", "dermsynth.data.loading.modules.ClassificationData"
     vit = {
         "trainer": trainer(best("val/auroc", "max"), part("callbacks.predictions.PredictionsWriter")),
         "model": part("dermsynth.classification.classifier.Classifier", model=tiny, optimizer=optimizer),
@@ -160,12 +160,12 @@ def recipes(base):
         "dreambooth": {
             "trainer": trainer(best("val/loss", "min")),
             "model": part(model, base=base, optimizer=optimizer, sampling={"steps": 2, "guidance_scale": 1.0}),
-            "data": part("dermsynth.data.modules.DreamBoothData", **data, synthetic=["sets/prior"], mix=prior),
+            "data": part("dermsynth.data.loading.modules.DreamBoothData", **data, synthetic=["sets/prior"], mix=prior),
         },
         "generate": {
             "trainer": {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "callbacks": made},
             "model": part(model, base=base, sampling={"steps": 2, "guidance_scale": 1.0}),
-            "data": part("dermsynth.data.generation.GenerationData", classes=CLASSES, count=2, batch_size=2),
+            "data": part("dermsynth.data.loading.generation.GenerationData", classes=CLASSES, count=2, batch_size=2),
         },
         "baseline": vit,
         "hybrid": hybrid,

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from tests.builders import CLASSES, make_set
 from tests.slurm.conftest import CLUSTER
 from tests.study.helpers import content, recipes, write_yaml

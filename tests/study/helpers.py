@@ -38,7 +38,7 @@ VIT = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
-SCHEDULE = {"class_path": "dermsynth.schedules.WarmupCosine", "init_args": {"warmup_steps": 1, "total_steps": 4}}
+SCHEDULE = {"class_path": "dermsynth.run.schedules.WarmupCosine", "init_args": {"warmup_steps": 1, "total_steps": 4}}
 ADAMW = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-2}}
 
 
@@ -48,7 +48,7 @@ def _best(monitor, mode):
 
 
 PREEMPTION = {"class_path": "callbacks.preemption.Preemption"}
-LAST = {"class_path": "dermsynth.run_folder.LastCheckpoint", "init_args": {"every_n_train_steps": 1}}
+LAST = {"class_path": "dermsynth.run.folder.LastCheckpoint", "init_args": {"every_n_train_steps": 1}}
 
 
 def write_yaml(path, content):
@@ -67,7 +67,7 @@ def recipes(folder, base):
             "init_args": {"model": VIT, "optimizer": ADAMW, "lr_scheduler": SCHEDULE},
         },
         "data": {
-            "class_path": "dermsynth.data.modules.ClassificationData",
+            "class_path": "dermsynth.data.loading.modules.ClassificationData",
             "init_args": {"real": "nowhere", "classes": CLASSES, "size": 16, "batch_size": 4},
         },
     }
@@ -78,7 +78,7 @@ def recipes(folder, base):
             "init_args": {"base": str(base), "sampling": {"steps": 2, "guidance_scale": 1.0}, "optimizer": ADAMW},
         },
         "data": {
-            "class_path": "dermsynth.data.modules.DreamBoothData",
+            "class_path": "dermsynth.data.loading.modules.DreamBoothData",
             "init_args": {"real": "nowhere", "classes": CLASSES, "size": 16, "batch_size": 2},
         },
     }
@@ -92,17 +92,17 @@ def recipes(folder, base):
             "init_args": {"base": str(base), "sampling": {"steps": 2, "guidance_scale": 1.0}},
         },
         "data": {
-            "class_path": "dermsynth.data.generation.GenerationData",
+            "class_path": "dermsynth.data.loading.generation.GenerationData",
             "init_args": {"classes": CLASSES, "count": 2, "batch_size": 6, "prompt": "an image of {token} {lesion}"},
         },
     }
     for name, content in (("vit", vit), ("dreambooth", dreambooth), ("generate", generate)):
         write_yaml(folder / f"{name}.yaml", content)
-    ratio = {"class_path": "dermsynth.data.mixing.Ratio", "init_args": {"ratio": 0.5}}
+    ratio = {"class_path": "dermsynth.data.mixing.policies.Ratio", "init_args": {"ratio": 0.5}}
     mixes = {
-        "real": {"class_path": "dermsynth.data.mixing.RealOnly"},
+        "real": {"class_path": "dermsynth.data.mixing.policies.RealOnly"},
         "hybrid": ratio,
-        "repeated": {"class_path": "dermsynth.data.mixing.OversampledReal", "init_args": {"like": ratio}},
+        "repeated": {"class_path": "dermsynth.data.mixing.policies.OversampledReal", "init_args": {"like": ratio}},
     }
     for name, mix in mixes.items():
         write_yaml(folder / "arms" / f"{name}.yaml", {"data": {"init_args": {"mix": mix}}})

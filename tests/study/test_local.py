@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from dermsynth.data import manifest
+from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
 from dermsynth.evaluation.runs import read_arms
 from dermsynth.study.local import Runner

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from dermsynth.tools.prepare import prepare
-from tests.data.layouts.helpers import COLUMNS_2020
+from tests.data.prepare.layouts.helpers import COLUMNS_2020
 
 
 def download(folder, patients=8, each=3, side=32):

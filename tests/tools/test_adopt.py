@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from dermsynth.cli import main
-from dermsynth.data import images, leaks, manifest
-from dermsynth.data.layouts.download import Columns
-from dermsynth.data.modules import ClassificationData
-from dermsynth.data.phantoms import write as write_phantoms
+from dermsynth.data.loading.modules import ClassificationData
+from dermsynth.data.phantoms.patients import write as write_phantoms
+from dermsynth.data.prepare.layouts.download import Columns
+from dermsynth.data.sets import images, leaks, manifest
 from dermsynth.errors import InputError
 from dermsynth.tools.adopt import adopt
 from tests.builders import make_set
-from tests.data.test_decoding import resized
+from tests.data.sets.test_decoding import resized
 
 CREDIT = {"license": "CC-BY-4.0", "attribution": "Farooq et al. 2024, arXiv:2401.05159"}
 

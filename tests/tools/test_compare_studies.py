@@ -18,7 +18,7 @@ def declare(folder, arm, seed, generator=None, steps=100):
     images = folder.parent / f"synthetic{generator}"
     images.mkdir(exist_ok=True)
     (images / "dataset.json").write_text(f'{{"generator_seed": {0 if generator is None else generator}}}')
-    mix = {"class_path": f"dermsynth.data.mixing.{MIXES[arm.rstrip('0123456789')]}"}
+    mix = {"class_path": f"dermsynth.data.mixing.policies.{MIXES[arm.rstrip('0123456789')]}"}
     data = {"init_args": {"mix": mix, "synthetic": [str(images)]}}
     run = {"arm": arm, "seed_everything": seed, "trainer": {"max_steps": steps}, "data": data}
     (folder / "fit.yaml").write_text(yaml.safe_dump(run))

@@ -18,8 +18,8 @@ from transformers import AutoModelForImageClassification
 from dermsynth.classification.classifier import Classifier
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.errors import InputError
+from dermsynth.run.training_cli import run
 from dermsynth.tools.export import export
-from dermsynth.training import run
 from tests.builders import CLASSES, make_set
 
 CHECKPOINT = {
@@ -52,7 +52,7 @@ def dreambooth(folder, base, images, **options):
     return fit(
         folder,
         {"class_path": "dermsynth.diffusion.dreambooth.DreamBooth", "init_args": {"base": base, **options}},
-        {"class_path": "dermsynth.data.modules.DreamBoothData", "init_args": images},
+        {"class_path": "dermsynth.data.loading.modules.DreamBoothData", "init_args": images},
     )
 
 
@@ -110,7 +110,7 @@ def test_a_classifier_run_becomes_a_transformers_folder(tmp_path, images, capsys
     checkpoint = fit(
         tmp_path,
         {"class_path": "dermsynth.classification.classifier.Classifier", "init_args": {"model": VIT}},
-        {"class_path": "dermsynth.data.modules.ClassificationData", "init_args": images},
+        {"class_path": "dermsynth.data.loading.modules.ClassificationData", "init_args": images},
     )
     export(checkpoint, tmp_path / "out")
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
@@ -146,7 +146,7 @@ def classifier(tmp_path_factory):
     checkpoint = fit(
         folder,
         {"class_path": "dermsynth.classification.classifier.Classifier", "init_args": {"model": VIT}},
-        {"class_path": "dermsynth.data.modules.ClassificationData", "init_args": data},
+        {"class_path": "dermsynth.data.loading.modules.ClassificationData", "init_args": data},
     )
     return torch.load(checkpoint, weights_only=True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dermsynth.data.layouts.recognise import read_download
+from dermsynth.data.prepare.layouts.recognise import read_download
 from dermsynth.errors import InputError
 from dermsynth.tools.phantoms import phantoms
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dermsynth.data import images, manifest
+from dermsynth.data.sets import images, manifest
 from dermsynth.errors import InputError
 from dermsynth.tools.prepare import prepare
 from tests.tools.drawn import contents, download, go

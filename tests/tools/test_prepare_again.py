@@ -10,7 +10,7 @@ import time
 import pytest
 
 from dermsynth.cli import main
-from dermsynth.data import images, manifest
+from dermsynth.data.sets import images, manifest
 from dermsynth.errors import InputError
 from tests.tools.drawn import contents, download, go
 

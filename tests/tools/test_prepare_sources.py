@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from dermsynth.data import manifest
-from dermsynth.data.layouts.download import Choices, Columns
+from dermsynth.data.prepare.layouts.download import Choices, Columns
+from dermsynth.data.prepare.sources import once_each, read_source
+from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
 from dermsynth.tools.prepare import prepare
-from dermsynth.tools.sources import once_each, read_source
 
 
 def draw(path, seed=0):

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dermsynth.data import manifest
-from dermsynth.data.modules import ClassificationData
+from dermsynth.data.loading.modules import ClassificationData
+from dermsynth.data.sets import manifest
 from dermsynth.tools.prepare import prepare
 from tests.tools.drawn import go
 

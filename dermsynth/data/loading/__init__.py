@@ -1,0 +1,1 @@
+"""Image sets become batches: the LightningDataModules, their caches, transforms and captions."""

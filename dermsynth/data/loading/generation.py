@@ -1,0 +1,91 @@
+"""The data module of generation: which prompt and seed each image to be made has, and which process makes it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dermsynth.run.lean  # noqa: F401
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from dermsynth import lesions
+from dermsynth.data.loading.captions import INSTANCE_PROMPT, prompts_of, refuse_blank
+from dermsynth.errors import InputError
+from dermsynth.run.ranks import rank_and_ranks
+from dermsynth.seeds import Purpose, stream_seed
+
+_MOST_IMAGES = 1_000_000
+
+
+class GenerationData(LightningDataModule):
+    """What to generate: so many images of each class, each with its own seed.
+
+    Args:
+        classes: `[benign, malignant]` or diagnosis codes.
+        count: images of each class, one number for all or one for each class.
+        batch_size: images a process makes at once.
+        prompt: `{token}` and `{lesion}` are filled in. One for all classes, or some classes' own.
+        token: the rare word that the model was taught; unused if the prompt does not ask for it.
+        seed: of the run; with an image's global index it decides that image's noise.
+        shard: which part to make, from 0: the images `shard`, `shard + shards`, … of all classes.
+        shards: parts that the images are made in, each an image set of its own; `data.synthetic` takes them all.
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        count: int | dict[str, int],
+        batch_size: int,
+        prompt: str | dict[str, str] = INSTANCE_PROMPT,
+        token: str = "sks",
+        seed: int = 0,
+        shard: int = 0,
+        shards: int = 1,
+    ) -> None:
+        super().__init__()
+        lesions.label_by(classes)
+        counts: Mapping[str, int] = count if isinstance(count, dict) else dict.fromkeys(classes, count)
+        if set(counts) != set(classes) or min(counts.values()) < 0 or not sum(counts.values()):
+            raise InputError(
+                f"data.count: {count} must give each of the classes {', '.join(classes)} a number from 0, not all 0."
+            )
+        if sum(counts.values()) > _MOST_IMAGES:
+            raise InputError(
+                f"data.count: {sum(counts.values()):,} images are more than {_MOST_IMAGES:,}, one set's most."
+            )
+        if not 1 <= batch_size <= _MOST_IMAGES:
+            raise InputError(f"data.batch_size: {batch_size} must be from 1 to {_MOST_IMAGES:,}.")
+        if not 0 <= shard < shards <= sum(counts.values()):
+            raise InputError(
+                f"data.shard: {shard} of {shards} shards and {sum(counts.values())} images. Shards are counted from 0, "
+                "and each needs an image."
+            )
+        self.classes, self.batch_size = classes, batch_size
+        refuse_blank(token)
+        prompts = prompts_of(prompt, INSTANCE_PROMPT, classes, token, "prompt")
+        #: Each class's, which must not be cut, by the key that gives them.
+        self.prompts = {"data.prompt": sorted(set(prompts.values()))}
+        #: What the model must have been taught for the prompts to mean anything.
+        self.token = token if prompts != prompts_of(prompt, INSTANCE_PROMPT, classes, "", "prompt") else ""
+        names = [name for name in classes for _ in range(counts[name])]
+        self.items = [
+            {
+                "index": index,
+                "seed": image_seed(seed, index),
+                "class_name": name,
+                "prompt": prompts[name],
+            }
+            for index, name in enumerate(names)
+        ][shard::shards]
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The images of this rank: every `world_size`-th of the shard."""
+        rank, ranks = rank_and_ranks(self.trainer)
+        if len(self.items) < ranks:  # a process without an image would let the others wait for it
+            raise InputError(f"data.count: {len(self.items)} images are fewer than the {ranks} processes. Use fewer.")
+        return DataLoader(self.items[rank::ranks], batch_size=self.batch_size)  # type: ignore[arg-type]
+
+
+def image_seed(run_seed: int, index: int) -> int:
+    """The seed of the generated image with this global index; a function of nothing else."""
+    return stream_seed(run_seed, Purpose.IMAGE, index)

@@ -1,0 +1,1 @@
+"""Downloads become image sets: layouts, splits by patient, copies kept together."""

@@ -1,0 +1,1 @@
+"""Image sets: what metadata.csv says, and the pixels of its images."""
