@@ -37,6 +37,7 @@ COMMON = {
     "dermsynth.grids",
     "dermsynth.files",
     "dermsynth.hub",
+    "dermsynth.made_from",
     "dermsynth.provenance",
     "dermsynth.run.ranks",
     "dermsynth.run.config",
