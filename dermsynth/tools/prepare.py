@@ -1,7 +1,7 @@
 """`prepare`: ISIC downloads, and other sets like them, become an image set."""
 
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -180,7 +180,7 @@ def prepare(
 def _policy(
     readings: Sequence[Reading], split: Literal["auto", "official", "grouped"], folds: int | None
 ) -> Literal["official", "grouped"]:
-    without = [reading for reading in readings if not reading.download.official_split]
+    without = _without_official_split(readings)
     if split == "official" and folds is not None:
         raise InputError("--folds: an official split has none. Leave --folds out, or use --split grouped.")
     if split == "official" and without:
@@ -192,10 +192,33 @@ def _policy(
         split = "grouped" if without or folds is not None else "official"
         if split == "grouped" and folds is None and len(without) < len(readings):
             print(f"grouped split: {without[0].folder} ({without[0].layout.name}) has no official train and test parts")
-    lost = [reading.folder for reading in readings if reading.download.official_split]
-    if split == "grouped" and lost:
-        print(f"WARNING: the official parts of {some(map(str, lost))} are not kept: its test images may be trained on")
+    if split == "grouped":
+        _warn_of_lost_parts(readings, folds)
     return split
+
+
+def _without_official_split(readings: Sequence[Reading]) -> list[Reading]:
+    """The sources that lack a train or a test part, also with the other sources of their layout.
+
+    A challenge may be unpacked into a folder for each part. Parts of two challenges make no split: the later ones
+    train on what the earlier ones tested on.
+    """
+    parts: defaultdict[str, set[str]] = defaultdict(set)
+    for reading in readings:
+        parts[reading.layout.name] |= reading.download.parts
+    return [r for r in readings if not r.download.parts or not {"train", "test"} <= parts[r.layout.name]]
+
+
+def _warn_of_lost_parts(readings: Sequence[Reading], folds: int | None) -> None:
+    """Say whose official val and test images are dealt with the others; without labels, test stays test by shares."""
+    for reading in readings:
+        records = [image.record for image in reading.download.images]
+        labelled = [r for r in records if folds is not None or r.diagnosis or r.malignant is not None]
+        if lost := sorted({record.split for record in labelled} & {"val", "test"}):
+            print(
+                f"WARNING: {reading.folder}: its official split is not kept, so images of its {' and '.join(lost)} "
+                "part may be trained on"
+            )
 
 
 def _near_duplicates(records: Sequence[Record], out: Path, processes: int | None) -> list[Link]:

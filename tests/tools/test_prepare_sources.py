@@ -180,6 +180,22 @@ def test_an_official_split_that_only_some_have(tmp_path, capsys):
     }
 
 
+def test_parts_that_are_sources_of_their_own_are_one_official_split(tmp_path, capsys):
+    train = folders(tmp_path / "tr" / "train", NV=range(4), MEL=range(4, 8))
+    test = folders(tmp_path / "te" / "test", NV=range(10, 12), MEL=range(12, 14))
+    records = go([train.parent, test.parent], tmp_path / "set")
+    assert {name for name, r in records.items() if r.split == "test"} == {f"ISIC_{n:07d}" for n in range(10, 14)}
+    assert "WARNING" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("part", "lost"), [("test", "test"), ("valid", "val"), ("train", None)])
+def test_an_official_part_that_is_dealt_again_is_said(tmp_path, capsys, part, lost):
+    folders(tmp_path / "download" / part, NV=range(4), MEL=range(4, 8))
+    go([tmp_path / "download"], tmp_path / "set")
+    said = f"its official split is not kept, so images of its {lost} part may be trained on"
+    assert (said in capsys.readouterr().out) == (lost is not None)
+
+
 def official(root, offset=0, **numbers):
     """Class folders inside train, val and test: split -> numbers of ISIC images, all naevi."""
     for split, chosen in {"train": [1], "val": [2], "test": [3], **numbers}.items():

@@ -99,9 +99,14 @@ class Download:
     notes: tuple[str, ...] = ()
 
     @property
+    def parts(self) -> set[str]:
+        """The official parts that are there: some of train, val and test."""
+        return {image.record.split for image in self.images} - {"unused"}
+
+    @property
     def official_split(self) -> bool:
         """Whether the download comes with a train and a test part; a val part that it lacks can be dealt."""
-        return {"train", "test"} <= {image.record.split for image in self.images}
+        return {"train", "test"} <= self.parts
 
 
 @dataclass(frozen=True)
