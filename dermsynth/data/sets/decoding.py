@@ -34,10 +34,10 @@ _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2
 _JPEG = ("JPEG", "MPO")  # MPO: a JPEG with a preview behind it
 _PNG_END = b"IEND\xaeB`\x82"
 _END_OF_IMAGE = 0xD9
-# libjpeg fills what it cannot read and only says so. Some cameras pad the end with a few bytes, which harms nothing.
-_DAMAGE = re.compile(
-    r"premature end|bad Huffman|corrupt JPEG data(?!: \d{1,2} extraneous bytes before marker 0xd9)", re.I
-)
+# libjpeg fills what it cannot read and only says so.
+_DAMAGE = re.compile(r"premature end|bad Huffman|corrupt JPEG data", re.I)
+# Some cameras pad the end with a few bytes, which harms nothing; but so ends a scan that lost its place, too.
+_PADDED = re.compile(r"Corrupt JPEG data: (\d{1,2}) extraneous bytes before marker 0xd9", re.I)
 _LISTENING = threading.Lock()
 
 
@@ -66,7 +66,7 @@ def decode(data: bytes, where: object, cover: int | None = None) -> RGB:
         return _pixels(data, where, flag)
     with _heard() as said:
         image = _pixels(data, where, flag)
-    if damage := next((line for line in said if _DAMAGE.search(line)), None):
+    if damage := next((line for line in said if _DAMAGE.search(line) and not _only_padding(line, data)), None):
         raise BrokenImageError(where, f"damaged ({damage}). Download it again.")
     return image
 
@@ -113,15 +113,25 @@ def png_size(data: bytes) -> tuple[int, int] | None:
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
+def _only_padding(line: str, data: bytes) -> bool:
+    """Whether libjpeg speaks of bytes before the end-of-image marker that are 0x00 or 0xFF all, as a camera pads."""
+    found = _PADDED.search(line)
+    end = _end_of_image(data)
+    return bool(found and end is not None and not data[max(0, end - int(found[1])) : end].strip(b"\x00\xff"))
+
+
 def is_complete(data: bytes) -> bool:
-    """Whether a PNG or JPEG has its end marker; True for other formats, which are not judged here.
+    """Whether a PNG or JPEG has its end marker; True for other formats, which are not judged here."""
+    if data.startswith(b"\x89PNG"):
+        return _PNG_END in data[-1024:]
+    return not data.startswith(b"\xff\xd8") or _end_of_image(data) is not None
+
+
+def _end_of_image(data: bytes) -> int | None:
+    """Where a JPEG's end-of-image marker begins; None if it has none.
 
     Segments are walked from the start, as the marker also ends the thumbnail in a JPEG's header.
     """
-    if data.startswith(b"\x89PNG"):
-        return _PNG_END in data[-1024:]
-    if not data.startswith(b"\xff\xd8"):
-        return True
     array = np.frombuffer(data, np.uint8)
     at = np.flatnonzero(array[:-1] == 0xFF)
     kinds = array[at + 1]
@@ -131,10 +141,10 @@ def is_complete(data: bytes) -> bool:
     while (index := int(np.searchsorted(at, position))) < len(at):
         marker = int(at[index])
         if data[marker + 1] == _END_OF_IMAGE:
-            return True
+            return marker
         # The length counts its own two bytes; a smaller one is damage, and must not stop the walk.
         position = marker + 2 + max(2, int.from_bytes(data[marker + 2 : marker + 4], "big"))
-    return False
+    return None
 
 
 def _header(data: bytes, where: object) -> Image.Image:

@@ -213,6 +213,16 @@ def test_a_jpeg_that_is_damaged_in_the_middle_is_noticed(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_few_bytes_of_picture_before_the_end_are_damage_and_padding_is_none():
+    """A scan that loses its place may fill its blocks early, and then leaves some of its bytes over."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    whole = jpeg(noise, quality=90)
+    with pytest.raises(BrokenImageError, match=r"Corrupt JPEG data: \d\d extraneous bytes before marker 0xd9"):
+        decoding.decode(whole[:-2] + whole[-42:-2] + whole[-2:], "x")
+    for padding in (bytes(40), b"\xff" * 40):
+        assert decoding.decode(whole[:-2] + padding + whole[-2:], "x").shape == (256, 256, 3)
+
+
 def test_an_image_of_another_size_than_its_row_says_is_refused(tmp_path, quarters):
     for suffix in ("png", "jpg"):
         path = tmp_path / f"x.{suffix}"
