@@ -4,10 +4,11 @@ from collections import Counter
 from pathlib import Path
 
 from dermsynth.data.prepare.layouts.download import Choices, Download, Layout, SourceImage, new_record
-from dermsynth.data.prepare.layouts.files import holds_images, image_ids, list_images, passed_over, subfolders
+from dermsynth.data.prepare.layouts.files import every_image, holds_images, image_ids, list_images, passed_over, subfolders
 from dermsynth.data.prepare.layouts.labels import Label, label_of, refuse_unknown
 from dermsynth.data.prepare.layouts.tables import split_of
 from dermsynth.data.sets.images import SUFFIXES
+from dermsynth.data.sets.wording import some
 from dermsynth.errors import InputError
 
 
@@ -46,6 +47,10 @@ def _read(folder: Path, choices: Choices) -> Download:
         else:
             files += [(path, split, label) for path in here]
     refuse_unknown(unknown, str(folder))
+    taken = {path.relative_to(folder).as_posix() for path, _, _ in files}
+    if left := [str(path) for path in every_image(folder) if str(path) not in taken]:
+        which = "1 image passed over, which does" if len(left) == 1 else f"{len(left)} images passed over, which do"
+        notes.append(f"{which} not lie directly in a class folder: {some(left)}")
     if not files:
         raise InputError(f"{folder}: no folders with images in it. Layout folders expects one folder a class.")
     images = [

@@ -112,3 +112,15 @@ def test_files_of_other_suffixes_are_counted_and_a_class_without_an_image_is_ref
     (folder / "mel" / "b.png").unlink()
     with pytest.raises(InputError, match=r"mel: no image in this class folder \(it holds \.bmp 2, \.gif 1,"):
         read(folder)
+
+
+def test_images_in_no_class_folder_or_below_one_are_counted_and_named(tmp_path):
+    folder = make(tmp_path / "set", "nv/a.jpg", "nv/more/x.jpg", "nv/more/deep/z.jpg", "mel/b.png", "stray.jpg")
+    records, download = read(folder)
+    assert set(records) == {"a", "b"}
+    assert download.notes == (
+        "3 images passed over, which do not lie directly in a class folder: nv/more/deep/z.jpg, nv/more/x.jpg, stray.jpg",
+    )
+    make(tmp_path / "parts", "train/nv/a.jpg", "train/y.jpg", "test/nv/b.jpg")
+    _, download = read(tmp_path / "parts")
+    assert download.notes == ("1 image passed over, which does not lie directly in a class folder: train/y.jpg",)
