@@ -14,9 +14,12 @@ Row = dict[str, str]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 #: How tables and people say that nothing is known, in lower case.
-UNKNOWN = ("", "unknown", "unk", "na", "nan", "none", "n/a")
+UNKNOWN = (
+    *("", "unknown", "unk", "na", "nan", "none", "n/a", "#n/a", "n.a.", "n.d.", "n/d"),
+    *("not available", "not known", "undefined"),
+)
 # No id either, whatever one counts from; 0 may be the first patient's.
-_NO_ID = (*UNKNOWN, "-1", "-1.0", "?", "-", "null", "<na>", "missing")
+_NO_ID = (*UNKNOWN, "-1", "-1.0", "?", "-", "null", "<na>", "missing", "unknown patient", "unknown lesion")
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _SPLITS |= {"test": "test", "testing": "test"}
 _LICENSES = {"CC-0": "CC0-1.0", "CC-BY": "CC-BY-4.0", "CC-BY-NC": "CC-BY-NC-4.0"}
