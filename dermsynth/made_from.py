@@ -26,6 +26,7 @@ INPUTS = (
 )
 #: What says where a product lies or how fast it is made, and not what it becomes.
 _NO_SETTINGS = ("out", "processes")
+_TABLES = (".csv", ".tsv", ".tab", ".txt", "")  # suffixes of what `prepare` reads; HAM10000 has a table without
 _TABLE = "metadata.csv"  # of an image set; it holds the hash of every image
 
 
@@ -113,7 +114,7 @@ def source(folder: Path) -> str:
     with reading(folder):
         for file in sorted(folder.rglob("*")):
             if file.is_file() and file.name != FILE:
-                known = _file(file) if file.suffix.lower() in (".csv", "") else str(file.stat().st_size)
+                known = _file(file) if file.suffix.lower() in _TABLES else str(file.stat().st_size)
                 parts.append(f"{file.relative_to(folder)} {known}")
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
