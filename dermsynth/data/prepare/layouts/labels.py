@@ -77,10 +77,13 @@ def label_of(word: str, mapping: Mapping[str, str]) -> Label | None:
         None if the word is not known.
 
     Raises:
-        InputError: the mapping leads to a word that is not known.
+        InputError: the mapping leads to a word that is not known, or has the word twice.
     """
-    mapped = next((to for own, to in mapping.items() if plain(own) == plain(word)), None)
-    if mapped is not None:
+    same = {own: to for own, to in mapping.items() if plain(own) == plain(word)}
+    if len(same) > 1:
+        flags = " ".join(f"--labels.{own} {to}" for own, to in same.items())
+        raise InputError(f"{flags}: one word, as case, `_` and `-` do not matter. Say once what it means.")
+    for mapped in same.values():
         label = label_of(mapped, {})
         if label is None:
             raise InputError(f"--labels.{word} {mapped}: {mapped!r} is no {_known_words()}.")

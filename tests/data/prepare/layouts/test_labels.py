@@ -1,10 +1,12 @@
 """Words for a diagnosis."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dermsynth import lesions
 from dermsynth.data.prepare.layouts.labels import Label, code_of, label_of
+from dermsynth.errors import InputError
 
 CODES = st.sampled_from(sorted(lesions.DIAGNOSES))
 
@@ -20,6 +22,11 @@ def test_codes_and_names_in_any_spelling(code, case, blank):
 @given(st.text(max_size=12), CODES)
 def test_a_mapping_comes_before_everything(word, code):
     assert label_of(word, {word: code}) == Label(code, lesions.malignancy(code))
+
+
+def test_a_word_that_a_mapping_has_twice_is_refused():
+    with pytest.raises(InputError, match=r"^--labels.melanoma NV --labels.Melanoma MEL: one word, as case"):
+        label_of("MELANOMA", {"melanoma": "NV", "Melanoma": "MEL", "mole": "NV"})
 
 
 def test_words_of_the_archive():
