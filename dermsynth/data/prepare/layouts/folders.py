@@ -4,7 +4,14 @@ from collections import Counter
 from pathlib import Path
 
 from dermsynth.data.prepare.layouts.download import Choices, Download, Layout, SourceImage, new_record
-from dermsynth.data.prepare.layouts.files import every_image, holds_images, image_ids, list_images, passed_over, subfolders
+from dermsynth.data.prepare.layouts.files import (
+    every_image,
+    holds_images,
+    image_ids,
+    list_images,
+    passed_over,
+    subfolders,
+)
 from dermsynth.data.prepare.layouts.labels import Label, label_of, refuse_unknown
 from dermsynth.data.prepare.layouts.tables import split_of
 from dermsynth.data.sets.images import SUFFIXES

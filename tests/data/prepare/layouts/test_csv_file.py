@@ -190,7 +190,9 @@ def test_an_age_that_nobody_has_is_refused_or_unknown(folder, years):
             go(folder)
 
 
-@pytest.mark.parametrize("word", ["-1", "?", "unknown", "NaN", "null", "#N/A", "n.d.", "Not available", "Unknown patient"])
+@pytest.mark.parametrize(
+    "word", ["-1", "?", "unknown", "NaN", "null", "#N/A", "n.d.", "Not available", "Unknown patient"]
+)
 def test_an_id_that_stands_for_none_is_none(folder, word):
     rewrite(folder / "labels.csv", "P1,L1", f"{word},{word}")
     record = go(folder)[0]["a"]

@@ -119,7 +119,8 @@ def test_images_in_no_class_folder_or_below_one_are_counted_and_named(tmp_path):
     records, download = read(folder)
     assert set(records) == {"a", "b"}
     assert download.notes == (
-        "3 images passed over, which do not lie directly in a class folder: nv/more/deep/z.jpg, nv/more/x.jpg, stray.jpg",
+        "3 images passed over, which do not lie directly in a class folder: "
+        "nv/more/deep/z.jpg, nv/more/x.jpg, stray.jpg",
     )
     make(tmp_path / "parts", "train/nv/a.jpg", "train/y.jpg", "test/nv/b.jpg")
     _, download = read(tmp_path / "parts")
