@@ -53,6 +53,8 @@ def _read_archive(folder: Path, choices: Choices) -> Download:
     real = [named for named in kept if named[1]["image_manipulation"].lower() != "synthetic"]
     if synthetic := len(kept) - len(real):
         notes += (f"{synthetic} synthetic images left out: `adopt` takes those, as a set of their own",)
+    if torn := sum(_contradicts_itself(row) for _, row, _ in real):
+        notes += (f"WARNING: diagnosis_1 contradicts benign_malignant in {torn} rows; diagnosis_1 decides",)
     places = [table.parent, folder, folder / "images"]
     found, extra = find([name for name, _, _ in real], places, table, [name for name, _, _ in everything])
     images = []
@@ -91,6 +93,12 @@ def _diagnosis(row: Row) -> tuple[str, int | None, str]:
     if not said:
         malignant = lesions.malignancy(code)
     return code, malignant, words[0] if words else ""
+
+
+def _contradicts_itself(row: Row) -> bool:
+    """Whether one column calls the lesion benign and the other one malignant."""
+    said = {known(row, column).lower() for column in ("diagnosis_1", "benign_malignant")}
+    return said == set(lesions.MALIGNANCY_CLASSES)
 
 
 def _of_type(named: list[_Named], choices: Choices, table: Path) -> tuple[list[_Named], tuple[str, ...]]:

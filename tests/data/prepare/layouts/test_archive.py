@@ -106,6 +106,20 @@ def test_columns_vary_with_the_query(tmp_path):
     assert records["ISIC_1"].malignant == 1
 
 
+def test_malignancies_that_contradict_each_other_are_counted(tmp_path):
+    folder = tmp_path / "archive"
+    said = ["Benign,malignant", "Malignant,benign", "Benign,benign", "Indeterminate,malignant", ",malignant"]
+    rows = [f"ISIC_000000{number},MSK,CC-0,dermoscopic,{words}" for number, words in enumerate(said)]
+    write(
+        folder / "metadata.csv", "isic_id,attribution,copyright_license,image_type,diagnosis_1,benign_malignant", *rows
+    )
+    for row in rows:
+        touch(folder / f"{row[:12]}.jpg")
+    records, download = read(folder)
+    assert [r.malignant for r in records.values()] == [0, 1, 0, None, 1]
+    assert download.notes == ("WARNING: diagnosis_1 contradicts benign_malignant in 2 rows; diagnosis_1 decides",)
+
+
 def test_a_table_beside_the_folder_of_images(archive):
     (archive / "images").mkdir()
     for path in archive.glob("ISIC_*"):
