@@ -30,6 +30,7 @@ from dermsynth.data.prepare.sources import (
     read_source,
     refuse_unused,
     report_contradicting,
+    report_torn_lesions,
 )
 from dermsynth.data.prepare.splits import Link
 from dermsynth.data.sets.cleaning import Cleaning
@@ -168,6 +169,7 @@ def prepare(
     if near_duplicates:
         _report_near_duplicates(near, torn, joined, left=bool(official.across(records, near)))
     report_contradicting(twins)
+    report_torn_lesions(records)
     if moved and moved["images"]:
         print(
             f"{moved['images']} images taken out (split unused), of {moved['groups']} patients, lesions or groups that "

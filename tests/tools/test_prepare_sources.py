@@ -180,6 +180,22 @@ def test_an_official_split_that_only_some_have(tmp_path, capsys):
     }
 
 
+def test_a_lesion_that_is_benign_and_malignant_is_said_once(tmp_path, capsys):
+    source = tmp_path / "source"
+    lines = ["image,label,lesion"]
+    for number, (code, lesion) in enumerate(
+        [("NV", 1), ("MEL", 1), ("MEL", 1), ("NV", 2), ("SK", 2), ("MEL", ""), ("NV", "")]
+    ):
+        draw(source / f"ISIC_{number:07d}.jpg", number)
+        lines.append(f"ISIC_{number:07d},{code},{lesion}")
+    (source / "table.csv").write_text("\n".join(lines) + "\n")
+    go([source], tmp_path / "set", columns=Columns(image="image", label="label", lesion="lesion"))
+    said = "ISIC_0000000 (NV) and ISIC_0000001 (MEL)"
+    assert [line for line in capsys.readouterr().out.splitlines() if "WARNING: 1 lesion" in line] == [
+        f"WARNING: 1 lesion is benign by one image and malignant by another, and both are kept: {said}"
+    ]
+
+
 def test_parts_that_are_sources_of_their_own_are_one_official_split(tmp_path, capsys):
     train = folders(tmp_path / "tr" / "train", NV=range(4), MEL=range(4, 8))
     test = folders(tmp_path / "te" / "test", NV=range(10, 12), MEL=range(12, 14))

@@ -1,6 +1,7 @@
 """The sources of `prepare` and `adopt`: folders that are recognised, read, and made one list of images."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -190,6 +191,19 @@ def contradicting(records: Sequence[Record], links: Iterable[Link]) -> list[str]
         for one, other in dict.fromkeys(links)
         if _finer(by_id[one], by_id[other]) is None
     ]
+
+
+def report_torn_lesions(records: Sequence[Record]) -> None:
+    """Print how many lesions have images that are benign and others that are malignant; named by their images."""
+    images: defaultdict[str, dict[int, Record]] = defaultdict(dict)
+    for record in records:
+        if record.lesion_id and record.malignant is not None:
+            images[record.lesion_id].setdefault(record.malignant, record)
+    torn = [first for first in images.values() if len(first) > 1]
+    if torn:
+        lesions_are = "1 lesion is" if len(torn) == 1 else f"{len(torn)} lesions are"
+        said = [" and ".join(f"{r.image_id} ({_said(r)})" for r in first.values()) for first in torn]
+        print(f"WARNING: {lesions_are} benign by one image and malignant by another, and both are kept: {some(said)}")
 
 
 def report_contradicting(sentences: Sequence[str]) -> None:
