@@ -26,7 +26,7 @@ def test_each_next_command_runs_as_it_is_printed(tmp_path, monkeypatch, capsys):
     assert main(["phantoms", "--out", "my lesions", "--patients", "12", "--size", "64"]) == 0
     assert main([*printed(capsys), "--processes", "1"]) == 0
     train = printed(capsys)
-    assert "configs/tiny/vit_baseline.yaml" in train
+    assert "configs/tiny/vit.yaml" in train
     assert main([*train, *QUICK]) == 0
     assert main(printed(capsys)) == 0
     (run,) = (tmp_path / "runs").iterdir()
@@ -55,7 +55,7 @@ def test_images_of_512_pixels_are_for_the_large_classifier(tmp_path, monkeypatch
     prepare = printed(capsys)
     assert main([*prepare, "--processes", "1"]) == 0
     train = printed(capsys)
-    assert "configs/vit_b16_baseline.yaml" in train
+    assert "configs/vit_b16.yaml" in train
     with pytest.raises(SystemExit) as ended:
         main([*train, "--trainer.accelerator", "cpu", "--print_config"])
     assert ended.value.code == 0

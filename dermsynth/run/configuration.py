@@ -10,7 +10,7 @@ from dermsynth.run.classes import import_named
 from dermsynth.run.config_checks import take_paths
 from dermsynth.run.precision import resolve
 from dermsynth.run.quiet import quieten
-from dermsynth.run.training_cli import TrainingCLI
+from dermsynth.run.training_cli import TrainingCLI, check_static_graph, check_steps
 
 _readers: dict[str, "_Reader"] = {}
 
@@ -52,6 +52,9 @@ def read_configuration(stage: str, words: Sequence[str]) -> dict[str, Any]:
             _readers[stage] = _Reader(arguments)
         reader = _readers[stage]
         reader.parse_arguments(reader.parser, arguments)
-    resolve(reader.config[stage], stage)
+    config = reader.config[stage]
+    check_steps(config)
+    check_static_graph(config)
+    resolve(config, stage)
     resolved: dict[str, Any] = yaml.safe_load(reader.resolved(stage))
     return resolved

@@ -139,8 +139,8 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.default_root_dir is not None:
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
-        _check_steps(config)
-        _check_static_graph(config)
+        check_steps(config)
+        check_static_graph(config)
         _check_moved(config)
         _check_foreign(config.run)
         for line in resolve(config, str(self.subcommand)):
@@ -369,7 +369,7 @@ def _best(trainer: Trainer) -> str:
     return f", best checkpoint {keeper.best_model_path}"
 
 
-def _check_steps(config: Namespace) -> None:
+def check_steps(config: Namespace) -> None:
     """Refuse a schedule that ends before the training: its last steps would be at the lowest rate, without a word."""
     total = config.get("model.init_args.lr_scheduler.init_args.total_steps")
     if total is not None and config.trainer.max_steps > total:
@@ -387,7 +387,7 @@ def _check_steps(config: Namespace) -> None:
         )
 
 
-def _check_static_graph(config: Namespace) -> None:
+def check_static_graph(config: Namespace) -> None:
     """Refuse what ends in an internal error of torch: batches without a reduction of gradients are another graph."""
     accumulated = config.trainer.accumulate_grad_batches
     if config.get("trainer.strategy.init_args.static_graph") and accumulated > 1:

@@ -183,7 +183,9 @@ def _data(section: Section) -> Data:
     sources = tuple(Path(text) for text in section.texts("prepare"))
     for source in sources:
         if not source.is_dir():
-            raise section.error("prepare", f"no such folder: {source}. Name downloads as they are unpacked.")
+            raise section.error(
+                "prepare", f"no such folder: {source}, from {Path.cwd()}. Name a download as it is unpacked."
+            )
     return Data(
         set=folder,
         sources=sources,

@@ -253,7 +253,7 @@ def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined:
     kept = "" if left else ", each kept in one split"
     print(f"\n{pairs} of near-duplicates, so {joined[0]} groups form {joined[1]}{kept}: {_named(found)}")
     if torn:
-        print(f"WARNING: {len(torn)} of these pairs lie across the official splits: {_named(torn)}")
+        print(f"{'WARNING: ' if left else ''}{len(torn)} of these pairs lie across the official splits: {_named(torn)}")
         if left:
             print(
                 "  The split is left as it is, so that images are tested on that were trained on. "
@@ -302,7 +302,7 @@ def _next(records: Sequence[Record], out: Path, size: int) -> str:
     counts = Counter(record.diagnosis for record in records if record.diagnosis)
     few = 2 * counts.total() < len(records)
     labels = ["benign", "malignant"] if few else [name for name, _ in counts.most_common()]
-    recipe = "configs/vit_b16_baseline.yaml" if size >= _VIT_B16 else "configs/tiny/vit_baseline.yaml"
+    recipe = "configs/vit_b16.yaml" if size >= _VIT_B16 else "configs/tiny/vit.yaml"
     return (
         f"python -m dermsynth fit --config {recipe} --data.real {shlex.quote(str(out))} "
         f'--data.classes "[{", ".join(labels)}]" --run {shlex.quote(f"runs/{out.resolve().name}-seed0")}'

@@ -57,7 +57,7 @@ def test_a_whole_one_is_read(here):
         ("data", {"sett": "real"}, "data.sett: no such key. Did you mean 'set'?"),
         ("data", {"set": "nowhere"}, "data.set: no image set nowhere: there is no metadata.csv in it."),
         ("data", {"set": "real", "prepare": "real"}, "data: give one of set, prepare and phantoms"),
-        ("data", {"prepare": "nowhere"}, "data.prepare: no such folder: nowhere."),
+        ("data", {"prepare": "nowhere"}, "data.prepare: no such folder: nowhere, from "),
         ("data", "real", "data: expected keys with values, found real."),
         ("data", {"set": "real", "external": {"other": "gone"}}, "data.external.other: no image set gone"),
         ("data", {"set": "real", "options": {"size": 8}}, "data.options: they are of `prepare`"),
@@ -137,6 +137,14 @@ def test_a_flag_that_its_command_does_not_know_is_found_before_anything_is_made(
     said = capsys.readouterr().err
     assert said.startswith(f"dermsynth: error: {file}: step `fit real-seed0`: ")
     assert "widht" in said
+    assert not (here / "out").exists()
+
+
+def test_steps_that_end_before_the_first_validation_are_found_before_anything_is_made(here, capsys):
+    declared = content(here, classifier={"recipe": "vit.yaml", "steps": 1})
+    file = write_yaml(here / "study.yaml", declared)
+    assert main(["study", str(file), "--out", "out", "--dry-run"]) == 2
+    assert "trainer.val_check_interval: 2 is more than trainer.max_steps, 1" in capsys.readouterr().err
     assert not (here / "out").exists()
 
 
