@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 from dermsynth import made_from
+from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.run.checkpoint_io import CONFIGURATION, configuration_of
@@ -80,6 +81,16 @@ def _traces(run: Path) -> list[Path]:
         made_from.FILE,
     )
     return [path for name in names for path in run.glob(name)]
+
+
+def refuse_image_set(run: Path) -> None:
+    """Raise if a folder holds an image set, complete or begun: a run in it would be taken for a part of it.
+
+    Raises:
+        InputError: it does.
+    """
+    if (run / manifest.METADATA).exists() or (run / manifest.DATASET).exists():
+        raise InputError(f"--run {run}: it holds an image set; give another folder.")
 
 
 def claim(run: Path, resolved: str) -> bool:

@@ -46,6 +46,7 @@ from dermsynth.run.folder import (
     claim,
     last_checkpoint,
     nothing_left,
+    refuse_image_set,
 )
 from dermsynth.run.hyperparameters import Hyperparameters, hyperparameters
 from dermsynth.run.lock import locked
@@ -143,6 +144,8 @@ class TrainingCLI(LightningCLI):
         _check_static_graph(config)
         _check_moved(config)
         _check_foreign(config.run)
+        if self.subcommand != "predict":  # what makes them there looks itself, as it may go on with one
+            refuse_image_set(config.run)
         for line in resolve(config, str(self.subcommand)):
             _say(line)
         if self.subcommand == "test" and config.ckpt_path is None:
