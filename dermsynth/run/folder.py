@@ -22,7 +22,7 @@ from dermsynth.files import write_atomically
 from dermsynth.run.checkpoint_io import CONFIGURATION, configuration_of
 from dermsynth.run.classes import names_alone
 from dermsynth.run.config import RUN_FILE, leaves
-from dermsynth.run.lock import LOCK
+from dermsynth.run.lock import LOCK, TEST_LOCK
 from dermsynth.run.yaml_files import read_yaml
 
 # Checkpoints cannot tell that training came to its end: a run that stopped early would train on if resumed.
@@ -61,8 +61,9 @@ def nothing_left(trainer: Trainer, run: Path, made: Sequence[Path]) -> Iterator[
         if trainer.is_global_zero and (trainer.state.fn != "fit" or trainer.global_step == 0):
             for path in set(_traces(run)) - before:
                 path.unlink()
-            if run in made and [path.name for path in run.glob("*")] == [LOCK]:
-                (run / LOCK).unlink()
+            if run in made and {path.name for path in run.glob("*")} <= {LOCK, TEST_LOCK}:
+                for lock in (LOCK, TEST_LOCK):
+                    (run / lock).unlink(missing_ok=True)
             for folder in made:
                 if not folder.is_dir() or any(folder.iterdir()):
                     break

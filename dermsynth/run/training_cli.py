@@ -49,7 +49,7 @@ from dermsynth.run.folder import (
     refuse_image_set,
 )
 from dermsynth.run.hyperparameters import Hyperparameters, hyperparameters
-from dermsynth.run.lock import locked
+from dermsynth.run.lock import TEST_LOCK, locked
 from dermsynth.run.precision import resolve
 from dermsynth.run.progress import RunProgress
 from dermsynth.run.quiet import quieten, quieten_transformers
@@ -246,7 +246,7 @@ class TrainingCLI(LightningCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run the stage, `fit` alone in its folder; name the file where a checkpoint does not fit the model."""
+        """Run the stage, alone of its kind in the folder; name the file where a checkpoint does not fit the model."""
         try:
             run = self.config[subcommand].run
             made = [folder for folder in (run, *run.parents) if not folder.exists()]
@@ -256,6 +256,8 @@ class TrainingCLI(LightningCLI):
                     held.enter_context(locked(run))
                     if subcommand == "fit":
                         self._clear()
+                if subcommand == "test" and self.trainer.is_global_zero:
+                    held.enter_context(locked(run, TEST_LOCK))
                 # Within the lock, as files that another process writes meanwhile are not this one's to take away.
                 held.enter_context(nothing_left(self.trainer, run, made))
                 if subcommand in ("validate", "test") and "fit_loop" in self._loops:

@@ -16,6 +16,7 @@ from dermsynth.evaluation.runs import PREDICTIONS, Run, notes, read_arms, withou
 from dermsynth.evaluation.statistics import MARGIN_LEVEL, Floats, Metric
 from dermsynth.report.text import write
 from dermsynth.run.config import RUN_FILE
+from dermsynth.run.lock import COMPARE_LOCK, locked
 
 DEFAULT_BASELINES = ("real", "baseline")
 
@@ -58,9 +59,10 @@ def compare(
     _refuse_other(out)
     told = made_from.settings(locals(), inputs=["runs"])
     comparison = compare_arms(read_arms(runs), baseline, primary, margin, family)
-    made_from.write(out, "compare", None)  # what was there is no longer of this, and this is not yet there
-    print(write(comparison, out), end="")
-    made_from.write(out, "compare", {"settings": told, "inputs": inputs_of(runs)})
+    with locked(out, COMPARE_LOCK, "--out"):
+        made_from.write(out, "compare", None)  # what was there is no longer of this, and this is not yet there
+        print(write(comparison, out), end="")
+        made_from.write(out, "compare", {"settings": told, "inputs": inputs_of(runs)})
     print(f"\nWritten: {out / 'comparison.txt'}, {out / 'comparison.csv'}, {out / 'comparison.png'}")
 
 

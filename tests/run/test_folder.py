@@ -9,6 +9,7 @@ import yaml
 
 from dermsynth.cli import main
 from dermsynth.run.folder import FINISHED, differences
+from dermsynth.run.lock import TEST_LOCK
 from tests.line import checkpoint, fit
 
 
@@ -244,4 +245,4 @@ def test_a_stage_that_fails_before_its_first_step_leaves_nothing(here, capsys):
     before = sorted(Path("r").rglob("*"))
     best = ["--ckpt_path", "r/checkpoints/best.ckpt"]
     assert main(["test", "--config", "r/fit.yaml", *best, "--model", "toy.Labelled", *mistyped]) == 2
-    assert sorted(Path("r").rglob("*")) == before
+    assert sorted(Path("r").rglob("*")) == sorted([*before, Path("r", TEST_LOCK)])  # a lock's file stays

@@ -57,6 +57,7 @@ def test_two_arms_from_files_to_table_text_and_plot(tmp_path, capsys):
     with Image.open(out / "comparison.png") as picture:
         assert picture.width > 1500
     assert sorted(f.name for f in out.iterdir()) == [
+        ".comparing",
         "comparison.csv",
         "comparison.png",
         "comparison.txt",
