@@ -57,6 +57,18 @@ from dermsynth.run.summary import ParameterCount
 from dermsynth.run.yaml_files import read_yaml
 from dermsynth.said import after_fit, after_test, measured
 
+# By the beginnings of their names: what says in the environment where a run's other nodes are.
+_OF_NODES = (
+    "SLURM_",
+    "TORCHELASTIC_",
+    "MASTER_ADDR",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "LSB_",
+    "OMPI_",
+    "PMI_",
+    "KUBERNETES_",
+)
 _NO_GPU = (
     "trainer.accelerator: gpu, but torch sees no GPU here. Run it where there is one, with a torch built for it, or "
     "add --trainer.accelerator cpu."
@@ -142,6 +154,7 @@ class TrainingCLI(LightningCLI):
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
         _check_steps(config)
         _check_static_graph(config)
+        _check_nodes(config.trainer)
         _check_moved(config)
         _check_foreign(config.run)
         if self.subcommand != "predict":  # what makes them there looks itself, as it may go on with one
@@ -239,7 +252,7 @@ class TrainingCLI(LightningCLI):
         check_callbacks(callbacks)
         try:
             trainer = super().instantiate_trainer(**ours, **kwargs)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (ImportError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         _check_torchrun(trainer)
         _take_signals_from_lightning(trainer)
@@ -280,6 +293,11 @@ class TrainingCLI(LightningCLI):
             text = str(error)
             if text.startswith("Early stopping conditioned on metric"):
                 raise InputError(f"trainer.callbacks: {' '.join(text.split())}") from error
+            if "cannot be converted to type" in text and "without overflow" in text:
+                raise InputError(
+                    f"model.optimizer: a step is beyond the largest number of its type ({first_line(error)}). Give a "
+                    "smaller lr."
+                ) from error
             if isinstance(error, InputError) and "Original Traceback" in text:
                 # From a loader process: torch puts the traceback before the message.
                 raise InputError(re.split(r"(?:InputError|BrokenImageError): ", text)[-1].strip()) from error
@@ -399,6 +417,15 @@ def _check_static_graph(config: Namespace) -> None:
         raise InputError(
             f"trainer.accumulate_grad_batches: {accumulated} does not go with the strategy's static_graph. Add "
             "--trainer.strategy.static_graph false."
+        )
+
+
+def _check_nodes(trainer: Namespace) -> None:
+    """Refuse several nodes where nothing says that there are others: this one would wait for them for ever."""
+    if trainer.num_nodes > 1 and not trainer.plugins and not any(name.startswith(_OF_NODES) for name in os.environ):
+        raise InputError(
+            f"trainer.num_nodes: {trainer.num_nodes}, but nothing here says where the others are. Start it on each by "
+            "srun or torchrun, or set MASTER_ADDR and NODE_RANK."
         )
 
 
