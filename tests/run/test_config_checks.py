@@ -28,6 +28,7 @@ def _error(capsys):
         ("--trainer.gradient_clip_val .nan", "trainer.gradient_clip_val: nan is no number"),
         ("--trainer.callbacks+=callbacks.ema.EMA --trainer.callbacks.decay .nan", "trainer.callbacks.1.decay: nan"),
         ("--trainer.callbacks+=callbacks.ema.EMA --trainer.callbacks.decay 2", "callbacks.ema.EMA.decay: 2.0 must be"),
+        ("--data.mix.ratio [.nan,0.9]", "--data.mix.ratio.0: nan is no number that can be computed with"),
         ("--model.lr nan", "--model.lr: nan is not a number."),
         ("--trainer.max_steps two", "--trainer.max_steps: two is not a whole number."),
         ("--data.classes 5", "--data.classes: 5 is not a list."),
