@@ -19,6 +19,8 @@ from dermsynth.errors import InputError
 from dermsynth.files import make_folder, whole_file
 from dermsynth.grids import grid, name_rows
 from dermsynth.run.checkpoint_io import seed_of
+from dermsynth.run.config import RUN_FILE
+from dermsynth.run.folder import last_checkpoint
 
 # The mark of a set that is not finished, so that only images of predict are ever removed.
 _BEGUN = ".begun-by-predict"
@@ -39,8 +41,10 @@ class ImageSetWriter(Callback):
         self._records: list[Record] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a finished set, and a folder with images that are not of a broken-off run."""
+        """Refuse a finished set, a training's folder, and one with images that are not of a broken-off run."""
         self._out = Path(trainer.default_root_dir)
+        if stage == "predict" and ((self._out / RUN_FILE).exists() or last_checkpoint(self._out).exists()):
+            raise InputError(f"--run {self._out}: it holds a training run; give another folder.")
         if (self._out / manifest.METADATA).exists():
             raise InputError(f"--run {self._out}: it holds an image set already. Choose another folder or remove it.")
         if (self._out / "images").exists() and not (self._out / _BEGUN).exists():

@@ -1,16 +1,28 @@
 """What TensorBoard shows of a run, read back from its event files."""
 
+import datetime
+
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from dermsynth.cli import main
+from dermsynth.run.hyperparameters import hyperparameters
 from tests.builders import CLASSES, make_set
 
 NETWORK = (
     "{model_type: vit, image_size: 16, patch_size: 8, hidden_size: 8, num_hidden_layers: 1, "
     "num_attention_heads: 1, intermediate_size: 8}"
 )
+
+
+def test_a_value_of_any_type_is_shown_as_text():
+    """As YAML has dates, which a user's own class may take."""
+    day = datetime.date(2026, 1, 31)
+    assert hyperparameters({"data": {"real": day, "classes": ["NV", 3]}}) == {
+        "data.real": "2026-01-31",
+        "data.classes": "NV, 3",
+    }
 
 
 def test_a_run_shows_its_hyperparameters_and_the_test_at_the_step_of_its_checkpoint(tmp_path):

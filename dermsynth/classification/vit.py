@@ -6,6 +6,7 @@ mapping with `model_type` and configuration fields for one with random weights.
 
 import copy
 import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -188,6 +189,11 @@ def _checked(config: PretrainedConfig, classes: Sequence[str], side: int | None)
     _check_fields(config)
     with torch.device("meta"):
         network, wider = (_from_config(config, names, side).eval() for names in (classes, [*classes, "one more"]))
+        if "spatial_shapes" in inspect.signature(network.forward).parameters:
+            raise InputError(
+                f"model: {config.model_type} takes an image as patches of its own shape (NaFlex), which is not "
+                "supported. Give one that takes square images, such as siglip."
+            )
         pixels = torch.zeros(2, 3, *[image_size(network.config) or _ANY_SIZE] * 2)
         logits = network(pixel_values=pixels).logits
     if logits.shape != (2, len(classes)):

@@ -1,5 +1,6 @@
 """What is refused in any command line or configuration, by its key and before anything is built."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -75,8 +76,15 @@ def check_arguments(arguments: Sequence[str], files: Sequence[Path]) -> None:
         name, equals, value = argument.partition("=")
         flag, value = (name, value) if argument.startswith("--") and equals else (flag, argument)
         if value.startswith(("[", "{", "&", "- ")):
-            parse_yaml(value, flag)
+            _refuse_not_finite(parse_yaml(value, flag), flag)
         flag = argument if argument.startswith("--") else flag
+
+
+def _refuse_not_finite(content: Any, flag: str) -> None:
+    """Raise for a number within a list or mapping, of which a parser would only say that it is none of its types."""
+    for _, _, key, value in _leaves(content, flag):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{key}: {value} is no number that can be computed with. Give a finite one.")
 
 
 def check_values(config: Namespace, arguments: Sequence[str] = ()) -> None:

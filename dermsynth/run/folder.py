@@ -16,12 +16,13 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 from dermsynth import made_from
+from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 from dermsynth.run.checkpoint_io import CONFIGURATION, configuration_of
 from dermsynth.run.classes import names_alone
 from dermsynth.run.config import RUN_FILE, leaves
-from dermsynth.run.lock import LOCK
+from dermsynth.run.lock import LOCK, TEST_LOCK
 from dermsynth.run.yaml_files import read_yaml
 
 # Checkpoints cannot tell that training came to its end: a run that stopped early would train on if resumed.
@@ -60,8 +61,9 @@ def nothing_left(trainer: Trainer, run: Path, made: Sequence[Path]) -> Iterator[
         if trainer.is_global_zero and (trainer.state.fn != "fit" or trainer.global_step == 0):
             for path in set(_traces(run)) - before:
                 path.unlink()
-            if run in made and [path.name for path in run.glob("*")] == [LOCK]:
-                (run / LOCK).unlink()
+            if run in made and {path.name for path in run.glob("*")} <= {LOCK, TEST_LOCK}:
+                for lock in (LOCK, TEST_LOCK):
+                    (run / lock).unlink(missing_ok=True)
             for folder in made:
                 if not folder.is_dir() or any(folder.iterdir()):
                     break
@@ -80,6 +82,16 @@ def _traces(run: Path) -> list[Path]:
         made_from.FILE,
     )
     return [path for name in names for path in run.glob(name)]
+
+
+def refuse_image_set(run: Path) -> None:
+    """Raise if a folder holds an image set, complete or begun: a run in it would be taken for a part of it.
+
+    Raises:
+        InputError: it does.
+    """
+    if (run / manifest.METADATA).exists() or (run / manifest.DATASET).exists():
+        raise InputError(f"--run {run}: it holds an image set; give another folder.")
 
 
 def claim(run: Path, resolved: str) -> bool:

@@ -46,7 +46,9 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
             continue
         if key.endswith(".class_path"):
             value = value.rpartition(".")[2]
-        said[flag] = value if isinstance(value, bool | int | float | str) else ", ".join(map(str, value))
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        said[flag] = value if isinstance(value, bool | int | float | str) else str(value)
     return said
 
 

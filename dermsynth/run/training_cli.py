@@ -46,9 +46,10 @@ from dermsynth.run.folder import (
     claim,
     last_checkpoint,
     nothing_left,
+    refuse_image_set,
 )
 from dermsynth.run.hyperparameters import Hyperparameters, hyperparameters
-from dermsynth.run.lock import locked
+from dermsynth.run.lock import TEST_LOCK, locked
 from dermsynth.run.precision import resolve
 from dermsynth.run.progress import RunProgress
 from dermsynth.run.quiet import quieten, quieten_transformers
@@ -56,6 +57,18 @@ from dermsynth.run.summary import ParameterCount
 from dermsynth.run.yaml_files import read_yaml
 from dermsynth.said import after_fit, after_test, measured
 
+# By the beginnings of their names: what says in the environment where a run's other nodes are.
+_OF_NODES = (
+    "SLURM_",
+    "TORCHELASTIC_",
+    "MASTER_ADDR",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "LSB_",
+    "OMPI_",
+    "PMI_",
+    "KUBERNETES_",
+)
 _NO_GPU = (
     "trainer.accelerator: gpu, but torch sees no GPU here. Run it where there is one, with a torch built for it, or "
     "add --trainer.accelerator cpu."
@@ -141,8 +154,11 @@ class TrainingCLI(LightningCLI):
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
         check_steps(config)
         check_static_graph(config)
+        _check_nodes(config.trainer)
         _check_moved(config)
         _check_foreign(config.run)
+        if self.subcommand != "predict":  # what makes them there looks itself, as it may go on with one
+            refuse_image_set(config.run)
         for line in resolve(config, str(self.subcommand)):
             _say(line)
         if self.subcommand == "test" and config.ckpt_path is None:
@@ -236,14 +252,14 @@ class TrainingCLI(LightningCLI):
         check_callbacks(callbacks)
         try:
             trainer = super().instantiate_trainer(**ours, **kwargs)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (ImportError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
         _check_torchrun(trainer)
         _take_signals_from_lightning(trainer)
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run the stage, `fit` alone in its folder; name the file where a checkpoint does not fit the model."""
+        """Run the stage, alone of its kind in the folder; name the file where a checkpoint does not fit the model."""
         try:
             run = self.config[subcommand].run
             made = [folder for folder in (run, *run.parents) if not folder.exists()]
@@ -253,6 +269,8 @@ class TrainingCLI(LightningCLI):
                     held.enter_context(locked(run))
                     if subcommand == "fit":
                         self._clear()
+                if subcommand == "test" and self.trainer.is_global_zero:
+                    held.enter_context(locked(run, TEST_LOCK))
                 # Within the lock, as files that another process writes meanwhile are not this one's to take away.
                 held.enter_context(nothing_left(self.trainer, run, made))
                 if subcommand in ("validate", "test") and "fit_loop" in self._loops:
@@ -275,6 +293,11 @@ class TrainingCLI(LightningCLI):
             text = str(error)
             if text.startswith("Early stopping conditioned on metric"):
                 raise InputError(f"trainer.callbacks: {' '.join(text.split())}") from error
+            if "cannot be converted to type" in text and "without overflow" in text:
+                raise InputError(
+                    f"model.optimizer: a step is beyond the largest number of its type ({first_line(error)}). Give a "
+                    "smaller lr."
+                ) from error
             if isinstance(error, InputError) and "Original Traceback" in text:
                 # From a loader process: torch puts the traceback before the message.
                 raise InputError(re.split(r"(?:InputError|BrokenImageError): ", text)[-1].strip()) from error
@@ -394,6 +417,15 @@ def check_static_graph(config: Namespace) -> None:
         raise InputError(
             f"trainer.accumulate_grad_batches: {accumulated} does not go with the strategy's static_graph. Add "
             "--trainer.strategy.static_graph false."
+        )
+
+
+def _check_nodes(trainer: Namespace) -> None:
+    """Refuse several nodes where nothing says that there are others: this one would wait for them for ever."""
+    if trainer.num_nodes > 1 and not trainer.plugins and not any(name.startswith(_OF_NODES) for name in os.environ):
+        raise InputError(
+            f"trainer.num_nodes: {trainer.num_nodes}, but nothing here says where the others are. Start it on each by "
+            "srun or torchrun, or set MASTER_ADDR and NODE_RANK."
         )
 
 

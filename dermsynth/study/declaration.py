@@ -177,10 +177,10 @@ def _data(section: Section) -> Data:
         raise section.error("", "give one of set, prepare and phantoms: where the real images come from.")
     if ways == ["set"] and "options" in section:
         raise section.error("options", "they are of `prepare`, and the set is there already. Leave them out.")
-    folder = Path(section.text("set")) if "set" in section else None
+    folder = section.given_path("set", section.text("set")) if "set" in section else None
     if folder:
         _check_set(section, "set", folder)
-    sources = tuple(Path(text) for text in section.texts("prepare"))
+    sources = section.given_paths("prepare")
     for source in sources:
         if not source.is_dir():
             raise section.error(
@@ -289,7 +289,7 @@ def _foreign(root: Section, data: Data, adopted: Mapping[str, Path]) -> tuple[st
 
 
 def _sets(section: Section, key: str) -> dict[str, Path]:
-    sets = {name: Path(str(folder)) for name, folder in section.mapping(key).items()}
+    sets = {name: section.given_path(f"{key}.{name}", str(folder)) for name, folder in section.mapping(key).items()}
     _check_names(section, key, sets)
     for name, folder in sets.items():
         _check_set(section, f"{key}.{name}", folder)
@@ -319,7 +319,7 @@ def _recipe(section: Section, key: str) -> Recipe:
 
 
 def _files(section: Section, key: str) -> tuple[Path, ...]:
-    files = tuple(Path(text) for text in section.texts(key))
+    files = section.given_paths(key)
     if key in section and not files:
         raise section.error(key, "name at least one configuration.")
     for file in files:

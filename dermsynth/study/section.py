@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dermsynth.errors import InputError
+from dermsynth.run.config_checks import given_path
 
 _MOST_SEED = 2**32 - 1  # of numpy
 
@@ -79,6 +80,17 @@ class Section:
         if not all(isinstance(item, str) and item.strip() for item in values):
             raise self.error(name, f"expected a name or a list of names, found {_shown(value)}.")
         return tuple(values)
+
+    def given_paths(self, name: str) -> tuple[Path, ...]:
+        """One path or a list of them, as every command takes them; none where it is not given."""
+        return tuple(self.given_path(name, text) for text in self.texts(name))
+
+    def given_path(self, name: str, text: str) -> Path:
+        """The path that is written under one of its keys, or within it."""
+        try:
+            return given_path(text)
+        except ValueError as error:
+            raise self.error(name, str(error)) from error
 
     def seeds(self, name: str) -> tuple[int, ...]:
         """Whole numbers, each once; 0 where none is given."""

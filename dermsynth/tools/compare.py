@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from dermsynth import made_from
+from dermsynth.data.sets.manifest import DATASET, METADATA
 from dermsynth.errors import InputError
 from dermsynth.evaluation import statistics
 from dermsynth.evaluation.comparison import ENSEMBLE, GENERATOR, MEAN, Comparison, Row
@@ -15,6 +16,7 @@ from dermsynth.evaluation.runs import PREDICTIONS, Run, notes, read_arms, withou
 from dermsynth.evaluation.statistics import MARGIN_LEVEL, Floats, Metric
 from dermsynth.report.text import write
 from dermsynth.run.config import RUN_FILE
+from dermsynth.run.lock import COMPARE_LOCK, locked
 
 DEFAULT_BASELINES = ("real", "baseline")
 
@@ -50,13 +52,24 @@ def compare(
             one-sided tests at 5 %).
         family: the arms that the study was planned to compare with the baseline; p is adjusted for their number, and
             of the others nothing is concluded. Default: all.
+
+    Raises:
+        InputError: the runs cannot be compared, or `out` holds a run or an image set.
     """
+    _refuse_other(out)
     told = made_from.settings(locals(), inputs=["runs"])
     comparison = compare_arms(read_arms(runs), baseline, primary, margin, family)
-    made_from.write(out, "compare", None)  # what was there is no longer of this, and this is not yet there
-    print(write(comparison, out), end="")
-    made_from.write(out, "compare", {"settings": told, "inputs": inputs_of(runs)})
+    with locked(out, COMPARE_LOCK, "--out"):
+        made_from.write(out, "compare", None)  # what was there is no longer of this, and this is not yet there
+        print(write(comparison, out), end="")
+        made_from.write(out, "compare", {"settings": told, "inputs": inputs_of(runs)})
     print(f"\nWritten: {out / 'comparison.txt'}, {out / 'comparison.csv'}, {out / 'comparison.png'}")
+
+
+def _refuse_other(out: Path) -> None:
+    for kind, names in {"a run": (RUN_FILE, PREDICTIONS), "an image set": (METADATA, DATASET)}.items():
+        if any((out / name).exists() for name in names):
+            raise InputError(f"--out {out}: it holds {kind}; give another folder.")
 
 
 def inputs_of(runs: Sequence[Path]) -> dict[str, str]:

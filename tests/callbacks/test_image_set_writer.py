@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from PIL import Image
 
 from callbacks.image_set_writer import _BEGUN, ImageSetWriter
@@ -156,6 +156,16 @@ def write_recipe(base, folder):
         },
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+@pytest.mark.parametrize("name", ["fit.yaml", "checkpoints/last.ckpt"])
+def test_no_images_are_written_into_a_trainings_folder(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    trainer, module = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path), LightningModule()
+    with pytest.raises(InputError, match=f"--run {tmp_path}: it holds a training run; give another folder"):
+        ImageSetWriter().setup(trainer, module, "predict")
+    ImageSetWriter().setup(trainer, module, "fit")  # such a training goes on
 
 
 @pytest.mark.slow

@@ -255,6 +255,7 @@ def test_a_network_that_cannot_be_resized_is_refused(tmp_path):
         ({"hiden_size": 64}, "hiden_size is no field of ViTConfig; it has .*hidden_size"),
         ({"model_type": "vitt"}, "'vitt' is not known"),
         ({"model_type": None}, "no model_type"),
+        ({"model_type": "siglip2"}, "siglip2 takes an image as patches of its own shape .*, which is not supported"),
         ({"hidden_size": "wide"}, "makes no ViTConfig"),
         ({"model_type": "gpt2"}, "gpt2 cannot be built"),
         ({"patch_size": 0}, "model.patch_size: 0 must be from 1"),
@@ -271,6 +272,6 @@ def test_a_network_that_cannot_be_resized_is_refused(tmp_path):
     ],
 )
 def test_wrong_mapping_is_refused(change, message):
-    fields = {"model_type": "gpt2"} if change == {"model_type": "gpt2"} else {**TINY, **change}
+    fields = change if change.get("model_type") in ("gpt2", "siglip2") else {**TINY, **change}
     with pytest.raises(InputError, match=message):
         vit.build(fields, CLASSES)

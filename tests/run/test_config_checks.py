@@ -28,6 +28,7 @@ def _error(capsys):
         ("--trainer.gradient_clip_val .nan", "trainer.gradient_clip_val: nan is no number"),
         ("--trainer.callbacks+=callbacks.ema.EMA --trainer.callbacks.decay .nan", "trainer.callbacks.1.decay: nan"),
         ("--trainer.callbacks+=callbacks.ema.EMA --trainer.callbacks.decay 2", "callbacks.ema.EMA.decay: 2.0 must be"),
+        ("--data.mix.ratio [.nan,0.9]", "--data.mix.ratio.0: nan is no number that can be computed with"),
         ("--model.lr nan", "--model.lr: nan is not a number."),
         ("--trainer.max_steps two", "--trainer.max_steps: two is not a whole number."),
         ("--data.classes 5", "--data.classes: 5 is not a list."),
@@ -46,6 +47,7 @@ def _error(capsys):
         ("--trainer.overfit_batches 2", "Give --trainer.limit_train_batches"),
         ("--trainer.accelerator quantum", "trainer: You selected an invalid accelerator name"),
         ("--trainer.num_nodes 0", "trainer: `num_nodes` must be a positive integer"),
+        ("--trainer.precision transformer-engine", "trainer: Requirement 'transformer_engine"),
         ("--ckpt_path $HOME/x.ckpt", "ckpt_path: $HOME/x.ckpt: variables are not filled in here."),
         ("--run $HOME/r", "--run: $HOME/r: variables are not filled in here."),
         ("--run line.yaml/r", "--run line.yaml/r: line.yaml is a file."),
@@ -69,6 +71,28 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_key(here, capsys, flags, 
     assert fit(*flags.split()) == 2
     assert said in _error(capsys)
     assert "EarlyStopping" in flags or sorted(here.iterdir()) == before
+
+
+def test_nodes_that_nothing_knows_of_are_not_waited_for(here, capsys, monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_", "MASTER_", "KUBERNETES_"))]:
+        monkeypatch.delenv(name)
+    assert fit("--trainer.num_nodes", "2") == 2
+    assert _error(capsys).startswith("trainer.num_nodes: 2, but nothing here says where the others are")
+    # Told of the others, it gets as far as the next check.
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    assert main(["test", "--config", "line.yaml", "--run", "r", "--trainer.num_nodes", "2"]) == 2
+    assert _error(capsys).startswith("test: --ckpt_path must be given")
+
+
+def test_a_step_beyond_float32_is_one_line(here, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(here)
+    Path("toy_adam.py").write_text(
+        "import torch\nimport toy\n\nclass Line(toy.Line):\n"
+        "    def configure_optimizers(self):\n"
+        "        return torch.optim.Adam(self.parameters(), self.lr, foreach=False)\n"
+    )
+    assert fit("--model", "toy_adam.Line", "--model.lr", "1e38") == 2
+    assert "model.optimizer: a step is beyond the largest number" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

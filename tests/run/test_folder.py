@@ -9,6 +9,7 @@ import yaml
 
 from dermsynth.cli import main
 from dermsynth.run.folder import FINISHED, differences
+from dermsynth.run.lock import TEST_LOCK
 from tests.line import checkpoint, fit
 
 
@@ -143,6 +144,16 @@ def test_other_stages_leave_fit_yaml_alone(here):
     assert main(["predict", "--config", "line.yaml", "--run", "p"]) == 0  # untrained, as the untouched base is
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "dataset.json"])
+def test_no_run_is_in_an_image_set(here, capsys, name):
+    Path("r").mkdir()
+    Path("r", name).touch()
+    for stage in ("fit", "validate", "test"):
+        assert main([stage, "--config", "line.yaml", "--run", "r", "--ckpt_path", "none.ckpt"]) == 2
+        assert capsys.readouterr().err.splitlines()[-1].endswith("--run r: it holds an image set; give another folder.")
+    assert [path.name for path in Path("r").iterdir()] == [name]
+
+
 def test_a_trial_leaves_a_real_run_alone(here):
     fit()
     before = {path: path.stat().st_mtime_ns for path in Path("r").rglob("*")}
@@ -234,4 +245,4 @@ def test_a_stage_that_fails_before_its_first_step_leaves_nothing(here, capsys):
     before = sorted(Path("r").rglob("*"))
     best = ["--ckpt_path", "r/checkpoints/best.ckpt"]
     assert main(["test", "--config", "r/fit.yaml", *best, "--model", "toy.Labelled", *mistyped]) == 2
-    assert sorted(Path("r").rglob("*")) == before
+    assert sorted(Path("r").rglob("*")) == sorted([*before, Path("r", TEST_LOCK)])  # a lock's file stays

@@ -16,8 +16,10 @@ from dermsynth.cli import main
 from dermsynth.errors import InputError
 from dermsynth.run import lock as run_lock
 from dermsynth.run.folder import FINISHED, last_checkpoint
-from dermsynth.run.lock import LOCK, locked
+from dermsynth.run.lock import COMPARE_LOCK, LOCK, TEST_LOCK, locked
+from dermsynth.tools.compare import compare
 from tests.processes import TIMEOUT, Ranks
+from tests.tools.compared import draw_runs
 
 FORKS = multiprocessing.get_context("fork")
 RECIPE = """\
@@ -109,6 +111,47 @@ def test_a_forked_process_that_outlives_the_training_does_not_keep_the_lock(tmp_
             assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on")
     finally:
         os.kill(loader, signal.SIGKILL)
+
+
+@contextmanager
+def held_elsewhere(folder, name):
+    """Another process is in a folder's lock."""
+    here, there = os.pipe()
+
+    def hold():
+        with locked(folder, name):
+            os.write(there, b"x")
+            time.sleep(TIMEOUT)
+
+    process = FORKS.Process(target=hold)
+    process.start()
+    os.read(here, 1)
+    try:
+        yield f"process {process.pid} on {socket.gethostname()}"
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_one_test_at_a_time_and_beside_a_training(folder, monkeypatch, capsys):
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+    (folder / "recipe.yaml").write_text(RECIPE.replace("STEPS", "2"))
+    assert main(COMMAND) == 0
+    test = ["test", *COMMAND[1:], "--ckpt_path", "run/checkpoints/last.ckpt"]
+    with held_elsewhere(folder / "run", TEST_LOCK) as whose:
+        assert main(test) == 2
+    assert f"--run run: {whose} is at work there. Let it end, or give another --run." in capsys.readouterr().err
+    with held_elsewhere(folder / "run", LOCK):
+        assert main(test) == 0
+
+
+def test_one_comparison_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+    runs, _, _ = draw_runs(tmp_path, {"real": 1.0, "hybrid": 1.4}, seeds=(1,))
+    with held_elsewhere(tmp_path / "out", COMPARE_LOCK) as whose:
+        with pytest.raises(InputError, match=f"--out .*: {whose} is at work there. Let it end, or give another --out"):
+            compare(runs, tmp_path / "out")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [COMPARE_LOCK]
 
 
 def test_what_another_process_has_trained_while_this_one_began_is_not_trained_over(folder, monkeypatch, capsys):

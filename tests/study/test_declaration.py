@@ -40,6 +40,35 @@ def arms(here, **changes):
     return {**content(here)["arms"], **changes}
 
 
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("data.set", {"data": {"set": "$HOME/real"}}),
+        ("data.prepare", {"data": {"prepare": ["$HOME/real"]}}),
+        ("data.external.other", {"data": {"set": "real", "external": {"other": "$HOME/real"}}}),
+        ("adopted.theirs", {"adopted": {"theirs": "$HOME/real"}}),
+        ("classifier.recipe", {"classifier": {"recipe": "$HOME/vit.yaml"}}),
+        ("arms.more", {"arms": {"more": "$HOME/real.yaml", "less": "$HOME/real.yaml"}}),
+    ],
+)
+def test_a_variable_in_a_path_is_refused(here, key, changes):
+    said = refusal(here, **changes)
+    assert said.startswith(key)
+    assert ": variables are not filled in here. Write the path itself." in said
+
+
+def test_a_path_may_begin_at_home(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    given = {
+        **content(here),
+        "data": {"set": "~/real", "external": {"other": "~/real"}},
+        "adopted": {"theirs": "~/theirs"},
+    }
+    study = declaration.read(write_yaml(here / "study.yaml", given))
+    assert (study.data.set, study.data.external["other"]) == (here / "real", here / "real")
+    assert study.adopted["theirs"] == here / "theirs"
+
+
 def test_a_whole_one_is_read(here):
     study = declaration.read(write_yaml(here / "study.yaml", content(here)))
     assert [(arm.name, arm.mix, arm.images) for arm in study.arms] == [

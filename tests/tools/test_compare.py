@@ -57,6 +57,7 @@ def test_two_arms_from_files_to_table_text_and_plot(tmp_path, capsys):
     with Image.open(out / "comparison.png") as picture:
         assert picture.width > 1500
     assert sorted(f.name for f in out.iterdir()) == [
+        ".comparing",
         "comparison.csv",
         "comparison.png",
         "comparison.txt",
@@ -170,6 +171,28 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match="python -m dermsynth test --config"):
         compare(folders, out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("fit.yaml", "a run"),
+        ("predictions.csv", "a run"),
+        ("metadata.csv", "an image set"),
+        ("dataset.json", "an image"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_and_one_of_an_earlier_comparison_taken(tmp_path, name, kind):
+    folders, _, _ = draw_runs(tmp_path, {"real": 1.0, "hybrid": 1.4}, seeds=(1,))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).touch()
+    with pytest.raises(InputError, match=f"--out {out}: it holds {kind}.*; give another folder"):
+        compare(folders, out)
+    assert [path.name for path in out.iterdir()] == [name]
+    (out / name).unlink()
+    for _ in range(2):
+        compare(folders, out)
 
 
 def test_import_is_light():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dermsynth.data.phantoms import patients
 from dermsynth.data.prepare.layouts.recognise import read_download
 from dermsynth.errors import InputError
 from dermsynth.tools.phantoms import phantoms
@@ -33,6 +34,21 @@ def test_a_folder_in_use_is_refused(tmp_path):
     with pytest.raises(InputError, match="not an empty folder"):
         phantoms(tmp_path, patients=1, size=16)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_of_two_at_once_in_one_folder_one_is_refused(tmp_path, monkeypatch):
+    """The other has begun after this one found the folder empty."""
+
+    def meanwhile(*given):
+        (tmp_path / "set/train").mkdir(parents=True)
+        return planned(*given)
+
+    planned = patients.plan
+    monkeypatch.setattr(patients, "plan", meanwhile)
+    with pytest.raises(InputError, match=r"set/train: no folder can be made there \(File exists\)\.") as refused:
+        phantoms(tmp_path / "set", patients=1, size=16)
+    assert "\n" not in str(refused.value)
+    assert not list((tmp_path / "set").rglob("*.*"))
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ def write(out: Path, patients: int, seed: int, size: int, malignant_share: float
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: exists and is not an empty folder. Remove it or name another.")
     phantoms = plan(patients, seed, malignant_share)
-    make_folder(out / "train")
+    # New: of two commands at once, which both found the folder empty, one makes it and the other is refused.
+    make_folder(out / "train", new=True)
     # One by one: at 128 pixels an image takes 4 ms, and threads made it no faster.
     for phantom in tqdm(phantoms, "drawing", unit="image", disable=None):
         path = out / "train" / f"{phantom.name}.jpg"
