@@ -136,7 +136,7 @@ def test_a_test_part_without_val_stays_and_val_is_dealt_from_train(tmp_path, cap
     assert len(image_set.split("val")) == 8  # a third of train, by 0.5 and 0.25
     assert "no val part: 8 images of train were dealt to it, the test part is as it was" in capsys.readouterr().out
     go(source, tmp_path / "anew", split="grouped")
-    assert "WARNING: the official parts of" in capsys.readouterr().out
+    assert "its official split is not kept, so images of its test part may be trained on" in capsys.readouterr().out
 
 
 def test_one_group_of_a_large_share_is_said(source, tmp_path, capsys):
