@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _OF_THE_DISK:
             raise
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "the output"
-        return _fail(f"{name}: {error.strerror}. Make room or mend the place, and try again.")
+        return _fail(f"{name}: {error.strerror}. Make room or correct its permissions, and try again.")
     except KeyboardInterrupt:
         return 130
     return 0

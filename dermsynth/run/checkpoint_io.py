@@ -52,7 +52,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         except InputError as error:
             kept = "The one that was there before is as it was" if path.exists() else "No part of it was left"
             raise InputError(
-                f"{error} {kept}. Make room or mend the place, and give the same command again: it resumes from the "
+                f"{error} {kept}. Make room or correct its permissions, and give the same command again: it resumes from the "
                 "run's last.ckpt."
             ) from error
 
@@ -121,7 +121,7 @@ def check_resumable(checkpoint: dict[str, Any]) -> None:
 
 
 def _tells_the_place(loops: dict[str, Any]) -> bool:
-    """Whether Lightning finds where training was; what it does not find, it begins anew without a word."""
+    """Whether Lightning finds where training was; what it does not find, it silently restarts."""
     fit_loop = loops.get("fit_loop")
     return isinstance(fit_loop, dict) and {"epoch_progress", "epoch_loop.batch_progress"} <= fit_loop.keys()
 

@@ -111,7 +111,7 @@ def claim(run: Path, resolved: str) -> bool:
     if run.exists() and not run.is_dir():
         raise InputError(f"--run {run}: a file. Give a folder.")
     if not last_checkpoint(run).exists():
-        # Nothing would be lost: a first try that failed may be mended.
+        # Nothing would be lost: a first try that failed may be corrected.
         (run / FINISHED).unlink(missing_ok=True)
         return False
     if not file.is_file():

@@ -67,7 +67,7 @@ def prepare(
 
     The images are turned upright, resized once and stored as PNG; metadata.csv is written last, so a folder
     that has it is complete. After a kill the same command resumes where it stopped. Files that cannot be read are
-    left out and listed in quarantine.csv; once they are mended, the same command takes them in. An image that several
+    left out and listed in quarantine.csv; once they are fixed, the same command takes them in. An image that several
     sources hold, as the ISIC challenges do, is taken once, as the first of them has it.
 
     Args:
@@ -145,7 +145,7 @@ def prepare(
     near = _near_duplicates(filled, out, processes) if near_duplicates else []
     twins = contradicting(filled, [*splits.identical(filled), *near])
     torn = official.across(filled, near) if policy == "official" else []
-    # Broken images are dealt, too, so that one that is mended moves no other.
+    # Broken images are dealt, too, so that one that is fixed moves no other.
     records = plan.deal(filled, known, near)
     joined = _joined(near, records, splits.groups(filled, known))
     moved = _moved(filled, records) if policy == "official" else None
@@ -238,7 +238,7 @@ def _joined(links: Sequence[Link], records: Sequence[Record], before: Sequence[s
 
 
 def _moved(before: Sequence[Record], after: Sequence[Record]) -> dict[str, int]:
-    """How many images a mended official split lost, and of how many groups."""
+    """How many images a corrected official split lost, and of how many groups."""
     groups = [
         new.group for old, new in zip(before, after, strict=True) if new.sha256 and new.split == "unused" != old.split
     ]

@@ -22,7 +22,7 @@ def study(
     """Run a study from one file: prepare, train generators, generate, train and test the arms, compare.
 
     Each step is a command of its own, whose output goes to a log in OUT/logs. The same command resumes a study that
-    was interrupted; a step is done anew exactly when its settings or the content of its inputs changed, and what
+    was interrupted; a step is run again exactly when its settings or the content of its inputs changed, and what
     it had made is then moved to OUT/replaced.
 
     Args:

@@ -189,7 +189,7 @@ def _refuse_changed(found: Sequence[SourceImage], out: Path) -> None:
     """Raise if the set holds an image whose file has become another one since.
 
     Two folders of numbered images may have the same names and labels. A broken image is not in the set, so its file
-    may be mended; those in an HDF5 file have the names that the archive gave, and a table.
+    may be fixed; those in an HDF5 file have the names that the archive gave, and a table.
     """
     table = out / _SIZES
     before = _object_in(table) if table.is_file() else {}

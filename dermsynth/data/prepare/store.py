@@ -79,7 +79,7 @@ class _Job:
 
 
 def _list_broken(table: Path, broken: Sequence[tuple[SourceImage, str]]) -> None:
-    """Write the list again: what was mended since the last run is no longer on it."""
+    """Write the list again: what was fixed since the last run is no longer on it."""
     if not broken:
         table.unlink(missing_ok=True)
         return
