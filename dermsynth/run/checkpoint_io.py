@@ -52,8 +52,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
         except InputError as error:
             kept = "The one that was there before is as it was" if path.exists() else "No part of it was left"
             raise InputError(
-                f"{error} {kept}. Make room or correct its permissions, and give the same command again: it resumes from the "
-                "run's last.ckpt."
+                f"{error} {kept}. Make room or correct its permissions, and give the same command again: it resumes "
+                "from the run's last.ckpt."
             ) from error
 
     def load_checkpoint(

@@ -89,7 +89,7 @@ def test_a_full_disk_stops_the_run_with_a_message_and_room_made_it_goes_on(base,
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     said = capsys.readouterr().err
     assert "last.ckpt: cannot be written (File too large)." in said
-    assert "Make room or mend the place, and give the same command again" in said
+    assert "Make room or correct its permissions, and give the same command again" in said
     assert "Traceback" not in said
     assert checkpoint(tmp_path / "stopped")["global_step"] == 3
     (tmp_path / "stopped/fit.yaml").write_text((tmp_path / "whole/fit.yaml").read_text())
