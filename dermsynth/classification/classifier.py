@@ -181,7 +181,7 @@ class Classifier(Reloadable):
 
     def configure_optimizers(self) -> Any:
         """The optimizer on two parameter groups, and its schedule per step."""
-        return optimizer_config(self.optimizer, vit.parameter_groups(self.model), self.lr_scheduler)
+        return optimizer_config(self, self.optimizer, vit.parameter_groups(self.model), self.lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the file is: its kind, the classes, the network's configuration and the data it was fitted on."""

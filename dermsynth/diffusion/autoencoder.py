@@ -96,7 +96,7 @@ class Autoencoder(Reloadable):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the autoencoder, its schedule stepped per batch."""
-        return optimizer_config(self.optimizer, self.vae.parameters(), self.lr_scheduler)
+        return optimizer_config(self, self.optimizer, self.vae.parameters(), self.lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `export` needs."""

@@ -238,7 +238,7 @@ class DreamBooth(Reloadable):
         """The optimizer over everything trained, its schedule stepped per optimizer step."""
         trained = [p for p in self.parameters() if p.requires_grad]
         if self.text_encoder_lr is None:
-            return optimizer_config(self.optimizer, trained, self.lr_scheduler)
+            return optimizer_config(self, self.optimizer, trained, self.lr_scheduler)
         groups = [
             {"params": [p for p in self.unet.parameters() if p.requires_grad], "name": "unet"},
             {
@@ -247,7 +247,7 @@ class DreamBooth(Reloadable):
                 "lr": self.text_encoder_lr,
             },
         ]
-        return optimizer_config(self.optimizer, groups, self.lr_scheduler)
+        return optimizer_config(self, self.optimizer, groups, self.lr_scheduler)
 
     def configure_gradient_clipping(
         self,

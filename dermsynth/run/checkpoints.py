@@ -1,6 +1,7 @@
 """What all LightningModules agree on: how an optimizer is handed over, and whose checkpoint a file is."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,16 +23,21 @@ from dermsynth.hub import first_line
 from dermsynth.provenance import check_provenance
 from dermsynth.run.checkpoint_io import configuration_of, read_checkpoint
 from dermsynth.run.config import leaves
+from dermsynth.run.schedules import WarmupCosine
 
 ScheduleCallable = Callable[[Optimizer], LRScheduler]
 
 
 def optimizer_config(
-    optimizer: OptimizerCallable, parameters: Iterable[Any], lr_scheduler: ScheduleCallable | None
+    module: LightningModule,
+    optimizer: OptimizerCallable,
+    parameters: Iterable[Any],
+    lr_scheduler: ScheduleCallable | None,
 ) -> Any:
     """For `configure_optimizers`: the optimizer, and its schedule stepped after every batch.
 
     Args:
+        module: whose parameters they are; its Trainer says how long a schedule is that does not say so itself.
         optimizer: makes the optimizer.
         parameters: or groups of them.
         lr_scheduler: makes its schedule.
@@ -43,7 +50,24 @@ def optimizer_config(
     if lr_scheduler is None:
         return made
     with _refusing("model.lr_scheduler"):
-        return {"optimizer": made, "lr_scheduler": {"scheduler": lr_scheduler(made), "interval": "step"}}
+        schedule = lr_scheduler(made)
+    if isinstance(schedule, WarmupCosine) and schedule.total_steps is None:
+        schedule.end_after(_steps_of(module.trainer))
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _steps_of(trainer: Trainer) -> int:
+    """The optimizer steps that a training takes unless something stops it before."""
+    if trainer.max_steps > 0:
+        return trainer.max_steps
+    steps = trainer.estimated_stepping_batches
+    if not 0 < steps < math.inf:
+        raise InputError(
+            "model.lr_scheduler.total_steps: how long the training is cannot be known from trainer.max_steps and "
+            "max_epochs. Give one of the three."
+        )
+    rank_zero_info(f"model.lr_scheduler: as long as {trainer.max_epochs} epochs, {int(steps)} steps")
+    return int(steps)
 
 
 @contextmanager

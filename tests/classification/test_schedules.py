@@ -1,9 +1,12 @@
 import math
 
+import lightning
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from dermsynth.errors import InputError
+from dermsynth.run.checkpoints import optimizer_config
 from dermsynth.run.schedules import WarmupCosine
 
 
@@ -44,7 +47,7 @@ def test_a_longer_configuration_governs_a_resumed_run():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"warmup_steps": 5}, r"lr_scheduler\.warmup_steps: 5 must .* below model\.lr_scheduler\.total_steps, 5"),
+        ({"warmup_steps": 5}, r"lr_scheduler\.warmup_steps: 5 must be below the steps of the whole run, 5"),
         ({"warmup_steps": -1}, r"lr_scheduler\.warmup_steps: -1 must be at least 0"),
         ({"warmup_steps": 0, "floor": 2.0}, r"lr_scheduler\.floor: 2\.0"),
     ],
@@ -52,3 +55,57 @@ def test_a_longer_configuration_governs_a_resumed_run():
 def test_impossible_numbers_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         rates(1, total_steps=5, **wrong)
+
+
+class Line(lightning.LightningModule):
+    """One weight, whose learning rates it notes."""
+
+    def __init__(self, **schedule):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.schedule, self.rates = schedule, []
+
+    def training_step(self, batch, index):
+        self.rates.append(self.optimizers().param_groups[0]["lr"])
+        return (self.weight * batch).sum()
+
+    def configure_optimizers(self):
+        make = lambda optimizer: WarmupCosine(optimizer, **self.schedule)  # noqa: E731
+        return optimizer_config(self, lambda p: torch.optim.SGD(p, lr=2.0), [self.weight], make)
+
+
+def fit(module, batches=4, **trainer):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(accelerator="cpu", enable_model_summary=False, **quiet, **trainer)
+    trainer.fit(module, DataLoader(torch.ones(batches, 1)))
+    return module.rates
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 6}, {"max_epochs": 3, "accumulate_grad_batches": 2}])
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_without_a_length_of_its_own_it_is_as_long_as_the_training(length, warmup):
+    told = fit(Line(warmup_steps=warmup, total_steps=6, floor=0.1), **length)
+    assert fit(Line(warmup_steps=warmup, floor=0.1), **length) == told
+    assert len(set(told)) >= 5
+
+
+def test_a_length_of_its_own_is_honoured():
+    assert fit(Line(warmup_steps=0, total_steps=12), max_steps=6)[-1] > 1.0  # half way down at step 6
+
+
+def test_a_length_that_cannot_be_known_is_refused():
+    with pytest.raises(InputError, match=r"total_steps: how long the training is cannot be known"):
+        fit(Line(warmup_steps=0), max_epochs=-1, max_steps=-1)
+    with pytest.raises(InputError, match=r"warmup_steps: 6 must be below the steps of the whole run, 6"):
+        fit(Line(warmup_steps=6), max_steps=6)
+
+
+def test_a_schedule_that_nobody_tells_its_length_is_refused_when_it_needs_it():
+    with pytest.raises(InputError, match=r"total_steps: it must be given"):
+        rates(3, warmup_steps=1)
+
+
+def test_a_checkpoint_holds_where_it_stood_and_not_what_it_is():
+    assert set(rates(1, warmup_steps=0, total_steps=5)[1].state_dict()) == set(
+        torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD([torch.zeros(1)], lr=1), lambda step: 1.0).state_dict()
+    )
