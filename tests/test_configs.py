@@ -69,7 +69,7 @@ def parse(stage: str, *files: Path):
 
 
 def test_every_file_is_a_recipe_or_an_overlay():
-    assert len(RECIPES) >= 12
+    assert len(RECIPES) >= 11
     assert set(FILES) == {*RECIPES, *QUICK, *OVERLAYS, *ARMS}
 
 
@@ -81,9 +81,10 @@ def test_recipes_parse(file, stage):
     if stage == "fit":
         assert config.trainer.max_steps > 0
         schedule = config.model.init_args.lr_scheduler
-        assert schedule is None or schedule.init_args.total_steps == config.trainer.max_steps
+        assert schedule is None or schedule.init_args.total_steps is None
         kinds = [callback.class_path.rpartition(".")[2] for callback in config.trainer.callbacks]
-        assert kinds.index("Preemption") > kinds.index("ModelCheckpoint")
+        assert kinds[:3] == ["ModelCheckpoint", "Preemption", "LearningRateMonitor"]
+        assert len(set(kinds)) == len(kinds)
         # A laptop may compute in bfloat16 or not; the others are for GPUs.
         assert config.trainer.precision == (None if file.parent.name == "tiny" else "bf16-mixed")
 
@@ -114,10 +115,6 @@ def test_quickstart_overlays_parse_on_their_recipes(overlay):
         config = parse(stages(recipe)[0], recipe, overlay)
         named = config.data.init_args.classes
         assert named == ["benign", "malignant"]
-        if config.model.init_args.get("lr_scheduler"):
-            assert config.model.init_args.lr_scheduler.init_args.total_steps == config.trainer.max_steps
-        if "fit" in stages(recipe):
-            assert "callbacks.preemption.Preemption" in [callback.class_path for callback in config.trainer.callbacks]
 
 
 CLASSIFIERS = [ROOT / "tiny" / "vit.yaml", ROOT / "vit_b16.yaml"]
@@ -176,18 +173,8 @@ def test_what_an_eight_bit_optimizer_lacks_is_named(monkeypatch):
         parse("fit", *EIGHT_BIT)
 
 
-def test_the_arms_differ_in_their_mix_alone():
-    for folder, pair in ((ROOT, "vit_b16_{}.yaml"), (ROOT / "tiny", "vit_{}.yaml")):
-        arms = [
-            yaml.safe_load((folder / pair.format(arm)).read_text()) for arm in ("baseline", "hybrid", "oversampled")
-        ]
-        for arm in arms:
-            del arm["data"]["init_args"]["synthetic"], arm["data"]["init_args"]["mix"]
-        assert arms[0] == arms[1] == arms[2]
-
-
 def test_gradients_between_gpus_are_bf16():
-    strategy = parse("fit", ROOT / "vit_b16_baseline.yaml", ROOT / "overlays" / "ddp.yaml").trainer.strategy
+    strategy = parse("fit", ROOT / "vit_b16.yaml", ROOT / "overlays" / "ddp.yaml").trainer.strategy
     parser = ArgumentParser()
     parser.add_subclass_arguments(DDPStrategy, "strategy")
     made = parser.instantiate_classes(parser.parse_object({"strategy": strategy.as_dict()})).strategy

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import dermsynth.run.lean  # noqa: F401
 
@@ -21,6 +21,7 @@ from dermsynth.classification import vit
 from dermsynth.classification.metrics import metrics, undefined
 from dermsynth.errors import InputError
 from dermsynth.run.checkpoints import (
+    Best,
     Reloadable,
     ScheduleCallable,
     check_kind,
@@ -73,6 +74,8 @@ class Classifier(Reloadable):
     """
 
     class_weight: Tensor
+
+    best: ClassVar = Best("val/auroc", "max")
 
     def __init__(
         self,

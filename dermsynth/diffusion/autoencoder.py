@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dermsynth.run.lean  # noqa: F401
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
 from dermsynth.errors import InputError
 from dermsynth.run.checkpoints import (
+    Best,
     Reloadable,
     ScheduleCallable,
     check_kind,
@@ -44,6 +45,8 @@ class Autoencoder(Reloadable):
     """
 
     latent_moments: Tensor
+
+    best: ClassVar = Best("val/psnr", "max")
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dermsynth.run.lean  # noqa: F401
 
@@ -30,6 +30,7 @@ from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.diffusion.speed import compile_blocks, shard, to_device, whole
 from dermsynth.errors import InputError
 from dermsynth.run.checkpoints import (
+    Best,
     Reloadable,
     ScheduleCallable,
     check_kind,
@@ -67,6 +68,8 @@ class DreamBooth(Reloadable):
         optimizer: what updates the weights.
         lr_scheduler: stepped after every optimizer step.
     """
+
+    best: ClassVar = Best("val/loss_balanced", "min")
 
     def __init__(
         self,

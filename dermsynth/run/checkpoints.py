@@ -4,8 +4,9 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
@@ -26,6 +27,26 @@ from dermsynth.run.config import leaves
 from dermsynth.run.schedules import WarmupCosine
 
 ScheduleCallable = Callable[[Optimizer], LRScheduler]
+
+
+@dataclass(frozen=True)
+class Best:
+    """What the best checkpoint of a model is the best by.
+
+    Args:
+        metric: as the model logs it when it is validated.
+        mode: whether the smallest or the largest is the best.
+    """
+
+    metric: str
+    mode: Literal["min", "max"]
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A model that says what its best checkpoint is; its trainings keep that without a `ModelCheckpoint` in YAML."""
+
+    best: ClassVar[Best]
 
 
 def optimizer_config(

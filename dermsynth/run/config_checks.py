@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 
 from dermsynth.errors import InputError
+from dermsynth.run.classes import located
 from dermsynth.run.yaml_files import parse_yaml, read_yaml
 
 # The largest number of float32, in which everything is computed.
@@ -134,14 +135,27 @@ def check_training(config: Namespace) -> None:
 
 
 def check_steps(config: Namespace) -> None:
-    """Refuse a schedule that ends before the training: its last steps would be at the lowest rate, without a word."""
-    total = config.get("model.init_args.lr_scheduler.init_args.total_steps")
-    if total is not None and config.trainer.max_steps > total:
-        raise InputError(
-            f"trainer.max_steps: {config.trainer.max_steps} is more than model.lr_scheduler.total_steps, {total}. "
-            "Give both as flags: a recipe's YAML anchor does not follow one."
-        )
+    """Refuse schedules and validations that do not go with the length of the training.
+
+    The last steps of one that is longer than its schedule would silently be at the lowest rate.
+
+    Raises:
+        InputError: naming the key.
+    """
     trainer = config.trainer
+    schedule = config.get("model.init_args.lr_scheduler")
+    if schedule is not None:
+        warmup, total = (schedule.get(f"init_args.{name}") for name in ("warmup_steps", "total_steps"))
+        ours = schedule.class_path == located("WarmupCosine")
+        if total is not None and trainer.max_steps > total:
+            advice = "Leave it out (null), and the schedule is as long as the training." if ours else "Give both."
+            raise InputError(
+                f"trainer.max_steps: {trainer.max_steps} is more than model.lr_scheduler.total_steps, {total}. {advice}"
+            )
+        if ours and total is None and 0 < trainer.max_steps <= warmup:
+            raise InputError(
+                f"model.lr_scheduler.warmup_steps: {warmup} must be below trainer.max_steps, {trainer.max_steps}."
+            )
     every, in_steps = trainer.val_check_interval, trainer.check_val_every_n_epoch is None
     validates = trainer.limit_val_batches != 0
     if in_steps and validates and isinstance(every, int) and 0 < trainer.max_steps < every:

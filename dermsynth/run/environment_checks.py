@@ -49,6 +49,6 @@ def unheeded_signals(callbacks: Sequence[Callback]) -> str:
     if heeded or "SLURM_JOB_ID" not in os.environ:
         return ""
     return (
-        "warning: trainer.callbacks has no callbacks.preemption.Preemption: when the job's time is up, or it is "
+        "warning: trainer.callbacks has no Preemption: when the job's time is up, or it is "
         "preempted, the steps since the last checkpoint are lost."
     )

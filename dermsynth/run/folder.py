@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from lightning import LightningModule, Trainer
@@ -22,6 +22,7 @@ from dermsynth.files import write_atomically
 from dermsynth.run.checkpoint_io import CONFIGURATION, configuration_of
 from dermsynth.run.classes import names_alone
 from dermsynth.run.config import RUN_FILE, leaves
+from dermsynth.run.default_callbacks import Default
 from dermsynth.run.lock import LOCK, TEST_LOCK
 from dermsynth.run.yaml_files import read_yaml
 
@@ -36,6 +37,8 @@ _WHETHER = ("latent_cache",)
 # lies, what only says how fast, and how long the schedule is, as a run may be made longer.
 MAY_DIFFER = ("real", "base", "num_workers", "total_steps")
 _ABSENT = "nothing"
+_CALLBACKS = "trainer.callbacks."
+_TOTAL_STEPS = "model.init_args.lr_scheduler.init_args.total_steps"
 
 
 def last_checkpoint(run: Path) -> Path:
@@ -135,18 +138,31 @@ def differences(there: dict[str, Any], here: dict[str, Any], ignored: Sequence[s
         here: the one that is given.
         ignored: names of keys that are not compared.
     """
-    old, new = (_without_places(leaves(config, ignored)) for config in (there, here))
+    old, new = (_comparable(leaves(config, ignored)) for config in (there, here))
+    # Of a run that was begun before every training had them; they change no weight.
+    added = tuple(
+        f"{_CALLBACKS}{name}."
+        for name in get_args(Default)
+        if not any(key.startswith(f"{_CALLBACKS}{name}.") for key in old)
+    )
+    new = {key: value for key, value in new.items() if not key.startswith(added)} if added else new
     # A key that came with a later version has null for what was so before.
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     lines = [f"{key}: {old.get(key, _ABSENT)} there, {new.get(key, _ABSENT)} here" for key in changed]
     return lines if len(lines) <= 12 else [*lines[:12], f"… and {len(lines) - 12} more"]
 
 
-def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    return {
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """Leaves without the places of folders, and without what is said although it is the default."""
+    compared = {
         key: "a folder" if value is not None and key.rpartition(".")[2] in _WHETHER else value
         for key, value in config.items()
     }
+    if compared.get(_TOTAL_STEPS) == compared.get("trainer.max_steps"):
+        compared.pop(_TOTAL_STEPS, None)
+    if compared.get("trainer.callbacks") == []:
+        del compared["trainer.callbacks"]
+    return compared
 
 
 def check_configuration(checkpoint: dict[str, Any], resolved: str) -> None:

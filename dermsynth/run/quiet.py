@@ -12,15 +12,18 @@ def quieten() -> None:
     """Call before diffusers or transformers is imported."""
     # That there is no torchvision: nothing here uses what it would be for.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Advertisements of its makers' services, devices that nobody asked for, and callbacks of ours.
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(_is_worth_saying)
+    # Advertisements of its makers' services, devices that nobody asked for, callbacks of ours, and a number of the
+    # configuration.
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").addFilter(_is_worth_saying)
     # Where bitsandbytes is installed, that a kernel for 4-bit products is not: nothing here has any.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     threading.excepthook = _not_of_tensorboard
     for message in (
         # Checkpoint callbacks belong to `fit`; other stages need none.
         r"Be aware that when using .ckpt_path.",
+        # Short epochs are no mistake: steps are counted through all of them.
+        r"The number of training batches \(\d+\) is smaller than the logging interval",
         # A change in torch that Lightning has yet to follow.
         r".*treespec, LeafSpec",
         # True of every run that is resumed, whose checkpoints have been found to be its own.
@@ -54,5 +57,10 @@ def _not_of_tensorboard(failed: threading.ExceptHookArgs) -> None:
 
 def _is_worth_saying(line: logging.LogRecord) -> bool:
     text = line.getMessage()
-    unasked = ("TPU available: False", "GPU available: False", "Trainer already configured with model summary")
+    unasked = (
+        "TPU available: False",
+        "GPU available: False",
+        "Trainer already configured with model summary",
+        "Seed set",
+    )
     return "Tip:" not in text and not text.startswith(unasked)

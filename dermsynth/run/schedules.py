@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dermsynth.errors import InputError
 
-# What the configuration says. A checkpoint only says where the schedule stood, so that a resumed run follows the former.
+# What a resumed run's configuration says. A checkpoint only says where the schedule stood.
 _CONFIGURED = ("warmup_steps", "total_steps", "floor")
 
 
@@ -48,8 +48,8 @@ class WarmupCosine(LambdaLR):
         """
         if not self.warmup_steps < steps:
             raise InputError(
-                f"model.lr_scheduler.warmup_steps: {self.warmup_steps} must be below the steps of the whole run, {steps} "
-                "(trainer.max_steps, or model.lr_scheduler.total_steps where it is given)."
+                f"model.lr_scheduler.warmup_steps: {self.warmup_steps} must be below the steps of the whole run, "
+                f"{steps} (trainer.max_steps, or model.lr_scheduler.total_steps where it is given)."
             )
         self.total_steps = steps
 

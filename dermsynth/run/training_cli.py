@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -35,6 +35,7 @@ from dermsynth.run.config_checks import (
     take_paths,
 )
 from dermsynth.run.config_errors import config_files, explain
+from dermsynth.run.default_callbacks import Default, add_default_callbacks
 from dermsynth.run.divergence import FiniteLoss
 from dermsynth.run.environment_checks import check_nodes, check_torchrun, unheeded_signals
 from dermsynth.run.failures import explained, instantiating, misconfigured
@@ -89,9 +90,10 @@ class TrainingCLI(LightningCLI):
         return {name: skipped for name, skipped in stages.items() if name in self._asked} or stages
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add --run and --arm; hand the data's classes and the one seed to what takes them."""
+        """Add --run, --arm and --without; hand the data's classes and the one seed to what takes them."""
         parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="The run's folder.")
         parser.add_argument("--arm", type=str | None, help="The arm that the run is of, for compare.")
+        parser.add_argument("--without", type=list[Default] | None, help="Default callbacks of fit to leave out.")
         parser.link_arguments("data.init_args.classes", "model.init_args.classes")
         for owner in ("data", "model"):
             parser.link_arguments("seed_everything", f"{owner}.init_args.seed", compute_fn=int)
@@ -125,6 +127,8 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         check_values(config)
         check_training(config)
+        if self.config.subcommand == "fit":
+            add_default_callbacks(config)
 
     def _parse_ckpt_path(self) -> None:
         """Keep Lightning from merging a checkpoint's hyperparameters over YAML and flags without a word."""
@@ -203,6 +207,8 @@ class TrainingCLI(LightningCLI):
         # Last of all, so that it holds what the other callbacks note at the same moment.
         last = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)] or [LastCheckpoint()]
         callbacks = [callback for callback in callbacks if not isinstance(callback, LastCheckpoint)]
+        # What saves a place, such as Preemption, after what it is to know of: the best until now.
+        callbacks.sort(key=lambda one: isinstance(one, Checkpoint) and not isinstance(one, ModelCheckpoint))
         callbacks += [BatchSeed(int(config.seed_everything)), FiniteLoss(), *(last if self._is_kept() else [])]
         if self.subcommand == "fit" and not config.trainer.fast_dev_run:
             callbacks.append(Hyperparameters(hyperparameters(yaml.safe_load(self.resolved("fit")))))
