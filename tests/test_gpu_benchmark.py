@@ -17,7 +17,7 @@ from benchmarks.gpu.process import alone
 from benchmarks.gpu.tables import tables
 from tests.builders import make_configs
 
-IMPOSSIBLE = Part("vit_b16_baseline", "impossible", 30, flags=("--model.label_smoothing", "2"))
+IMPOSSIBLE = Part("vit_b16", "impossible", 30, flags=("--model.label_smoothing", "2"))
 ENDLESS = replace(PARTS[0], how="endless", seconds=0.01)
 LONG = replace(PARTS[0], how="long", seconds=1e6)
 ALL = [IMPOSSIBLE, ENDLESS, LONG, *PARTS]
@@ -74,7 +74,7 @@ def test_the_ratio_is_that_of_the_same_run(found, result):
         return raw["images"] / len(raw["laps"]) / statistics.median(raw["laps"])
 
     with_plain = {part.recipe for part in PARTS if part.plain}
-    assert with_plain == {"dreambooth_sd15", "dreambooth_sd15_lora", "generate_sd15", "vit_b16_baseline"}
+    assert with_plain == {"dreambooth_sd15", "dreambooth_sd15_lora", "generate_sd15", "vit_b16"}
     for part in PARTS:
         ratio = result["parts"][part.name]["ratio"]
         if part.plain or part.recipe not in with_plain:
@@ -92,7 +92,7 @@ def test_the_work_of_an_image_is_that_of_a_count_by_hand(result):
     head = 3 * 2 * width * 2
     by_hand = patching + layers * (products + attention) + head
     for how in (PLAIN, RECIPE):
-        assert result["parts"][f"vit_b16_baseline: {how}"]["tflop_an_image"] * 1e12 == pytest.approx(by_hand)
+        assert result["parts"][f"vit_b16: {how}"]["tflop_an_image"] * 1e12 == pytest.approx(by_hand)
 
 
 def test_the_cache_leaves_work_out_and_the_plain_loop_does_not(result):

@@ -79,7 +79,7 @@ def test_the_table_of_flags_is_found():
 def test_a_flag_of_the_table_changes_what_it_says(flag, monkeypatch):
     monkeypatch.chdir(ROOT)
     key, text = shlex.split(flag)
-    recipe = ["fit", "--config", "configs/tiny/vit_hybrid.yaml", "--run", "some/run"]
+    recipe = ["fit", "--config", "configs/tiny/vit.yaml", "--run", "some/run"]
     config = ParsingCLI([*recipe, key, text]).config["fit"]
     path = key.removeprefix("--").removesuffix("+").split(".")
     value = config[path[0]]
@@ -113,7 +113,7 @@ def test_commands_of_the_text_work(tmp_path, monkeypatch, capsys):
     (tmp_path / "my_parts.py").write_text(page_file("my_parts.py"))
     run_file = tmp_path / "runs/NAME/fit.yaml"
     run_file.parent.mkdir(parents=True)
-    run_file.write_text((ROOT / "configs/tiny/vit_baseline.yaml").read_text() + "run: runs/NAME\n")
+    run_file.write_text((ROOT / "configs/tiny/vit.yaml").read_text() + "run: runs/NAME\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     commands = {words for words in INLINE.findall(PROSE) if words.startswith("python -m dermsynth ")}

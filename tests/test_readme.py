@@ -38,7 +38,7 @@ def test_commands_parse(line, monkeypatch):
     if words[0] in ("fit", "validate", "test", "predict"):
         config = words[words.index("--config") + 1]
         if config.startswith("runs/"):  # what an earlier command of the README writes
-            words[words.index("--config") + 1] = "configs/tiny/vit_baseline.yaml"
+            words[words.index("--config") + 1] = "configs/tiny/vit.yaml"
             words += ["--run", "runs/x"]
         assert ParsingCLI(words).config[words[0]].model
         return
@@ -113,7 +113,7 @@ def test_what_it_fetches_of_stable_diffusion_is_what_is_read(base, tmp_path):
 
 def test_what_it_fetches_of_the_vit_is_what_is_read(tmp_path):
     hub_id, folder, files = fetched("hf download google")
-    assert f"model: {hub_id} " in (ROOT / "configs/vit_b16_baseline.yaml").read_text()
+    assert f"model: {hub_id} " in (ROOT / "configs/vit_b16.yaml").read_text()
     assert f"--model.model {folder}`" in TEXT
     tiny = {"model_type": "vit", "image_size": 16, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     vit.build(tiny, ["benign", "malignant"]).save_pretrained(tmp_path)

@@ -39,16 +39,24 @@ def test_a_task_of_an_array_makes_its_shard(tmp_path, monkeypatch):
 
 
 def test_a_task_of_an_array_fits_and_tests_its_arm_and_seed(tmp_path, monkeypatch):
-    arms = ["configs/vit_b16_baseline.yaml", "configs/vit_b16_hybrid.yaml"]
-    arguments = [*arms, "--run", "runs/b16", "--data.size", "192"]
+    arms = ["configs/arms/real.yaml", "configs/arms/hybrid.yaml"]
+    arguments = ["configs/vit_b16.yaml", *arms, "--run", "runs/b16", "--data.size", "192"]
     (fit, test), _ = job("classify.sbatch", arguments, tmp_path, SLURM_ARRAY_TASK_ID="7")
     monkeypatch.chdir(ROOT)
     config = ParsingCLI(dermsynth(fit)).config.fit
-    run = "runs/b16/vit_b16_hybrid-seed3"
-    assert (str(config.run), config.seed_everything) == (run, 3)
+    run = "runs/b16/hybrid-seed3"
+    assert (str(config.run), config.arm, config.seed_everything) == (run, "hybrid", 3)
     assert config.data.init_args.mix.class_path.endswith("Ratio")
     assert config.data.init_args.size == 192
     assert dermsynth(test)[:5] == ["test", "--config", f"{run}/fit.yaml", "--ckpt_path", f"{run}/checkpoints/best.ckpt"]
+
+
+def test_a_recipe_without_arms_is_one_arm(tmp_path, monkeypatch):
+    arguments = ["configs/vit_b16.yaml", "--run", "runs"]
+    (fit, _), _ = job("classify.sbatch", arguments, tmp_path, SLURM_ARRAY_TASK_ID="1")
+    monkeypatch.chdir(ROOT)
+    config = ParsingCLI(dermsynth(fit)).config.fit
+    assert (str(config.run), config.arm, config.seed_everything) == ("runs/vit_b16-seed1", "vit_b16", 1)
 
 
 def test_without_an_array_or_shards_it_makes_one_set(tmp_path, monkeypatch):
@@ -61,7 +69,7 @@ def test_without_an_array_or_shards_it_makes_one_set(tmp_path, monkeypatch):
 
 def test_decoded_images_may_be_kept_on_the_nodes_own_disk(tmp_path, monkeypatch):
     common = (ROOT / "slurm/common.sh").read_text().replace("LOCAL_DISK=", "LOCAL_DISK='/scratch/a b'")
-    (words,), _ = job("fit.sbatch", ["configs/vit_b16_baseline.yaml", "--run", "runs/x"], tmp_path, common)
+    (words,), _ = job("fit.sbatch", ["configs/vit_b16.yaml", "--run", "runs/x"], tmp_path, common)
     monkeypatch.chdir(ROOT)
     assert str(ParsingCLI(dermsynth(words)).config.fit.data.init_args.pixel_cache) == "/scratch/a b"
 
@@ -142,7 +150,7 @@ def test_an_old_bash_is_told_so(tmp_path):
         ("fit.sbatch", ["configs/dreambooth.yaml", *FIT[1:]], {}, "no configuration configs/dreambooth.yaml in "),
         ("generate.sbatch", FIT, {"SLURM_ARRAY_TASK_COUNT": "2"}, "an array needs --data.shards N"),
         ("classify.sbatch", FIT, {"SLURM_ARRAY_TASK_ID": None}, "no array. Submit with --array=0-N"),
-        ("classify.sbatch", FIT[1:], {}, "no arms"),
+        ("classify.sbatch", FIT[1:], {}, "no recipe"),
     ],
 )
 def test_a_mistake_is_told_before_anything_runs(tmp_path, script, arguments, environment, said):

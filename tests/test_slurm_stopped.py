@@ -77,7 +77,7 @@ def test_it_is_queued_again_as_often_as_it_makes_progress(tmp_path):
 
 
 def test_the_test_of_an_arm_that_a_signal_kills_is_queued_again(tmp_path):
-    commands, done = job("classify.sbatch", ["configs/vit_b16_baseline.yaml", "--run", "runs"], tmp_path, KILLED="test")
+    commands, done = job("classify.sbatch", ["configs/vit_b16.yaml", "--run", "runs"], tmp_path, KILLED="test")
     assert [dermsynth(words)[0] for words in commands] == ["fit", "test"]
     assert done.returncode == 143
     assert "scontrol requeue 7\n" in done.stdout

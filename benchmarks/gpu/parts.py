@@ -79,8 +79,8 @@ PARTS = [
     *_dreambooth("dreambooth_sd15_lora", compiling=40),
     Part("generate_sd15", PLAIN, 15, plain=True, work_of=RECIPE, flags=_FOUR),
     Part("generate_sd15", RECIPE, 20),
-    Part("vit_b16_baseline", PLAIN, 15, plain=True, work_of=RECIPE),
-    Part("vit_b16_baseline", RECIPE, 25),
+    Part("vit_b16", PLAIN, 15, plain=True, work_of=RECIPE),
+    Part("vit_b16", RECIPE, 25),
     Part("derm_t2im", RECIPE, 15),
     Part("prior_sd15", RECIPE, 25),
     *(
