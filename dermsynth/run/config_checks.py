@@ -135,6 +135,34 @@ def check_training(config: Namespace) -> None:
         raise InputError(f"--run {config.run}: {folder} is a file. Give a folder.")
 
 
+def check_steps(config: Namespace) -> None:
+    """Refuse a schedule that ends before the training: its last steps would be at the lowest rate, without a word."""
+    total = config.get("model.init_args.lr_scheduler.init_args.total_steps")
+    if total is not None and config.trainer.max_steps > total:
+        raise InputError(
+            f"trainer.max_steps: {config.trainer.max_steps} is more than model.lr_scheduler.total_steps, {total}. "
+            "Give both as flags: a recipe's YAML anchor does not follow one."
+        )
+    trainer = config.trainer
+    every, in_steps = trainer.val_check_interval, trainer.check_val_every_n_epoch is None
+    validates = trainer.limit_val_batches != 0
+    if in_steps and validates and isinstance(every, int) and 0 < trainer.max_steps < every:
+        raise InputError(
+            f"trainer.val_check_interval: {every} is more than trainer.max_steps, {trainer.max_steps}, so that nothing "
+            "would be validated and no best checkpoint kept. Make it smaller."
+        )
+
+
+def check_static_graph(config: Namespace) -> None:
+    """Refuse what ends in an internal error of torch: batches without a reduction of gradients are another graph."""
+    accumulated = config.trainer.accumulate_grad_batches
+    if config.get("trainer.strategy.init_args.static_graph") and accumulated > 1:
+        raise InputError(
+            f"trainer.accumulate_grad_batches: {accumulated} does not go with the strategy's static_graph. Add "
+            "--trainer.strategy.static_graph false."
+        )
+
+
 def _leaves(value: Any, key: str) -> Iterator[tuple[Any, Any, str, Any]]:
     """Of each plain value: what holds it, its name there, its dotted key without jsonargparse's levels, itself."""
     if isinstance(value, Namespace):
