@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         is printed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _mend_streams()
+    _repair_streams()
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_help(), file=sys.stdout if arguments else sys.stderr)
@@ -109,7 +109,7 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _mend_streams() -> None:
+def _repair_streams() -> None:
     """Let nothing that is printed end a command: neither a closed output nor one that knows no `±`."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # and the next file that is opened would take its place

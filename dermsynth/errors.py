@@ -1,4 +1,4 @@
-"""The exceptions that mean: the user's input is wrong, and this is how to mend it."""
+"""The exceptions that mean: the user's input is wrong, and this is how to fix it."""
 
 
 class InputError(Exception):

@@ -114,7 +114,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is not JSON in UTF-8, or holds something else than an object.
     """
-    if not path.is_file():  # a pipe would be waited on for ever
+    if not path.is_file():  # a pipe would be waited on forever
         raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}. {advice}")
     try:
         with reading(path):

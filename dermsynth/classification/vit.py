@@ -122,7 +122,7 @@ def _parse_config(fields: Mapping[str, Any]) -> PretrainedConfig:
         known = AutoConfig.for_model(model_type)
     except ValueError as error:
         raise InputError(f"model.model_type: {model_type!r} is not known to transformers. {SUPPORTED}") from error
-    # transformers keeps unknown fields without a word; a misspelt one would silently mean the default.
+    # transformers keeps unknown fields; a misspelt one would silently mean the default.
     unknown = [name for name in fields if not hasattr(known, name)]
     if unknown:
         raise InputError(

@@ -158,7 +158,7 @@ def _check_unet(base: str, config: dict[str, Any]) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    # Without its files transformers makes an empty tokenizer, without a word.
+    # Without its files transformers silently makes an empty tokenizer.
     words = folder / "tokenizer"
     layouts = (["tokenizer.json"], ["vocab.json", "merges.txt"])
     if not any(all((words / name).is_file() for name in layout) for layout in layouts):

@@ -82,7 +82,7 @@ def save_lora(parts: Parts, out: Path) -> None:
     for name, model in (("unet", parts.unet), ("text_encoder", parts.text_encoder)):
         if has_lora(model):
             # peft's own keys: the older ones of diffusers have no name for convolutions, and a file with both kinds is
-            # read in part, without a word.
+            # silently read in part.
             weights = get_peft_model_state_dict(model)
             if name == "text_encoder":
                 weights = {_as_published(key): value for key, value in weights.items()}

@@ -92,7 +92,7 @@ def sample(
         ).images
     images = np.asarray(images, dtype=np.float32)
     broken = ~np.isfinite(images).all(axis=(1, 2, 3))
-    if broken.any():  # they would become black without a word
+    if broken.any():  # they would silently become black
         if not black_if_nan:
             raise InputError(
                 "model.base: its images are NaN. If its VAE is not made for half precision, give "

@@ -37,7 +37,7 @@ def _is_a(module: nn.Module, *names: str) -> bool:
 
 
 def _compiled_where_trained(forward: Callable[..., Any]) -> Callable[..., Any]:
-    # Static: a kernel for every size would be slower than a kernel for each.
+    # Static: a kernel forevery size would be slower than a kernel for each.
     compiled = torch.compile(forward, dynamic=False)
 
     def either(*args: Any, **kwargs: Any) -> Any:
@@ -65,7 +65,7 @@ def whole(*parts: nn.Module) -> Iterator[None]:
     """Hold on each GPU all weights of what `shard` has spread, for as long as nothing is trained.
 
     Spread, they are collected for each forward pass, and a GPU that has one more than the others would wait for them
-    for ever.
+    forever.
     """
     shards = [(part, module) for part in parts for module in part.modules() if isinstance(module, FSDPModule)]
     with torch.inference_mode(False):  # what is allocated here is used in training, too

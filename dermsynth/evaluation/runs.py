@@ -184,7 +184,7 @@ def _generator(configuration: Mapping[str, Any]) -> int | None:
 
 
 def _generator_seed(file: Path) -> int | None:
-    seed = read_json(file, "Mend it, or generate the set again.").get("generator_seed") if file.is_file() else None
+    seed = read_json(file, "Fix it, or generate the set again.").get("generator_seed") if file.is_file() else None
     return seed if isinstance(seed, int) else None
 
 

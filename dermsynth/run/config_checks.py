@@ -115,7 +115,7 @@ def check_values(config: Namespace, arguments: Sequence[str] = ()) -> None:
 
 
 def check_training(config: Namespace) -> None:
-    """Refuse what LightningCLI and its Trainer would take without a word, or with a traceback much later.
+    """Refuse what LightningCLI and its Trainer would take silently, or with a traceback much later.
 
     Raises:
         InputError: naming the key.

@@ -25,7 +25,7 @@ _OF_NODES = (
 
 
 def check_nodes(trainer: Namespace) -> None:
-    """Refuse several nodes where nothing says that there are others: this one would wait for them for ever."""
+    """Refuse several nodes where nothing says that there are others: this one would wait for them forever."""
     if trainer.num_nodes > 1 and not trainer.plugins and not any(name.startswith(_OF_NODES) for name in os.environ):
         raise InputError(
             f"trainer.num_nodes: {trainer.num_nodes}, but nothing here says where the others are. Start it on each by "

@@ -218,7 +218,7 @@ class RunFile(SaveConfigCallback):
         stage, begun_from = trainer.state.fn.value, self.config.ckpt_path
         write_atomically(folder / f"{stage}.yaml", self._text(trainer))
         if stage == "fit" and begun_from == last_checkpoint(folder):
-            return  # it goes on, and what it was begun from is noted
+            return  # it is resumed, and what it was begun from is noted
         self._inputs = made_from.stage_inputs({**yaml.safe_load(self._text(trainer)), "ckpt_path": begun_from})
         self._before = _changed(folder / PREDICTIONS)
         made_from.write(folder, stage, None if stage == "test" else {"inputs": dict(self._inputs)})

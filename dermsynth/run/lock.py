@@ -14,7 +14,7 @@ from dermsynth.files import make_folder
 
 # Not the `.job` of slurm/common.sh, which holds it around all stages: on NFS the two would be one lock.
 LOCK = ".training"
-# Of their own, as what a training keeps may be tested while it goes on.
+# Of their own, as what a training keeps may be tested while it trains.
 TEST_LOCK = ".testing"
 COMPARE_LOCK = ".comparing"
 # Seconds for a process that was told to end, or killed, to be gone: it may have much memory to give back.

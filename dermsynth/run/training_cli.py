@@ -76,7 +76,7 @@ class TrainingCLI(LightningCLI):
             # The samplers of dermsynth.data deal to ranks themselves.
             trainer_defaults={"use_distributed_sampler": False},
             seed_everything_default=0,
-            # An abbreviation such as --trainer.max_epoch would pass for the real flag without a word.
+            # An abbreviation such as --trainer.max_epoch would silently pass for the real flag.
             parser_kwargs={"prog": "dermsynth", "exit_on_error": False, "allow_abbrev": False},
             # Modules take their optimizer; Lightning's own way steps schedules once an epoch.
             auto_configure_optimizers=False,
@@ -131,7 +131,7 @@ class TrainingCLI(LightningCLI):
             add_default_callbacks(config)
 
     def _parse_ckpt_path(self) -> None:
-        """Keep Lightning from merging a checkpoint's hyperparameters over YAML and flags without a word."""
+        """Keep Lightning from silently merging a checkpoint's hyperparameters over YAML and flags."""
 
     def before_instantiate_classes(self) -> None:
         """Check run and checkpoint before anything slow happens; decide whether `fit` resumes a run."""
@@ -145,7 +145,7 @@ class TrainingCLI(LightningCLI):
         check_nodes(config.trainer)
         check_moved(config)
         check_foreign(config.run)
-        if self.subcommand != "predict":  # what makes them there looks itself, as it may go on with one
+        if self.subcommand != "predict":  # what makes them there looks itself, as it may resume one
             refuse_image_set(config.run)
         for line in resolve(config, str(self.subcommand)):
             _say(line)

@@ -21,7 +21,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             configuration.
     """
     with reading(path):
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        if path.exists() and not path.is_file():  # reading a pipe would wait forever
             raise InputError(f"{path}: not a file.")
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)

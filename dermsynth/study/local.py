@@ -139,7 +139,7 @@ class Runner:
         log = self._log(step)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
-            print(f"$ dermsynth {' '.join(step.words)}", file=file)
+            print(f"$ python -m dermsynth {' '.join(step.words)}", file=file)
         self._running[step.name] = self.launch(step.words, log, environment), slot
         self.overview.started(step, "resumed" if product.state == "begun" else "running")
         return True

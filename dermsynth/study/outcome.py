@@ -15,7 +15,7 @@ def move_aside(step: Step, out: Path, why: str, overview: Overview) -> None:
     """Move a product that is of other settings or inputs to `replaced/`, and say so; nothing is deleted.
 
     Args:
-        step: that makes it anew.
+        step: that makes it again.
         out: the study's folder.
         why: what is other.
         overview: where to say it.
@@ -27,7 +27,7 @@ def move_aside(step: Step, out: Path, why: str, overview: Overview) -> None:
         number += 1
     new.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(old, new)
-    overview.say(f"{step.name}: done anew, as what is there is of another ({why}); it is now {new}")
+    overview.say(f"{step.name}: done again, as what is there is of another ({why}); it is now {new}")
 
 
 def report_failures(failed: Mapping[str, tuple[str, Path]], not_begun: int, steps: int, overview: Overview) -> None:

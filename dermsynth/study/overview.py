@@ -49,7 +49,7 @@ class Overview:
         """A step begins or is resumed."""
         self._running[step.name] = self._clock()
         if not self._live:
-            self.say(f"[{self.done + 1}/{self._total}] {step.name}: {what}")
+            self.say(f"[{self._counted()}] {step.name}: {what}")
 
     def ended(self, step: Step, how: str, well: bool = True) -> None:
         """A step has ended."""
@@ -57,7 +57,7 @@ class Overview:
         self._left.pop(step.name)
         if well:
             self._seconds.setdefault(step.command, []).append(took)
-        self.say(f"[{self.done}/{self._total}] {step.name}: {how} after {duration(took)}; {self.time()}")
+        self.say(f"[{self._counted()}] {step.name}: {how} after {duration(took)}; {self.time()}")
 
     def time(self) -> str:
         """Time so far and to go."""
@@ -74,10 +74,13 @@ class Overview:
         running = [f"  {name}  {duration(now - began)}" for name, began in self._running.items()]
         waiting = [name for name in self._left if name not in self._running]
         then = f"  then: {', '.join(waiting)}"
-        lines = [f"{self.done} of {self._total} steps done; {self.time()}", *running, *([then] if waiting else [])]
+        lines = [f"{self._counted()}; {self.time()}", *running, *([then] if waiting else [])]
         lines = [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…" for line in lines]
         print("\n".join(lines), file=self._stream, flush=True)
         self._lines = len(lines)
+
+    def _counted(self) -> str:
+        return f"{self.done} of {self._total} done"
 
     def _erase(self) -> None:
         if self._lines:

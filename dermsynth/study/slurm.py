@@ -112,7 +112,7 @@ class SlurmRunner:
             self.overview.say(f"{len(self._tasks)} tasks in {len(jobs)} jobs are submitted: squeue --me")
 
     def _left(self) -> set[str]:
-        """Names of the steps to be done; what they will make anew is moved aside with all that was made from it."""
+        """Names of the steps to be done; what they will make again is moved aside with all that was made from it."""
         left: set[str] = set()
         for step in self.steps:
             product = look(step, elsewhere=True) if not left & set(step.needs) else None
@@ -123,7 +123,7 @@ class SlurmRunner:
                 move_aside(step, self.out, product.why, self.overview)
             elif product is None and step.makes.is_file():
                 # What it was made from is about to change, and Slurm asks no questions in between.
-                move_aside(step, self.out, "what it was made from is made anew", self.overview)
+                move_aside(step, self.out, "what it was made from is made again", self.overview)
         return left
 
     def _sbatch(self, name: str, tasks: Sequence[Task], needs: Sequence[str]) -> str:

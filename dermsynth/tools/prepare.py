@@ -251,7 +251,7 @@ def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined:
         print("no near-duplicates")
         return
     kept = "" if left else ", each kept in one split"
-    print(f"\n{pairs} of near-duplicates, so {joined[0]} groups form {joined[1]}{kept}: {_named(found)}")
+    print(f"\n{pairs} of near-duplicates, whose groups are joined: {joined[0]} become {joined[1]}{kept}: {_named(found)}")
     if torn:
         print(f"{'WARNING: ' if left else ''}{len(torn)} of these pairs lie across the official splits: {_named(torn)}")
         if left:

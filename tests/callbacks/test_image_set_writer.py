@@ -165,7 +165,7 @@ def test_no_images_are_written_into_a_trainings_folder(tmp_path, name):
     trainer, module = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path), LightningModule()
     with pytest.raises(InputError, match=f"--run {tmp_path}: it holds a training run; give another folder"):
         ImageSetWriter().setup(trainer, module, "predict")
-    ImageSetWriter().setup(trainer, module, "fit")  # such a training goes on
+    ImageSetWriter().setup(trainer, module, "fit")  # such a training is not stopped
 
 
 @pytest.mark.slow

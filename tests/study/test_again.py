@@ -1,4 +1,4 @@
-"""The same study again: nothing is done twice, and anew is done what its inputs or settings ask for, and no more."""
+"""The same study again: nothing is done twice, and what its inputs or settings ask for is done again, and no more."""
 
 import json
 import shutil

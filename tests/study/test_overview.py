@@ -36,12 +36,12 @@ def test_in_a_log_file_each_event_is_a_line():
     clock.now = 100
     overview.draw()
     overview.ended(STEPS[1], "done")
-    assert stream.getvalue().splitlines() == ["[2/4] b: running", "[2/4] b: done after 2 min; 2 min so far"]
+    assert stream.getvalue().splitlines() == ["[1 of 4 done] b: running", "[2 of 4 done] b: done after 2 min; 2 min so far"]
     overview.started(STEPS[3], "running")
     clock.now = 110
     overview.ended(STEPS[3], "done")
     # Of what is left, c, another of its command took 100 s.
-    assert stream.getvalue().splitlines()[-1] == "[3/4] d: done after 10 s; 2 min so far, about 2 min to go"
+    assert stream.getvalue().splitlines()[-1] == "[3 of 4 done] d: done after 10 s; 2 min so far, about 2 min to go"
 
 
 def test_in_a_terminal_the_block_is_drawn_over():
@@ -51,13 +51,13 @@ def test_in_a_terminal_the_block_is_drawn_over():
     overview.started(STEPS[1], "running")
     clock.now = 5
     overview.draw()
-    block = "0 of 4 steps done; 5 s so far\n  a  5 s\n  b  5 s\n  then: c, d\n"
+    block = "0 of 4 done; 5 s so far\n  a  5 s\n  b  5 s\n  then: c, d\n"
     assert stream.getvalue() == block
     overview.draw()  # not more often than once a second
     assert stream.getvalue() == block
     clock.now = 7
     overview.ended(STEPS[0], "done")
-    assert stream.getvalue() == f"{block}\x1b[4A\x1b[J[1/4] a: done after 7 s; 7 s so far\n"
+    assert stream.getvalue() == f"{block}\x1b[4A\x1b[J[1 of 4 done] a: done after 7 s; 7 s so far\n"
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_the_recorded_command_is_the_command(source, tmp_path, monkeypatch):
     assert again.info == before.info
 
 
-def test_mended_images_complete_the_set(source, tmp_path):
+def test_fixed_images_complete_the_set(source, tmp_path):
     out = tmp_path / "set"
     go(source, tmp_path / "whole")
     path = source / "train" / "ISIC_0000004.jpg"

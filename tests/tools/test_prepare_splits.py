@@ -30,7 +30,7 @@ def test_near_duplicates_join_patients(source, tmp_path, capsys):
     assert len(set(group_of.values())) == 7
     assert image_set.info["near_duplicates"]["pairs"] == [["ISIC_0000001", "ISIC_0000010"]]
     printed = capsys.readouterr().out
-    assert "1 pair of near-duplicates, so 2 groups form 1, each kept in one split: ISIC_0000001 =" in printed
+    assert "1 pair of near-duplicates, whose groups are joined: 2 become 1, each kept in one split: ISIC_0000001 =" in printed
     assert "IP_" not in printed
 
     go(source, tmp_path / "without", near_duplicates=False)
@@ -135,7 +135,7 @@ def test_a_test_part_without_val_stays_and_val_is_dealt_from_train(tmp_path, cap
     assert {r.image_id for r in image_set.split("test")} == {f"ISIC_{n:07d}" for n in range(24, 34)}
     assert len(image_set.split("val")) == 8  # a third of train, by 0.5 and 0.25
     assert "no val part: 8 images of train were dealt to it, the test part is as it was" in capsys.readouterr().out
-    go(source, tmp_path / "anew", split="grouped")
+    go(source, tmp_path / "again", split="grouped")
     assert "its official split is not kept, so images of its test part may be trained on" in capsys.readouterr().out
 
 

@@ -37,7 +37,7 @@ def keep(records: Sequence[Record], known: Sequence[Link], near: Sequence[Link])
     return groups(records, [*known, *within])
 
 
-def mend(records: Sequence[Record], links: Sequence[Link]) -> tuple[list[str], list[str]]:
+def move(records: Sequence[Record], links: Sequence[Link]) -> tuple[list[str], list[str]]:
     """Groups and splits such that no group straddles the official split and its test images stay what they are.
 
     Of a group that straddles, only the images in the split that counts most (test, then val) stay; the others become

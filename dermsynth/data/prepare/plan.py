@@ -64,9 +64,9 @@ class Plan:
             records = self._with_val(records, [*known, *same, *near])
         if self.policy == "official" and self.straddling == "report":
             # Near-duplicates stay, as nobody can be sure of them; the same file in train and test is never right.
-            names, (_, dealt) = official.keep(records, known, near), official.mend(records, [*known, *same])
+            names, (_, dealt) = official.keep(records, known, near), official.move(records, [*known, *same])
         elif self.policy == "official":
-            names, dealt = official.mend(records, [*known, *same, *near])
+            names, dealt = official.move(records, [*known, *same, *near])
         else:
             names = splits.groups(records, [*known, *same, *near])
             if self.folds is not None:

@@ -63,7 +63,7 @@ def store_all(
         image, reason = broken[0]
         raise InputError(
             f"{len(broken)} of {len(jobs)} images cannot be used, such as {image.path}: {reason} All are listed in "
-            f"{out / QUARANTINE}. Mend them and run the same command again, or allow a larger share than --max_broken "
+            f"{out / QUARANTINE}. Fix them and run the same command again, or allow a larger share than --max_broken "
             f"{max_broken:g}."
         )
     return [None if isinstance(result, str) else result for result in results]
@@ -103,13 +103,13 @@ def _run(jobs: Sequence[_Job], processes: int) -> Iterator[images.Stored | str]:
         try:
             yield from pool.map(_store, jobs, chunksize=8)
         except InputError:
-            # A full disk is full for every image: do not try the other 400,000.
+            # A full disk is full forevery image: do not try the other 400,000.
             pool.shutdown(cancel_futures=True)
             raise
         except BrokenProcessPool as error:
             raise InputError(
                 f"one of {processes} processes that resize was killed, mostly for want of memory. Run the same command "
-                "again, which goes on where it stopped, with fewer --processes or more memory."
+                "again, which resumes where it stopped, with fewer --processes or more memory."
             ) from error
 
 

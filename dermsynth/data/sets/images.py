@@ -25,7 +25,7 @@ MAX_BYTES = 200_000_000
 LARGEST_SIZE = 8192
 
 # Processes and threads of our own are as many as there are cores. It must be said before OpenCV makes threads: a loader
-# process that is forked afterwards would wait for them for ever.
+# process that is forked afterwards would wait for them forever.
 cv2.setNumThreads(1)
 
 

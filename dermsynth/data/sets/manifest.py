@@ -201,7 +201,7 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
 
 
 def _read_info(file: Path) -> dict[str, Any]:
-    advice = "Mend it, or prepare the set again."
+    advice = "Fix it, or prepare the set again."
     info = read_json(file, advice) if file.exists() else {}
     if not isinstance(info.get("settings", {}), dict):
         raise InputError(f"{file}: settings is {info['settings']!r}; expected an object. {advice}")
@@ -229,7 +229,7 @@ def _parse(row: dict[str, str], where: str) -> Record:
         raise InputError(f"{where}: malignant {malignant!r}; expected 0, 1 or blank.")
     if malignant and malignancy(diagnosis) not in (None, int(malignant)):
         raise InputError(
-            f"{where}: diagnosis {diagnosis} and malignant {malignant} contradict each other. Mend one, or blank it."
+            f"{where}: diagnosis {diagnosis} and malignant {malignant} contradict each other. Correct one, or blank it."
         )
     try:
         numbers: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""An official split that others made: kept as it is, or mended without touching its test images."""
+"""An official split that others made: kept as it is, or corrected without touching its test images."""
 
 from dataclasses import replace
 
@@ -44,12 +44,12 @@ def test_a_patient_that_only_a_copy_names_is_refused_across_splits():
     assert official.keep(records(), [("2", "3")], near)[2:4] == ["image:2", "image:2"]
 
 
-def test_a_patient_in_two_splits_is_refused_or_mended():
+def test_a_patient_in_two_splits_is_refused_or_corrected():
     torn = records(("P", "", "", "", "P", "", ""))
     with pytest.raises(InputError, match=r"1 patients or lesions lie in several of its splits: 0 .*, 4 ") as error:
         official.keep(torn, [], [])
     assert "P" not in str(error.value)
-    names, splits = official.mend(torn, [])
+    names, splits = official.move(torn, [])
     assert names[0] == names[4]
     assert splits == ["unused", *SPLITS[1:]]
 
@@ -67,7 +67,7 @@ def test_a_patient_in_two_splits_is_refused_or_mended():
     ],
 )
 def test_the_split_that_counts_most_stays_whole(links, out):
-    _, splits = official.mend(records(), links)
+    _, splits = official.move(records(), links)
     assert splits == ["unused" if n in out else split for n, split in enumerate(SPLITS)]
 
 
@@ -75,11 +75,11 @@ def test_the_split_that_counts_most_stays_whole(links, out):
     st.lists(st.sampled_from("ABCD") | st.just(""), min_size=7, max_size=7),
     st.lists(st.tuples(st.sampled_from("0123456"), st.sampled_from("0123456")), max_size=6),
 )
-def test_mended_no_group_straddles_and_the_test_images_are_the_same(patients, links):
+def test_corrected_no_group_straddles_and_the_test_images_are_the_same(patients, links):
     before = records(patients)
-    names, splits = official.mend(before, links)
+    names, splits = official.move(before, links)
     of_group = {name: {s for n, s in zip(names, splits, strict=True) if n == name} - {"unused"} for name in names}
     assert all(len(places) <= 1 for places in of_group.values())
     assert [s == "test" for s in splits] == [r.split == "test" for r in before]
-    mended = [replace(r, split=s) for r, s in zip(before, splits, strict=True)]
-    assert official.mend(mended, links) == (names, splits)
+    corrected = [replace(r, split=s) for r, s in zip(before, splits, strict=True)]
+    assert official.move(corrected, links) == (names, splits)

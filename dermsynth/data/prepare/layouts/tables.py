@@ -70,7 +70,7 @@ def cells(
             for row in reader:
                 where = f"{table}, line {reader.line_num}"
                 if None in row or None in row.values():
-                    raise InputError(f"{where}: {len(columns)} cells expected as in the header. Mend the row.")
+                    raise InputError(f"{where}: {len(columns)} cells expected as in the header. Correct the row.")
                 yield {name: row[name].strip() for name in wanted} | blank, where
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: not a CSV in UTF-8 ({error}). Save it as UTF-8, or download it again.") from error
