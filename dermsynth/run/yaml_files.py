@@ -65,6 +65,19 @@ def parse_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}: not YAML: {_one_line(error)}.") from error
 
 
+def line_of(path: Path, key: str) -> int:
+    """The line in which a dotted key stands in a file that was read, or as much of it as is there; 0 for none of it."""
+    node, line = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), 0
+    while isinstance(node, yaml.MappingNode):
+        # A flag is one key with dots in it.
+        found = [pair for pair in node.value if f"{key}.".startswith(f"{pair[0].value}.")]
+        if not found:
+            break
+        name, node = found[0]
+        line, key = name.start_mark.line + 1, key[len(name.value) + 1 :]
+    return line
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
-from dermsynth.run.yaml_files import read_yaml
+from dermsynth.run.yaml_files import line_of, read_yaml
 from dermsynth.study.section import Section
 
 #: Mixes that take no generated set; the second takes sets and shows none of their images.
@@ -124,6 +124,15 @@ class Study:
         """An arm's optimizer steps; None for those of the classifier's recipe."""
         return arm.steps or self.steps
 
+    def missing(self) -> list[str]:
+        """The downloads that are not there, which it can be planned without, a line each."""
+        return [
+            f"{self.file}, line {line_of(self.file, 'data.prepare')}: data.prepare: no such folder: {source}, from "
+            f"{Path.cwd()}. Name a download as it is unpacked."
+            for source in self.data.sources
+            if not source.is_dir()
+        ]
+
     def warnings(self) -> list[str]:
         """What the study will not be able to tell."""
         controlled = {self.steps_of(arm) for arm in self.arms if arm.mix == REPEATED}
@@ -180,15 +189,9 @@ def _data(section: Section) -> Data:
     folder = section.given_path("set", section.text("set")) if "set" in section else None
     if folder:
         _check_set(section, "set", folder)
-    sources = section.given_paths("prepare")
-    for source in sources:
-        if not source.is_dir():
-            raise section.error(
-                "prepare", f"no such folder: {source}, from {Path.cwd()}. Name a download as it is unpacked."
-            )
     return Data(
         set=folder,
-        sources=sources,
+        sources=section.given_paths("prepare"),
         phantoms=section.flags("phantoms") if "phantoms" in section else None,
         options=section.flags("options"),
         classes=section.texts("classes"),

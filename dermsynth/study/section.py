@@ -7,6 +7,7 @@ from typing import Any
 
 from dermsynth.errors import InputError
 from dermsynth.run.config_checks import given_path
+from dermsynth.run.yaml_files import line_of
 
 _MOST_SEED = 2**32 - 1  # of numpy
 
@@ -56,7 +57,8 @@ class Section:
     def error(self, name: str, text: str) -> InputError:
         """A mistake under one of its keys."""
         where = self.path(name)
-        return InputError(f"{self.file}: {f'{where}: ' if where else ''}{text}")
+        line = line_of(self.file, where) if where else 0
+        return InputError(f"{self.file}{f', line {line}' if line else ''}: {f'{where}: ' if where else ''}{text}")
 
     def section(self, name: str, known: Sequence[str] | None = None, required: Sequence[str] = ()) -> "Section":
         """The mapping under one of its keys; an empty one where it is not given. For the arguments see the class."""

@@ -41,6 +41,7 @@ from dermsynth.data.sets.wording import some
 from dermsynth.errors import InputError
 
 _VIT_B16 = 224  # pixels of its images
+_FEW_MALIGNANT = 10  # images of a split: one of them is a tenth of its sensitivity
 
 
 def prepare(
@@ -251,7 +252,9 @@ def _report_near_duplicates(found: Sequence[Link], torn: Sequence[Link], joined:
         print("no near-duplicates")
         return
     kept = "" if left else ", each kept in one split"
-    print(f"\n{pairs} of near-duplicates, whose groups are joined: {joined[0]} become {joined[1]}{kept}: {_named(found)}")
+    print(
+        f"\n{pairs} of near-duplicates, whose groups are joined: {joined[0]} become {joined[1]}{kept}: {_named(found)}"
+    )
     if torn:
         print(f"{'WARNING: ' if left else ''}{len(torn)} of these pairs lie across the official splits: {_named(torn)}")
         if left:
@@ -283,6 +286,10 @@ def _report(records: Sequence[Record], readings: Sequence[Reading], out: Path, p
         f"{name} {100 * sum(r.split == name for r in records) / len(records):.1f} %" for name in used_splits(records)
     ]
     print(f"shares of the images: {', '.join(shares)}")
+    malignant = Counter(record.split for record in records if record.malignant)
+    few = [f"{name} {malignant[name]}" for name in ("val", "test") if malignant[name] < _FEW_MALIGNANT]
+    if malignant and few:
+        print(f"WARNING: few malignant images to measure by ({', '.join(few)}): metrics of so few are mostly chance")
     largest = max(Counter(record.group for record in records).values())
     groups = len({record.group for record in records})
     if largest * 10 > len(records) and largest * groups > 5 * len(records):

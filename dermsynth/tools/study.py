@@ -29,7 +29,8 @@ def study(
         file: what the study declares; ready ones are in configs/studies/.
         out: folder for all that is made. Default: studies/ and the file's name.
         jobs: steps that may run side by side; where there are several GPUs each gets one to itself.
-        dry_run: print every command, as a shell script that would do the same, and run nothing.
+        dry_run: print every command, as a shell script that would do the same, and run nothing; the downloads need
+            not be there.
         slurm: submit the steps as Slurm jobs that wait for one another, by slurm/study.sbatch and slurm/tool.sbatch,
             and watch them; given again it shows how they do, or submits what is left.
         sbatch: options of every job, as --sbatch "[--partition=long]".
@@ -40,6 +41,8 @@ def study(
         raise InputError("--sbatch: options of Slurm jobs, which --slurm submits. Give both or none.")
     declared = declaration.read(file)
     out = out or Path("studies") / file.stem
+    if (missing := declared.missing()) and not dry_run:
+        raise InputError(missing[0])
     steps = plan(declared, out)
     for step in steps:
         try:
@@ -47,7 +50,7 @@ def study(
         except InputError as error:
             raise InputError(f"{file}: step `{step.name}`: {error}") from error
     if dry_run:
-        print(script(file, steps, declared.warnings()), end="")
+        print(script(file, steps, [*missing, *declared.warnings()]), end="")
         return
     with locked(out):
         overview = Overview(steps, jobs)

@@ -12,7 +12,18 @@ from dermsynth.run.folder import differences
 ALL = ["ModelCheckpoint", "Preemption", "LearningRateMonitor"]
 # Nothing is built, so that neither model nor data has to be there.
 WORDS = ["--run", "r", "--trainer.max_steps", "10", "--data", "ClassificationData", "--data.real", "nowhere"]
-WORDS += ["--data.classes", "[NV, MEL]", "--data.size", "8", "--data.batch_size", "2", "--model", "Classifier", "--model.model", "m"]
+WORDS += [
+    "--data.classes",
+    "[NV, MEL]",
+    "--data.size",
+    "8",
+    "--data.batch_size",
+    "2",
+    "--model",
+    "Classifier",
+    "--model.model",
+    "m",
+]
 BEST = "lightning.pytorch.callbacks.ModelCheckpoint"
 
 

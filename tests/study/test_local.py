@@ -82,4 +82,4 @@ def test_jobs_run_side_by_side_on_a_gpu_each(tmp_path):
     Runner(steps, tmp_path, 2, ("4", "6"), Overview(steps, 2, said), noting).run()
     assert [environment["CUDA_VISIBLE_DEVICES"] for environment in given[:2]] == ["4", "6"]
     assert all(step.makes.is_file() for step in steps)
-    assert "[3/3]" in said.getvalue()
+    assert "[3 of 3 done]" in said.getvalue()

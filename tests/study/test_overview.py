@@ -36,7 +36,10 @@ def test_in_a_log_file_each_event_is_a_line():
     clock.now = 100
     overview.draw()
     overview.ended(STEPS[1], "done")
-    assert stream.getvalue().splitlines() == ["[1 of 4 done] b: running", "[2 of 4 done] b: done after 2 min; 2 min so far"]
+    assert stream.getvalue().splitlines() == [
+        "[1 of 4 done] b: running",
+        "[2 of 4 done] b: done after 2 min; 2 min so far",
+    ]
     overview.started(STEPS[3], "running")
     clock.now = 110
     overview.ended(STEPS[3], "done")

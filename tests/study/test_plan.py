@@ -78,7 +78,8 @@ def test_runs_are_arms_by_generators_by_seeds(here):
     line = shlex.join(hybrid.words)
     assert "--arm hybrid --seed_everything 2" in line
     assert "--data.synthetic '[out/sets/synthetic-seed1]'" in line
-    assert "--trainer.max_steps 1000 --model.lr_scheduler.total_steps 1000" in line
+    assert "--trainer.max_steps 750" in line
+    assert "total_steps" not in line  # the schedule follows
     # What the control repeats depends on how many generated images there are, so its runs are of no generator.
     assert words(steps, "fit repeated-seed0").needs == ("prepare", "synthetic-seed0")
     assert "--data.synthetic" not in words(steps, "fit real-seed0").words
@@ -141,3 +142,16 @@ def test_a_dry_run_is_a_script_and_makes_nothing(here, capsys):
     done = subprocess.run(["bash", script], env={"PATH": f"{here}:/usr/bin:/bin"}, capture_output=True, text=True)
     called = [tuple(line.split("\0")[2:-1]) for line in done.stdout.splitlines()]
     assert called == [step.words for step in steps]
+
+
+def test_a_download_that_is_missing_stops_the_study_and_not_its_preview(here, capsys):
+    (here / "ISIC2017").rmdir()
+    words = ["study", "configs/studies/isic2017_tiny.yaml", "--out", "out"]
+    assert main(words) == 2
+    said = "configs/studies/isic2017_tiny.yaml, line 5: data.prepare: no such folder: ISIC2017, from "
+    assert said in capsys.readouterr().err
+    assert main([*words, "--dry-run"]) == 0
+    script = capsys.readouterr().out
+    assert [line.startswith(f"# warning: {said}") for line in script.splitlines() if "warning" in line] == [True]
+    assert "python -m dermsynth prepare ISIC2017 --out out/sets/real" in script
+    assert not (here / "out").exists()

@@ -30,13 +30,26 @@ def test_near_duplicates_join_patients(source, tmp_path, capsys):
     assert len(set(group_of.values())) == 7
     assert image_set.info["near_duplicates"]["pairs"] == [["ISIC_0000001", "ISIC_0000010"]]
     printed = capsys.readouterr().out
-    assert "1 pair of near-duplicates, whose groups are joined: 2 become 1, each kept in one split: ISIC_0000001 =" in printed
+    assert (
+        "1 pair of near-duplicates, whose groups are joined: 2 become 1, each kept in one split: ISIC_0000001 ="
+        in printed
+    )
     assert "IP_" not in printed
 
     go(source, tmp_path / "without", near_duplicates=False)
     image_set = manifest.read(tmp_path / "without")
     assert len({r.group for r in image_set.records}) == 8
     assert image_set.info["near_duplicates"] is None
+
+
+def test_few_malignant_images_to_measure_by_are_said(source, tmp_path, capsys, monkeypatch):
+    go(source, tmp_path / "set")
+    malignant = Counter(r.split for r in manifest.read(tmp_path / "set").records if r.malignant)
+    said = f"WARNING: few malignant images to measure by (val {malignant['val']}, test {malignant['test']}):"
+    assert capsys.readouterr().out.count(said) == 1
+    monkeypatch.setattr("dermsynth.tools.prepare._FEW_MALIGNANT", max(1, malignant["val"]))
+    go(source, tmp_path / "again")
+    assert "val" not in capsys.readouterr().out.partition("few malignant")[2].partition(")")[0] or not malignant["val"]
 
 
 def test_folds(source, tmp_path):
