@@ -79,7 +79,7 @@ def test_the_table_of_flags_is_found():
 def test_a_flag_of_the_table_changes_what_it_says(flag, monkeypatch):
     monkeypatch.chdir(ROOT)
     key, text = shlex.split(flag)
-    recipe = ["fit", "--config", "configs/tiny/vit.yaml", "--run", "some/run"]
+    recipe = ["fit", "--config", "configs/tiny/vit.yaml", "--config", "configs/arms/hybrid.yaml", "--run", "some/run"]
     config = ParsingCLI([*recipe, key, text]).config["fit"]
     path = key.removeprefix("--").removesuffix("+").split(".")
     value = config[path[0]]

@@ -10,7 +10,7 @@ from dermsynth.cli import main
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "1", "--trainer.accelerator", "cpu"]
-QUICK += ["--trainer.enable_progress_bar", "false", "--data.batch_size", "8", "--model.lr_scheduler.total_steps", "2"]
+QUICK += ["--trainer.enable_progress_bar", "false", "--data.batch_size", "8"]
 QUICK += ["--model.lr_scheduler.warmup_steps", "0"]
 
 

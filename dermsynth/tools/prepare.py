@@ -286,9 +286,9 @@ def _report(records: Sequence[Record], readings: Sequence[Reading], out: Path, p
         f"{name} {100 * sum(r.split == name for r in records) / len(records):.1f} %" for name in used_splits(records)
     ]
     print(f"shares of the images: {', '.join(shares)}")
-    malignant = Counter(record.split for record in records if record.malignant)
-    few = [f"{name} {malignant[name]}" for name in ("val", "test") if malignant[name] < _FEW_MALIGNANT]
-    if malignant and few:
+    held = Counter(record.split for record in records if record.malignant)
+    few = [f"{name} {held[name]}" for name in ("val", "test") if held[name] < _FEW_MALIGNANT]
+    if held and few:
         print(f"WARNING: few malignant images to measure by ({', '.join(few)}): metrics of so few are mostly chance")
     largest = max(Counter(record.group for record in records).values())
     groups = len({record.group for record in records})
