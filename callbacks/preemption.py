@@ -36,7 +36,7 @@ class Preemption(Checkpoint):
     that resumes exactly, so that the job ends after the validation: let `--signal` come earlier than that takes. Before
     training starts a signal ends the process as it does any other, since there is nothing to save.
 
-    List it after every `ModelCheckpoint`.
+    Every `fit` has it, after each `ModelCheckpoint`, as its last checkpoint is to know of the best one.
     """
 
     def __init__(self) -> None:

@@ -21,7 +21,9 @@ from tests.test_configs import ParsingCLI
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
-COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if line.strip().startswith("python -m dermsynth ")]
+COMMANDS = [
+    line.strip() for block in BLOCKS for line in block.splitlines() if line.strip().startswith("python -m dermsynth ")
+]
 
 
 def test_the_readme_has_commands():

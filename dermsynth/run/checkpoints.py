@@ -73,7 +73,10 @@ def optimizer_config(
     with _refusing("model.lr_scheduler"):
         schedule = lr_scheduler(made)
     if isinstance(schedule, WarmupCosine) and schedule.total_steps is None:
-        schedule.end_after(_steps_of(module.trainer))
+        steps, trainer = _steps_of(module.trainer), module.trainer
+        if trainer.fast_dev_run or not trainer.checkpoint_callbacks:  # type: ignore[attr-defined]
+            steps = max(steps, schedule.warmup_steps + 1)  # a trial may end before the warm-up does
+        schedule.end_after(steps)
     return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

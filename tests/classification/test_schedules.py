@@ -3,6 +3,7 @@ import math
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from torch.utils.data import DataLoader
 
 from dermsynth.errors import InputError
@@ -74,9 +75,11 @@ class Line(lightning.LightningModule):
         return optimizer_config(self, lambda p: torch.optim.SGD(p, lr=2.0), [self.weight], make)
 
 
-def fit(module, batches=4, **trainer):
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = lightning.Trainer(accelerator="cpu", enable_model_summary=False, **quiet, **trainer)
+def fit(module, batches=4, keeps=True, **trainer):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    # That saves nothing, and yet makes it more than a trial.
+    kept = {"callbacks": [Checkpoint()]} if keeps else {"enable_checkpointing": False}
+    trainer = lightning.Trainer(accelerator="cpu", **kept, **quiet, **trainer)
     trainer.fit(module, DataLoader(torch.ones(batches, 1)))
     return module.rates
 
@@ -98,6 +101,11 @@ def test_a_length_that_cannot_be_known_is_refused():
         fit(Line(warmup_steps=0), max_epochs=-1, max_steps=-1)
     with pytest.raises(InputError, match=r"warmup_steps: 6 must be below the steps of the whole run, 6"):
         fit(Line(warmup_steps=6), max_steps=6)
+
+
+def test_a_trial_may_end_before_the_warm_up_does():
+    assert fit(Line(warmup_steps=6), keeps=False, max_steps=2) == pytest.approx([2 / 6, 4 / 6])
+    assert fit(Line(warmup_steps=6), fast_dev_run=True) == pytest.approx([2 / 6])
 
 
 def test_a_schedule_that_nobody_tells_its_length_is_refused_when_it_needs_it():

@@ -222,7 +222,8 @@ def test_notes_name_what_else_differs_within_an_arm_and_unequal_steps(tmp_path):
     assert list(notes(read_arms(matched))) == []
     configured(matched[3], seed=2, lr=1, callback="b")
     (said,) = notes(read_arms(matched))
-    assert said == "the runs of b differ in more than their seed: trainer.callbacks.0.class_path."
+    where = "trainer.callbacks.a.class_path, trainer.callbacks.b.class_path"
+    assert said == f"the runs of b differ in more than their seed: {where}."
     configured(matched[3], seed=2, lr=3)
     assert list(notes(read_arms(matched))) == ["the runs of b differ in more than their seed: model.optimizer.lr."]
     for number, folder in enumerate(matched):

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from dermsynth.cli import main
+from dermsynth.errors import InputError
 from dermsynth.run.configuration import read_configuration
 from dermsynth.run.folder import differences
 
@@ -115,3 +116,12 @@ def test_an_unknown_default_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *WORDS, "--without", "[Preemptoin]"]) == 2
     assert "--without" in capsys.readouterr().err
+
+
+def test_a_warm_up_that_is_longer_than_the_training_is_refused_and_not_in_a_trial():
+    schedule = ["--model.lr_scheduler", "WarmupCosine", "--model.lr_scheduler.warmup_steps", "10"]
+    with pytest.raises(InputError, match=r"lr_scheduler\.warmup_steps: 10 must be below trainer\.max_steps, 10"):
+        names(*schedule)
+    assert names(*schedule, "--trainer.enable_checkpointing", "false") == ALL[2:]
+    with pytest.raises(InputError, match=r"total_steps, 5\. Leave it out \(null\), and the schedule is as long as"):
+        names(*schedule, "--model.lr_scheduler.warmup_steps", "2", "--model.lr_scheduler.total_steps", "5")
