@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from dermsynth.contracts import Batch
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
 from dermsynth.errors import InputError
+from dermsynth.provenance import Provenance
 from dermsynth.run.checkpoints import (
     Reloadable,
     ScheduleCallable,
@@ -63,7 +65,7 @@ class Autoencoder(Reloadable):
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # First and second moment of the training latents, for the pipeline's scaling factor.
         self.register_buffer("latent_moments", torch.tensor([0.0, self.vae.config.scaling_factor**-2]))
-        self.provenance: dict[str, Any] = self.parts.provenance
+        self.provenance: Provenance = self.parts.provenance
 
     def on_fit_start(self) -> None:
         """Refuse a base or a checkpoint that saw other patients."""
@@ -71,7 +73,7 @@ class Autoencoder(Reloadable):
         refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data, held_out)
         refuse_foreign_weights("the checkpoint", self.provenance, data, held_out)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of images."""
         pixels = batch["pixel_values"]
         posterior = self.vae.encode(pixels).latent_dist
@@ -83,7 +85,7 @@ class Autoencoder(Reloadable):
             self.log(f"train/{name}", mean_if_logged(value.detach(), self._trainer), batch_size=len(pixels))
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Log the peak signal-to-noise ratio in dB; return the `reconstruction`, float32 like the images."""
         pixels = batch["pixel_values"]
         latents = self.vae.encode(pixels).latent_dist.mode()

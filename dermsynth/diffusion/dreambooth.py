@@ -1,6 +1,6 @@
 """The LightningModule for text-to-image training: DreamBooth, and a tiny base from scratch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
+from dermsynth.contracts import Batch, Classed, GeneratedBatch, GenerationBatch, PromptedData
+from dermsynth.diffusion.encoders import BaseEncoders, draw_latents, drop_prompts
 from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
 from dermsynth.diffusion.objective import Objective, add_noise, dreambooth_loss, offset_noise, sample_errors, target
@@ -29,12 +30,14 @@ from dermsynth.diffusion.parts import (
 from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.diffusion.speed import compile_blocks, shard, to_device, whole
 from dermsynth.errors import InputError
+from dermsynth.provenance import Provenance
 from dermsynth.run.checkpoints import (
     Reloadable,
     ScheduleCallable,
     check_kind,
     check_weights,
     clip_gradients,
+    datamodule_of,
     held_out_of,
     optimizer_config,
     provenance_of,
@@ -92,7 +95,7 @@ class DreamBooth(Reloadable):
         self.parts.scheduler = objective.schedule(self.parts.scheduler)
         if sampling.steps > (levels := len(self.parts.scheduler.alphas_cumprod)):
             raise InputError(f"model.sampling.steps: {sampling.steps} is more than the base's {levels} noise levels.")
-        self.encoders = Encoders(self.parts, train_text_encoder)
+        self.encoders = BaseEncoders(self.parts, train_text_encoder)
         self.unet = self.parts.unet
         self.lora, self.train_text_encoder = lora, train_text_encoder
         if train_text_encoder:
@@ -119,7 +122,12 @@ class DreamBooth(Reloadable):
         self._evaluation = ExitStack()
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
-        self.provenance: dict[str, Any] = self.parts.provenance
+        self.provenance: Provenance = self.parts.provenance
+
+    @property
+    def base(self) -> str:
+        """The pipeline that it was made of: its hub id or folder."""
+        return self.parts.base
 
     def configure_model(self) -> None:
         """Spread what is trained over GPUs, where the strategy is to (configs/overlays/fsdp.yaml).
@@ -157,7 +165,7 @@ class DreamBooth(Reloadable):
         if self.trainer.checkpoint_callbacks:
             self._base_sha256()  # now, and not in the middle of training
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Denoising loss of one batch at random noise and timesteps."""
         draws = self._draws(self.current_epoch, batch_idx, len(batch["prompt"]))
         if self.objective.caption_dropout:
@@ -178,9 +186,11 @@ class DreamBooth(Reloadable):
     def on_validation_epoch_start(self) -> None:
         """Begin the held-out loss of each class at zero."""
         self._evaluation.enter_context(self.whole())
-        self._held_out = HeldOutLoss(self.trainer.datamodule.classes, self.device)  # type: ignore[attr-defined]
+        data = datamodule_of(self.trainer)
+        assert isinstance(data, Classed)
+        self._held_out: HeldOutLoss = HeldOutLoss(data.classes, self.device)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Denoising loss of held-out images, each at timesteps and noise of its own; see `held_out`."""
         draws = [image_generator(image_id) for image_id in batch["image_id"]]
         latents, embeddings = self._latents(batch, draws), self._embeddings(batch)
@@ -199,7 +209,8 @@ class DreamBooth(Reloadable):
 
     def on_predict_start(self) -> None:
         """Refuse prompts with a token that this model was not taught."""
-        token = getattr(self.trainer.datamodule, "token", "")  # type: ignore[attr-defined]
+        data = datamodule_of(self.trainer)
+        token = data.token if isinstance(data, PromptedData) else ""
         if token and self.provenance.get("token", "") != token:
             raise InputError(
                 f"data.prompt: it asks for the token {token!r}, which was not taught to the model that is loaded. Give "
@@ -208,7 +219,7 @@ class DreamBooth(Reloadable):
         self.check_prompts()
         self._evaluation.enter_context(self.whole())
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch: GenerationBatch, batch_idx: int) -> GeneratedBatch:
         """Generate one image for each prompt and seed of the batch; adds `images`, uint8 `[B, H, W, 3]`."""
         return {**batch, "images": self.sample(batch["prompt"], batch["seed"].tolist())}
 
@@ -217,8 +228,9 @@ class DreamBooth(Reloadable):
         self._evaluation.close()
 
     def check_prompts(self, prompts: Iterable[str] | None = None, key: str = "data") -> None:
-        """Refuse prompts that the text encoder would cut, by default those of the data; see `Encoders.refuse_cut`."""
-        of_data: dict[str, list[str]] = getattr(self.trainer.datamodule, "prompts", {})  # type: ignore[attr-defined]
+        """Refuse prompts that the text encoder would cut, by default the data's; see `BaseEncoders.refuse_cut`."""
+        data = datamodule_of(self.trainer)
+        of_data: Mapping[str, Sequence[str]] = data.prompts if isinstance(data, PromptedData) else {}
         for name, some in of_data.items() if prompts is None else [(key, prompts)]:
             self.encoders.refuse_cut(some, name)
 
@@ -306,7 +318,7 @@ class DreamBooth(Reloadable):
             # The adapters' base may come with another schedule, on which they would give noise.
             default_sampler(self.parts).save_pretrained(out / "scheduler")
 
-    def _trained_parts(self) -> list[Any]:
+    def _trained_parts(self) -> list[nn.Module]:
         return [self.unet, self.text_encoder] if self.train_text_encoder else [self.unet]
 
     def _facts(self) -> dict[str, Any]:
@@ -325,7 +337,7 @@ class DreamBooth(Reloadable):
             self._base_hash = told_by_first(lambda: base_sha256(self.parts.base), self._trainer)
         return self._base_hash
 
-    def _denoise(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+    def _denoise(self, batch: Batch, draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, its offset, timesteps.
         latents = self._latents(batch, draws)
@@ -337,7 +349,7 @@ class DreamBooth(Reloadable):
         timesteps = to_device(timesteps, self.device)
         return *self._predict(latents, noise, timesteps, self._embeddings(batch)), timesteps
 
-    def _latents(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> Tensor:
+    def _latents(self, batch: Batch, draws: Sequence[torch.Generator]) -> Tensor:
         """Scaled latents, sampled from the VAE's distribution; float32 `[B, C, h, w]`.
 
         Under `bf16-true` Lightning rounds whatever a batch holds, cached moments too, to bfloat16, the type in which
@@ -349,7 +361,7 @@ class DreamBooth(Reloadable):
         noise = self._randn_like(moments.chunk(2, dim=1)[0], draws)
         return draw_latents(moments, noise, self.parts.scaling_factor)
 
-    def _embeddings(self, batch: dict[str, Any]) -> Tensor:
+    def _embeddings(self, batch: Batch) -> Tensor:
         embeddings = batch.get("prompt_embeds")
         if embeddings is None:
             embeddings = self.encoders.embeddings(batch["prompt"], self.device, self.unet.dtype)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning import LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from dermsynth.contracts import HeldOutData, SplitData
 from dermsynth.errors import InputError
 from dermsynth.hub import first_line
-from dermsynth.provenance import check_provenance
+from dermsynth.provenance import Provenance, check_provenance
 from dermsynth.run.checkpoint_io import configuration_of, read_checkpoint
 from dermsynth.run.config import leaves
 
@@ -77,14 +78,22 @@ def clip_gradients(module: LightningModule, optimizer: Optimizer, limit: float |
         module.clip_gradients(optimizer, limit, algorithm)
 
 
-def provenance_of(trainer: Trainer) -> dict[str, Any]:
+def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
+    """The data module that a stage was given, if it was given one."""
+    data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it unannounced
+    return data
+
+
+def provenance_of(trainer: Trainer) -> Provenance:
     """What the data module says of the data that is trained on; empty for one that says nothing."""
-    return getattr(trainer.datamodule, "provenance", {})  # type: ignore[attr-defined]
+    data = datamodule_of(trainer)
+    return data.provenance if isinstance(data, SplitData) else {}
 
 
 def held_out_of(trainer: Trainer) -> frozenset[str]:
     """Ids of the images that the data module validates or tests on; none for one that says nothing."""
-    return getattr(trainer.datamodule, "held_out", frozenset())  # type: ignore[attr-defined]
+    data = datamodule_of(trainer)
+    return data.held_out if isinstance(data, HeldOutData) else frozenset()
 
 
 def kind_of(checkpoint: dict[str, Any]) -> str | None:
