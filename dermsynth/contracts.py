@@ -195,14 +195,15 @@ class Generator(Protocol):
         """Images of the current weights, uint8 `[B, H, W, 3]`."""
 
 
+@runtime_checkable
 class Exportable(Protocol):
     """A trained model that can be written in the format of another library."""
 
     #: Of its weights.
     provenance: Provenance
 
-    def export(self, out: Path, format: str) -> None:
-        """Write it into a folder that is there."""
+    def export(self, out: Path, format: str, name: str) -> None:
+        """Write it into a folder that is there, under its run's name where programs show a file by its own."""
 
 
 class Strategy(Protocol):

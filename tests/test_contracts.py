@@ -39,9 +39,9 @@ def test_generation_says_its_prompts_and_classes():
 
 
 def test_models_say_what_data_and_callbacks_ask(base):
-    assert kept(DreamBooth(base)) == {"SplitData", "LatentModel", "Generator"}
-    assert kept(Autoencoder(base)) == {"SplitData"}
-    assert kept(Classifier(CLASSES, SMALL)) == {"Classed", "SplitData"}
+    assert kept(DreamBooth(base)) == {"SplitData", "LatentModel", "Generator", "Exportable"}
+    assert kept(Autoencoder(base)) == {"SplitData", "Exportable"}
+    assert kept(Classifier(CLASSES, SMALL)) == {"Classed", "SplitData", "Exportable"}
 
 
 @pytest.mark.parametrize("hook", [SampleGrid(["a"], 1).on_fit_start, ImageSetWriter().on_predict_start])

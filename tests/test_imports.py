@@ -32,6 +32,7 @@ COMMON = {
     "dermsynth.errors",
     "dermsynth.lesions",
     "dermsynth.data.sets.manifest",
+    "dermsynth.run.checkpoint_facts",
     "dermsynth.run.checkpoints",
     "dermsynth.run.lean",
     "dermsynth.run.schedules",

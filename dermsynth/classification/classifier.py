@@ -22,10 +22,10 @@ from dermsynth.classification.metrics import metrics, undefined
 from dermsynth.contracts import Batch, CountedTraining, CountedValidation, ExternalData, Outcomes
 from dermsynth.errors import InputError
 from dermsynth.provenance import Provenance
+from dermsynth.run.checkpoint_facts import CheckpointFacts, check_kind
 from dermsynth.run.checkpoints import (
     Reloadable,
     ScheduleCallable,
-    check_kind,
     check_weights,
     datamodule_of,
     optimizer_config,
@@ -180,12 +180,8 @@ class Classifier(Reloadable):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the file is: its kind, the classes, the network's configuration and the data it was fitted on."""
-        checkpoint["dermsynth"] = {
-            "kind": KIND,
-            "classes": self.classes,
-            "model": self.model.config.to_dict(),
-            "data": self.provenance,
-        }
+        network = self.model.config.to_dict()
+        CheckpointFacts(KIND, self.provenance, classes=self.classes, network=network).into(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another kind, other classes or another network, before any weight is copied.
@@ -193,16 +189,17 @@ class Classifier(Reloadable):
         Raises:
             InputError: naming what the file holds and what was expected.
         """
-        check_kind(checkpoint, KIND, classes=self.classes)
+        facts = check_kind(checkpoint, KIND, classes=self.classes)
         check_weights(checkpoint.get("state_dict", {}), self.state_dict())
-        self.provenance = checkpoint["dermsynth"].get("data", {})
+        self.provenance = facts.provenance
 
-    def export(self, out: Path, format: str) -> None:
+    def export(self, out: Path, format: str, name: str = "") -> None:
         """Write the network as a transformers folder with safetensors weights (`transformers`).
 
         Args:
             out: the folder to write into.
             format: `transformers`, the only one.
+            name: of the run; the folder's files have names of their own.
         """
         self.model.save_pretrained(out, safe_serialization=True)
         text = json.dumps(_preprocessor(self.model.config), indent=2)

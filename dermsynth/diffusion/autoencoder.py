@@ -15,10 +15,10 @@ from dermsynth.contracts import Batch
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
 from dermsynth.errors import InputError
 from dermsynth.provenance import Provenance
+from dermsynth.run.checkpoint_facts import CheckpointFacts, check_kind
 from dermsynth.run.checkpoints import (
     Reloadable,
     ScheduleCallable,
-    check_kind,
     check_weights,
     held_out_of,
     optimizer_config,
@@ -102,19 +102,15 @@ class Autoencoder(Reloadable):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `export` needs."""
-        checkpoint["dermsynth"] = {
-            "kind": KIND,
-            "base": self.parts.base,
-            "data": provenance_of(self.trainer),
-        }
+        CheckpointFacts(KIND, provenance_of(self.trainer), base=self.parts.base).into(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model."""
-        check_kind(checkpoint, KIND)
+        facts = check_kind(checkpoint, KIND)
         check_weights(checkpoint.get("state_dict", {}), self.state_dict())
-        self.provenance = checkpoint["dermsynth"].get("data", {})
+        self.provenance = facts.provenance
 
-    def export(self, out: Path, format: str) -> None:
+    def export(self, out: Path, format: str, name: str = "") -> None:
         """Write the pipeline with the trained autoencoder.
 
         Its scaling factor gives the training latents unit variance (Rombach et al. 2022, appendix G).

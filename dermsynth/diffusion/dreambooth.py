@@ -31,10 +31,10 @@ from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.diffusion.speed import compile_blocks, shard, to_device, whole
 from dermsynth.errors import InputError
 from dermsynth.provenance import Provenance
+from dermsynth.run.checkpoint_facts import CheckpointFacts, check_kind
 from dermsynth.run.checkpoints import (
     Reloadable,
     ScheduleCallable,
-    check_kind,
     check_weights,
     clip_gradients,
     datamodule_of,
@@ -277,33 +277,30 @@ class DreamBooth(Reloadable):
             if key in checkpoint:
                 # Where weights are spread over ranks, the first one alone has them whole.
                 checkpoint[key] = {name: checkpoint[key][name] for name in self.trained if checkpoint[key]}
-        checkpoint["dermsynth"] = {
-            "kind": KIND,
-            **self._facts(),
-            "data": provenance_of(self.trainer),
-        }
+        self._facts(provenance_of(self.trainer)).into(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model or of another base; remember what it was fitted on."""
-        facts = self._facts()
+        own_facts = self._facts({})
+        same = ("train_text_encoder", "prediction_type", "zero_terminal_snr", "lora")
+        facts = check_kind(checkpoint, KIND, **{name: vars(own_facts)[name] for name in same})
         # The same base may lie elsewhere, so its weights decide and not its name.
-        base, weights = facts.pop("base"), facts.pop("base_sha256")
-        check_kind(checkpoint, KIND, **facts)
-        made_on = checkpoint["dermsynth"]
-        theirs = str(made_on.get("base_sha256"))
-        if theirs != weights:
+        if facts.base_sha256 != own_facts.base_sha256:
             raise InputError(
-                f"the checkpoint was made on another base, {made_on.get('base')} ({theirs[:12]}), than "
-                f"model.base {base} ({weights[:12]}): its weights differ."
+                f"the checkpoint was made on another base, {facts.base} ({str(facts.base_sha256)[:12]}), than "
+                f"model.base {self.base} ({str(own_facts.base_sha256)[:12]}): its weights differ."
             )
         # A strategy that spreads the weights loads them by itself, and shows the rest alone.
         if "state_dict" in checkpoint:
             own = self.state_dict()
             check_weights(checkpoint["state_dict"], {name: own[name] for name in self.trained})
-        self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"].get("data", {})}
+        self.provenance = {"base_model": self.base, **facts.provenance}
 
-    def export(self, out: Path, format: str) -> None:
-        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`, `kohya`)."""
+    def export(self, out: Path, format: str, name: str = "lora") -> None:
+        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`, `kohya`).
+
+        Programs that read kohya's files show them by their name.
+        """
         if format == "diffusers":
             merge_lora(self.parts)
             save_pipeline(self.parts, out, self.provenance)
@@ -311,7 +308,7 @@ class DreamBooth(Reloadable):
         if not self.lora:
             raise InputError(f"--format {format}: the model was trained without `lora`: there are no LoRA adapters.")
         if format == "kohya":
-            save_kohya(self.parts, out / "lora.safetensors", self.provenance.get("token", ""))
+            save_kohya(self.parts, out / f"{name}.safetensors", self.provenance.get("token", ""))
         else:
             save_lora(self.parts, out)
         if self.objective.prediction_type or self.objective.zero_terminal_snr:
@@ -321,15 +318,18 @@ class DreamBooth(Reloadable):
     def _trained_parts(self) -> list[nn.Module]:
         return [self.unet, self.text_encoder] if self.train_text_encoder else [self.unet]
 
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "base": self.parts.base,
-            "base_sha256": self._base_sha256(),
-            "train_text_encoder": self.train_text_encoder,
-            "prediction_type": self.parts.scheduler.config.prediction_type,
-            "zero_terminal_snr": self.parts.scheduler.config.rescale_betas_zero_snr,
-            "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
-        }
+    def _facts(self, provenance: Provenance) -> CheckpointFacts:
+        schedule = self.parts.scheduler.config
+        return CheckpointFacts(
+            KIND,
+            provenance,
+            base=self.base,
+            base_sha256=self._base_sha256(),
+            train_text_encoder=self.train_text_encoder,
+            prediction_type=schedule.prediction_type,
+            zero_terminal_snr=schedule.rescale_betas_zero_snr,
+            lora={**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
+        )
 
     def _base_sha256(self) -> str:
         """The base's hash, which the first process reads gigabytes for: once, and all processes must ask for it."""
