@@ -40,7 +40,7 @@ def settings_of(words: Sequence[str], to_come: bool = False) -> dict[str, Any]:
         Content for `model`; empty where no checkpoint is given, or it is of a model that is not this package's.
 
     Raises:
-        InputError: the checkpoint cannot be read.
+        InputError: the checkpoint cannot be read, or has a class where there is none to be.
     """
     stage = words[0] if words else ""
     checkpoint = _given(words, "ckpt_path") if stage in _STAGES else None
@@ -58,6 +58,8 @@ def settings_of(words: Sequence[str], to_come: bool = False) -> dict[str, Any]:
         raise InputError(f"{path}: {error}") from error
     names = _SETTINGS.get(named(model["class_path"]), ())
     said = {name: value for name, value in model.get("init_args", {}).items() if name in names}
+    if foreign := [key for key in leaves(said) if key.rpartition(".")[2] == "class_path"]:  # a parser would import it
+        raise InputError(f"{path}: its configuration names a class as model.{foreign[0]}, where none has a place.")
     return {"class_path": located(model["class_path"]), "init_args": said} if said else {}
 
 
@@ -80,22 +82,26 @@ def refuse_contradictions(settings: Mapping[str, Any], model: Mapping[str, Any])
 
     Args:
         settings: of the checkpoint.
-        model: what all words make of it, as a configuration says it.
+        model: what all words make of it, as it was parsed.
 
     Raises:
         InputError: naming the key and both values.
     """
     if not settings or named(model["class_path"]) != named(settings["class_path"]):
         return  # of another model the checkpoint is refused when it is loaded
-    there = leaves(settings["init_args"])
-    here = leaves({name: model["init_args"].get(name) for name in settings["init_args"]})
-    for key in {**there, **here}:
-        theirs, ours = there.get(key), here.get(key)
-        if theirs != ours and not (key in _PLACES and isinstance(ours, str)):
-            raise InputError(
-                f"model.{key}: the checkpoint was trained with {_text(theirs)}, and {_text(ours)} is given. Leave it "
-                "out: what the checkpoint says is taken."
-            )
+    for name, theirs in settings["init_args"].items():
+        ours = json.loads(json.dumps(model["init_args"].get(name), default=str))  # tuples and paths as YAML has them
+        if isinstance(theirs, dict) and isinstance(ours, dict):
+            there, here = leaves(theirs, key=name), leaves(ours, key=name)
+            differing = [(key, there.get(key), here.get(key)) for key in {**there, **here}]
+        else:
+            differing = [] if name in _PLACES and isinstance(ours, str) else [(name, theirs, ours)]
+        for key, old, new in differing:
+            if old != new:
+                raise InputError(
+                    f"model.{key}: the checkpoint was trained with {json.dumps(old)}, and {json.dumps(new)} is given. "
+                    "Leave it out: what the checkpoint says is taken."
+                )
 
 
 def _given(words: Sequence[str], key: str) -> str | None:
@@ -109,7 +115,3 @@ def _given(words: Sequence[str], key: str) -> str | None:
         elif flag == f"--{key}":
             found = None if value == "null" else value
     return None if found is None else str(found)
-
-
-def _text(value: object) -> str:
-    return "nothing" if value is None else json.dumps(value)

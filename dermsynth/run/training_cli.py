@@ -130,7 +130,7 @@ class TrainingCLI(LightningCLI):
         check_values(config)
         check_training(config)
         if settings:
-            refuse_contradictions(settings, yaml.safe_load(self._parser(stage).dump(config))["model"])
+            refuse_contradictions(settings, config.model.as_dict())
 
     def _settings(self, words: Sequence[str]) -> dict[str, Any]:
         """What a checkpoint that is given says of the model."""

@@ -74,7 +74,7 @@ def test_generation_takes_what_the_weights_are_from_the_checkpoint(generator, ba
     ("flag", "value", "message"),
     [
         ("lora.rank", "4", r"model\.lora\.rank: the checkpoint was trained with 2, and 4 is given\. Leave it out"),
-        ("lora", "null", r"model\.lora\.rank: the checkpoint was trained with 2, and nothing is given"),
+        ("lora", "null", r"model\.lora: the checkpoint was trained with \{\"rank\": 2, .*\}, and null is given"),
         ("train_text_encoder", "false", r"model\.train_text_encoder: the checkpoint .* true, and false is given"),
         ("objective.prediction_type", "epsilon", r'prediction_type: .* "v_prediction", and "epsilon" is given'),
     ],
@@ -121,6 +121,23 @@ def test_a_classifier_is_tested_without_its_network_said_again(folder):
     assert written["model"] == VIT
     assert written["label_smoothing"] == 0.1
     run(["test", "--config", "vit/fit.yaml", "--ckpt_path", last])
+
+
+def test_a_strangers_checkpoint_imports_nothing(generator, folder, monkeypatch):
+    (folder / "evil.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(folder)
+    content = torch.load(LAST, weights_only=True)
+    config = yaml.safe_load(content["configuration"])
+    for name in ("objective", "lora"):
+        config["model"]["init_args"][name] = {"class_path": "evil.C"}
+        torch.save({**content, "configuration": yaml.safe_dump(config)}, "evil.ckpt")
+        with pytest.raises(InputError, match=r"evil\.ckpt: its configuration names a class as model\."):
+            run(["predict", "--config", generator, "--ckpt_path", "evil.ckpt", "--run", "out"])
+    config["model"]["class_path"] = "evil.C"
+    torch.save({**content, "configuration": yaml.safe_dump(config)}, "evil.ckpt")
+    with pytest.raises(InputError, match="DreamBooth needs base"):
+        run(["predict", "--config", generator, "--ckpt_path", "evil.ckpt", "--run", "out"])
+    assert "evil" not in sys.modules
 
 
 def test_a_checkpoint_that_says_no_configuration_changes_nothing(generator, base):
