@@ -69,8 +69,10 @@ def check_arguments(arguments: Sequence[str], files: Sequence[Path]) -> None:
         InputError: naming the file, and the line where there is one, or the flag.
     """
     for file in files:
-        if "config" in read_yaml(file):
+        content = read_yaml(file)
+        if "config" in content:
             raise InputError(f"{file}: config: a file cannot name another. Give each as --config FILE.")
+        _refuse_not_finite(content, "", f"{file}: ")
     flag = ""
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -80,11 +82,11 @@ def check_arguments(arguments: Sequence[str], files: Sequence[Path]) -> None:
         flag = argument if argument.startswith("--") else flag
 
 
-def _refuse_not_finite(content: Any, flag: str) -> None:
+def _refuse_not_finite(content: Any, flag: str, where: str = "") -> None:
     """Raise for a number within a list or mapping, of which a parser would only say that it is none of its types."""
     for _, _, key, value in _leaves(content, flag):
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{key}: {value} is no number that can be computed with. Give a finite one.")
+            raise InputError(f"{where}{key}: {value} is no number that can be computed with. Give a finite one.")
 
 
 def check_values(config: Namespace, arguments: Sequence[str] = ()) -> None:
