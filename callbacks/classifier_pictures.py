@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torchmetrics.functional.classification import binary_auroc, binary_roc, multiclass_confusion_matrix
 
 from callbacks.predictions import Collector
+from dermsynth.contracts import Classed
 
 TITLES = {"val": "validation"}
 INK, QUIET, RULE = "#22272e", "#6b7480", "#d5dae0"
@@ -64,7 +65,8 @@ class ClassifierPictures(Callback):
             return
         label = np.array([row.label for row in rows])
         probabilities = np.array([row.probabilities for row in rows])
-        classes: list[str] = pl_module.classes  # type: ignore[assignment]
+        assert isinstance(pl_module, Classed)
+        classes = pl_module.classes
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 add = logger.experiment.add_figure

@@ -7,6 +7,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from dermsynth.contracts import Batch, Classed
+from dermsynth.run.checkpoints import datamodule_of
+
 ORIGINS = ("real", "synthetic")
 KEY = "drawn"
 
@@ -29,7 +32,7 @@ class Drawn(Callback):
         self._epoch = 0
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Log the epoch before, if the run was interrupted between its last batch and its end."""
         # Lightning then calls neither the end of that epoch nor the start of this one.
@@ -38,7 +41,7 @@ class Drawn(Callback):
         self._epoch = trainer.current_epoch
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count on the batch's device, so that nothing waits for a GPU."""
         label, synthetic = batch["label"], batch["synthetic"]
@@ -84,4 +87,6 @@ class Drawn(Callback):
 
 
 def _classes(trainer: L.Trainer) -> list[str]:
-    return trainer.datamodule.classes  # type: ignore[attr-defined]  # of every data module of dermsynth
+    data = datamodule_of(trainer)
+    assert isinstance(data, Classed)  # every data module of dermsynth is
+    return data.classes

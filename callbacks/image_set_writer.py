@@ -12,6 +12,7 @@ from PIL import Image
 
 import dermsynth
 from dermsynth import lesions
+from dermsynth.contracts import GeneratedBatch, Generator
 from dermsynth.data.sets import manifest
 from dermsynth.data.sets.images import write_png
 from dermsynth.data.sets.manifest import IMAGE_GROUP, Record, sha256_file
@@ -52,6 +53,10 @@ class ImageSetWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where the weights come from."""
+        if not isinstance(pl_module, Generator):
+            raise InputError(
+                f"ImageSetWriter: a {type(pl_module).__name__} makes no images of prompts. Leave the callback out."
+            )
         self._above = manifest.read(self.beside) if self.beside else None
         if trainer.is_global_zero:
             # A broken-off run's images may be of other weights or settings: all are made again.
@@ -59,19 +64,18 @@ class ImageSetWriter(Callback):
             make_folder(self._out / "images")
             (self._out / _BEGUN).touch()
         trainer.strategy.barrier()
-        module: Any = pl_module
-        how = module.sampling
-        known = module.provenance
+        how = pl_module.sampling
+        known = pl_module.provenance
         self._columns = {
             "negative_prompt": how.negative_prompt,
             "guidance_scale": f"{how.guidance_scale:g}",
             "steps": str(how.steps),
             "scheduler": how.scheduler,
-            "base_model": known.get("base_model", module.parts.base),
+            "base_model": known.get("base_model", pl_module.base),
             "checkpoint_sha256": sha256_file(Path(trainer.ckpt_path)) if trainer.ckpt_path else "",
             "train_split_sha256": known.get("train_split_sha256", ""),
         }
-        self._credits = {name: known.get(name, "") for name in ("license", "attribution")}
+        self._license, self._attribution = known.get("license", ""), known.get("attribution", "")
         self._info = {
             "command": "predict",
             # Which of several generators it was: they differ in the seed that each was trained with.
@@ -85,7 +89,7 @@ class ImageSetWriter(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        outputs: GeneratedBatch,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -106,7 +110,7 @@ class ImageSetWriter(Callback):
         """Gather the ranks' rows; rank 0 writes the tables and the picture."""
         records = self._records
         if trainer.world_size > 1:
-            gathered: list[Any] = [None] * trainer.world_size
+            gathered: list[list[Record]] = [[]] * trainer.world_size
             torch.distributed.all_gather_object(gathered, records)
             records = [record for part in gathered for record in part]
         if trainer.is_global_zero:
@@ -141,7 +145,8 @@ class ImageSetWriter(Callback):
             origin="synthetic",
             image_manipulation="synthetic",
             source=self._out.name,
-            **self._credits,
+            license=self._license,
+            attribution=self._attribution,
             extra={"prompt": prompt, "seed": str(seed), **self._columns},
         )
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from dermsynth.contracts import Classed, Outcomes
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
 
@@ -32,7 +32,7 @@ class Collector:
     def __init__(self) -> None:
         self._rows: list[Prediction] = []
 
-    def add(self, outputs: Mapping[str, Any]) -> None:
+    def add(self, outputs: Outcomes) -> None:
         """Keep what a validation or test step of the classifier returned."""
         self._rows += map(
             Prediction,
@@ -52,7 +52,7 @@ class Collector:
         """
         rows, self._rows = self._rows, []
         if dist.is_available() and dist.is_initialized():
-            shards: list[Any] = [None] * dist.get_world_size()
+            shards: list[list[Prediction]] = [[]] * dist.get_world_size()
             dist.all_gather_object(shards, rows)
             rows = [row for shard in shards for row in shard]
         unique: dict[str, Prediction] = {}
@@ -100,7 +100,7 @@ class PredictionsWriter(Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Gather on every rank, write on rank 0."""
         rows = self._collector.gather()
-        classes: list[str] = pl_module.classes  # type: ignore[assignment]
+        assert isinstance(pl_module, Classed)
         if not trainer.is_global_zero:
             return
         path = Path(trainer.default_root_dir) / FILE_NAME
@@ -108,7 +108,7 @@ class PredictionsWriter(Callback):
             print(f"{path} is not written: the test was limited to a part of the images.", flush=True)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_csv(rows, classes))
+        write_atomically(path, to_csv(rows, pl_module.classes))
 
 
 def to_csv(rows: list[Prediction], classes: list[str], split: str = "test") -> str:

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 
 from callbacks.ema import averaged
 from callbacks.throughput import stop_the_clock
+from dermsynth.contracts import Generator
 from dermsynth.errors import InputError
 from dermsynth.grids import grid, name_rows
 
@@ -44,8 +47,12 @@ class SampleGrid(Callback):
         self.prompts, self.every_n_steps, self.columns, self.seed = prompts, every_n_steps, columns, seed
         self._step = self._drawn = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Refuse prompts that would be cut."""
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a model that makes no images, and prompts that would be cut."""
+        if not isinstance(pl_module, Generator):
+            raise InputError(
+                f"SampleGrid: a {type(pl_module).__name__} makes no images of prompts. Leave the callback out."
+            )
         pl_module.check_prompts(self.prompts, "SampleGrid.prompts")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -67,8 +74,9 @@ class SampleGrid(Callback):
         if self._drawn != trainer.global_step:
             self._draw(trainer, pl_module)
 
-    def _draw(self, trainer: Trainer, module: Any) -> None:
+    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         """Sample a share on each rank; log on rank 0."""
+        assert isinstance(module, Generator)
         self._drawn = trainer.global_step
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not boards:
@@ -87,10 +95,10 @@ class SampleGrid(Callback):
             images = [
                 image
                 for some in parts
-                for image in module.sample(*map(list, zip(*some, strict=True)), black_if_nan=True)
+                for image in module.sample([p for p, _ in some], [seed for _, seed in some], black_if_nan=True)
             ]
         if trainer.world_size > 1:
-            shares: list[Any] = [None] * trainer.world_size
+            shares: list[list[NDArray[np.uint8]]] = [[]] * trainer.world_size
             torch.distributed.all_gather_object(shares, images)
             images = [shares[n % trainer.world_size][n // trainer.world_size] for n in range(len(wanted))]
         if trainer.is_global_zero:

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,44 +50,6 @@ def write_bytes_atomically(path: Path, data: bytes, sync: bool = True) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """The same for text in UTF-8."""
     write_bytes_atomically(path, text.encode())
-
-
-@contextmanager
-def one_at_a_time(path: Path, waiting: str) -> Iterator[bool]:
-    """A block that one process at a time is in, of all that make the same file.
-
-    The lock is on an empty file beside it, `.NAME.lock`, which stays. It ends with its process, however that ends.
-
-    Args:
-        path: of the file; its folder exists.
-        waiting: what is printed where another process is in the block.
-
-    Yields:
-        whether there is a lock: some shared disks have none, and then several processes may be in the block.
-    """
-    lock = _lock(path.with_name(f".{path.name}.lock"), waiting)
-    try:
-        yield lock is not None
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(path: Path, waiting: str) -> int | None:
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:
-        return None  # what is wrong with the folder is said when the file itself is written
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(waiting, file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
 
 
 @contextmanager
@@ -219,7 +180,10 @@ def give_usual_rights(folder: Path) -> None:
 
 
 def _hold(folder: Path) -> int | None:
-    """Keep others from taking a folder for one that a killed command left; none if they do, or cannot tell."""
+    """Keep others from taking a folder for one that a killed command left; none if they do, or cannot tell.
+
+    The lock is on the folder itself, so that none is left in what it becomes; `filelock` locks files.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,13 @@
 """The model card of an export: where the weights come from, and what they may be used for."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import dermsynth
+from dermsynth.provenance import Provenance
 
 _USES = {
     "diffusers": (
@@ -23,9 +25,16 @@ _USES = {
         'processor = AutoImageProcessor.from_pretrained("FOLDER")',
     ),
 }
+# How what was written is opened, in one line.
+_OPENED = {
+    "diffusers": 'diffusers.StableDiffusionPipeline.from_pretrained("{out}"), or give it as --model.base {out}',
+    "lora": 'load_lora_weights("{out}") of a diffusers pipeline of the same base',
+    "kohya": "A1111 or ComfyUI: copy the .safetensors file of {out} to their folder of LoRA files",
+    "transformers": 'transformers.AutoModelForImageClassification.from_pretrained("{out}")',
+}
 
 
-def write_card(folder: Path, checkpoint: Path, format: str, config: dict[str, Any], provenance: dict[str, Any]) -> None:
+def write_card(folder: Path, checkpoint: Path, format: str, config: Mapping[str, Any], provenance: Provenance) -> None:
     """Write `README.md` with the front matter that the Hugging Face hub reads.
 
     Args:
@@ -60,6 +69,11 @@ def write_card(folder: Path, checkpoint: Path, format: str, config: dict[str, An
         + f"\n{use}\nFor research. Not a medical device: it must not decide on patients.\n",
         encoding="utf-8",
     )
+
+
+def opened_with(format: str, out: Path) -> str:
+    """How an export is opened."""
+    return _OPENED[format].format(out=out)
 
 
 def run_name(checkpoint: Path) -> str:

@@ -1,11 +1,27 @@
 """What weights say of how they came about, in a pipeline's `dermsynth.json` or in a checkpoint."""
 
-from typing import Any
+from typing import TypedDict, cast
 
 from dermsynth.errors import InputError
 
 
-def check_provenance(owner: str, provenance: object) -> dict[str, Any]:
+class Provenance(TypedDict, total=False):
+    """What weights were fitted on: the hash of the train split, its classes, licence and attribution.
+
+    `token` is the rare word that they were taught, `base_model` what they were made of, and `train_images` the ids of
+    the images where there is no train split of one image set.
+    """
+
+    train_split_sha256: str
+    classes: list[str]
+    license: str
+    attribution: str
+    token: str
+    base_model: str
+    train_images: list[str]
+
+
+def check_provenance(owner: str, provenance: object) -> Provenance:
     """Refuse what the rules on leaks and licences could not read.
 
     Args:
@@ -26,4 +42,4 @@ def check_provenance(owner: str, provenance: object) -> dict[str, Any]:
     images = provenance.get("train_images", [])
     if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
         raise InputError(f"{owner}: train_images is no list of image ids.")
-    return provenance
+    return cast(Provenance, provenance)

@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from dermsynth.errors import InputError
+from dermsynth.run.checkpoint_settings import settings_of
 from dermsynth.run.config import leaves
 from dermsynth.run.training_cli import TrainingCLI
 
@@ -41,6 +42,9 @@ def name(value):
 class ParsingCLI(TrainingCLI):
     """Parses and stops."""
 
+    def _settings(self, words):
+        return settings_of(words, to_come=True)
+
     def before_instantiate_classes(self):
         pass
 
@@ -63,6 +67,8 @@ def cli_of(stage: str) -> ParsingCLI:
 
 def parse(stage: str, *files: Path):
     arguments = [word for file in files for word in ("--config", str(file))]
+    if any(file.stem.startswith("generate") for file in files):  # whose base is the checkpoint's
+        arguments += ["--ckpt_path", "to/come.ckpt"]
     cli = cli_of(stage)
     cli.parse_arguments(cli.parser, [stage, *arguments, "--run", "some/run"])
     return cli.config[stage]

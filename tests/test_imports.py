@@ -28,9 +28,11 @@ DOMAINS = ("dermsynth.diffusion", "dermsynth.classification", "dermsynth.evaluat
 # What every room may import.
 COMMON = {
     "dermsynth",
+    "dermsynth.contracts",
     "dermsynth.errors",
     "dermsynth.lesions",
     "dermsynth.data.sets.manifest",
+    "dermsynth.run.checkpoint_facts",
     "dermsynth.run.checkpoints",
     "dermsynth.run.lean",
     "dermsynth.run.schedules",

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dermsynth.errors import BrokenImageError, InputError
-from dermsynth.run.checkpoints import check_kind
+from dermsynth.run.checkpoint_facts import CheckpointFacts, check_kind
 
 
 class Policy:
@@ -82,7 +82,7 @@ class Line(L.LightningModule):
         return torch.optim.SGD(self.parameters(), self.lr)
 
     def on_save_checkpoint(self, checkpoint):
-        checkpoint["dermsynth"] = {"kind": "line"}
+        CheckpointFacts("line").into(checkpoint)
 
     def on_load_checkpoint(self, checkpoint):
         check_kind(checkpoint, "line")

@@ -52,7 +52,9 @@ def measured(part: Part, size: Size, work: Path) -> dict[str, Any]:
     }
     files = [word for file in part.configs for word in ("--config", str(file))]
     flags = [*part.flags, *timing.flags]
-    recipe = parse([*files, *flags], part.stage)["data"]["init_args"]
+    # What generates takes its base from a checkpoint, and here there is none.
+    base = [] if part.kind == "classifier" else ["--model.base", str(work / "base")]
+    recipe = parse([*files, *base, *flags], part.stage)["data"]["init_args"]
     overlay = work / f"{name}.yaml"
     overlay.write_text(yaml.safe_dump(_overlay(part, size, recipe, watch, work)), encoding="utf-8")
     arguments = [*files, "--config", str(overlay), *flags]

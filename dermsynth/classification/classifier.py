@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal
 
 import dermsynth.run.lean  # noqa: F401
 
@@ -19,13 +19,16 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from dermsynth.classification import vit
 from dermsynth.classification.metrics import metrics, undefined
+from dermsynth.contracts import Batch, CountedTraining, CountedValidation, ExternalData, Outcomes
 from dermsynth.errors import InputError
+from dermsynth.provenance import Provenance
+from dermsynth.run.checkpoint_facts import CheckpointFacts, check_kind
 from dermsynth.run.checkpoints import (
     Best,
     Reloadable,
     ScheduleCallable,
-    check_kind,
     check_weights,
+    datamodule_of,
     optimizer_config,
     provenance_of,
 )
@@ -34,15 +37,6 @@ from dermsynth.run.ranks import mean_if_logged, mean_over_ranks
 KIND = "classifier"
 _LARGEST_IMAGE = 8192
 PREPROCESSOR = "preprocessor_config.json"
-
-
-class Outputs(TypedDict):
-    """What validation, test and predict steps return, for callbacks."""
-
-    probabilities: Tensor
-    label: Tensor
-    image_id: list[str]
-    group: list[str]
 
 
 def balanced_weights(counts: Sequence[float]) -> list[float]:
@@ -105,7 +99,7 @@ class Classifier(Reloadable):
         self.model = vit.build(model, classes, image_size)
         self.register_buffer("class_weight", torch.tensor(weights, dtype=torch.float32))
         #: What the data said of themselves that the weights were fitted on; carried from checkpoint to checkpoint.
-        self.provenance: dict[str, Any] = {}
+        self.provenance: Provenance = {}
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         self.val_metrics, self.test_metrics = metrics(classes).clone("val/"), metrics(classes).clone("test/")
 
@@ -113,12 +107,13 @@ class Classifier(Reloadable):
         """Take balanced class weights from the training mix; later stages find them in the checkpoint."""
         if stage != "fit" or not self.balance:
             return
-        counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
-        if counts is None:
+        data = datamodule_of(self.trainer)
+        if not isinstance(data, CountedTraining):
             raise InputError(
                 "class_weights: balanced needs a data module with class_counts. Use "
                 "dermsynth.data.loading.modules.ClassificationData, or give one number a class."
             )
+        counts = data.class_counts
         if len(counts) != len(self.classes) or min(counts) <= 0:
             raise InputError(
                 f"class_weights: balanced needs training images of every class of {self.classes}; "
@@ -154,7 +149,7 @@ class Classifier(Reloadable):
             )
         return self.model(pixel_values=pixel_values).logits
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Weighted cross-entropy, normalised as torch does by the sum of the weights, here of all ranks' batches."""
         _, losses, weights = self._shared_step(batch)
         # The mean, as gradients are averaged: so a batch trains the same however many ranks share it.
@@ -162,11 +157,11 @@ class Classifier(Reloadable):
         self.log("train/loss", mean_if_logged(loss.detach(), self._trainer), batch_size=len(weights))
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Outcomes:
         """Update loss and metrics of validation; return what callbacks consume."""
         return self._evaluate(batch, "val", self.val_loss, self.val_metrics)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
+    def test_step(self, batch: Batch, batch_idx: int) -> Outcomes:
         """Update loss and metrics of the test; return what callbacks consume."""
         return self._evaluate(batch, "test", self.test_loss, self.test_metrics)
 
@@ -178,7 +173,7 @@ class Classifier(Reloadable):
         """Log the metrics of all test images."""
         self._log_metrics(self.test_metrics)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
+    def predict_step(self, batch: Batch, batch_idx: int) -> Outcomes:
         """The same outputs as in the test, without metrics."""
         return self._outputs(batch, self(batch["pixel_values"]))
 
@@ -188,12 +183,8 @@ class Classifier(Reloadable):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the file is: its kind, the classes, the network's configuration and the data it was fitted on."""
-        checkpoint["dermsynth"] = {
-            "kind": KIND,
-            "classes": self.classes,
-            "model": self.model.config.to_dict(),
-            "data": self.provenance,
-        }
+        network = self.model.config.to_dict()
+        CheckpointFacts(KIND, self.provenance, classes=self.classes, network=network).into(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another kind, other classes or another network, before any weight is copied.
@@ -201,25 +192,27 @@ class Classifier(Reloadable):
         Raises:
             InputError: naming what the file holds and what was expected.
         """
-        check_kind(checkpoint, KIND, classes=self.classes)
+        facts = check_kind(checkpoint, KIND, classes=self.classes)
         check_weights(checkpoint.get("state_dict", {}), self.state_dict())
-        self.provenance = checkpoint["dermsynth"].get("data", {})
+        self.provenance = facts.provenance
 
-    def export(self, out: Path, format: str) -> None:
+    def export(self, out: Path, format: str, name: str = "") -> None:
         """Write the network as a transformers folder with safetensors weights (`transformers`).
 
         Args:
             out: the folder to write into.
             format: `transformers`, the only one.
+            name: of the run; the folder's files have names of their own.
         """
         self.model.save_pretrained(out, safe_serialization=True)
         text = json.dumps(_preprocessor(self.model.config), indent=2)
         (out / PREPROCESSOR).write_text(f"{text}\n", encoding="utf-8")
 
     def _check_train_split(self) -> None:
-        if getattr(self.trainer.datamodule, "external", False):  # type: ignore[attr-defined]
+        data = datamodule_of(self.trainer)
+        if isinstance(data, ExternalData) and data.external:
             return
-        fitted, ours = (p.get("train_split_sha256") for p in (self.provenance, provenance_of(self.trainer)))
+        fitted, ours = (p.get("train_split_sha256", "") for p in (self.provenance, provenance_of(self.trainer)))
         if fitted and ours and fitted != ours:
             raise InputError(
                 f"the checkpoint was fitted on another train split ({fitted[:12]}) than that of the data "
@@ -229,20 +222,21 @@ class Classifier(Reloadable):
 
     def _report_absent(self) -> None:
         """Say which classes the validation images lack, and whether the best checkpoint could not be told by them."""
-        counts = getattr(getattr(self.trainer, "datamodule", None), "val_counts", None)
-        if counts is None or all(counts):
+        data = datamodule_of(self.trainer)
+        if not isinstance(data, CountedValidation) or all(data.val_counts):
             return
+        counts = data.val_counts
         names = {f"val/{name}" for name in undefined(self.classes, counts)}
         absent = ", ".join(name for name, count in zip(self.classes, counts, strict=True) if not count)
         rank_zero_info(f"val: no image of {absent}; NaN, and left out of means: {', '.join(sorted(names))}")
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in self.trainer.callbacks:
             if isinstance(callback, ModelCheckpoint | EarlyStopping) and callback.monitor in names:
                 rank_zero_info(
                     f"warning: {type(callback).__name__} monitors {callback.monitor}, which will be NaN at every "
                     "validation, so that it cannot tell the best checkpoint. Monitor val/loss, or split the set again."
                 )
 
-    def _shared_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    def _shared_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `[B, C]`, weighted losses `[B]` and the weights `[B]` that normalise them."""
         # In float32 whatever the precision: `bf16-true` and `64-true` make the weights another type, too.
         logits, class_weight = self(batch["pixel_values"]).float(), self.class_weight.float()
@@ -251,9 +245,7 @@ class Classifier(Reloadable):
         )
         return logits, losses, class_weight[batch["label"]]
 
-    def _evaluate(
-        self, batch: dict[str, Any], stage: str, mean_loss: MeanMetric, collection: MetricCollection
-    ) -> Outputs:
+    def _evaluate(self, batch: Batch, stage: str, mean_loss: MeanMetric, collection: MetricCollection) -> Outcomes:
         logits, losses, weights = self._shared_step(batch)
         outputs = self._outputs(batch, logits)
         mean_loss.update(losses / weights, weights)
@@ -267,7 +259,7 @@ class Classifier(Reloadable):
         self.log_dict(collection.compute(), sync_dist=True)
         collection.reset()
 
-    def _outputs(self, batch: dict[str, Any], logits: Tensor) -> Outputs:
+    def _outputs(self, batch: Batch, logits: Tensor) -> Outcomes:
         return {
             "probabilities": logits.float().softmax(dim=1),
             "label": batch["label"],

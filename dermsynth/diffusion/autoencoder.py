@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from dermsynth.contracts import Batch
 from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights, save_pipeline
 from dermsynth.errors import InputError
+from dermsynth.provenance import Provenance
+from dermsynth.run.checkpoint_facts import CheckpointFacts, check_kind
 from dermsynth.run.checkpoints import (
     Best,
     Reloadable,
     ScheduleCallable,
-    check_kind,
     check_weights,
     held_out_of,
     optimizer_config,
@@ -66,7 +68,7 @@ class Autoencoder(Reloadable):
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # First and second moment of the training latents, for the pipeline's scaling factor.
         self.register_buffer("latent_moments", torch.tensor([0.0, self.vae.config.scaling_factor**-2]))
-        self.provenance: dict[str, Any] = self.parts.provenance
+        self.provenance: Provenance = self.parts.provenance
 
     def on_fit_start(self) -> None:
         """Refuse a base or a checkpoint that saw other patients."""
@@ -74,7 +76,7 @@ class Autoencoder(Reloadable):
         refuse_foreign_weights(f"model.base: {self.parts.base}", self.parts.provenance, data, held_out)
         refuse_foreign_weights("the checkpoint", self.provenance, data, held_out)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of images."""
         pixels = batch["pixel_values"]
         posterior = self.vae.encode(pixels).latent_dist
@@ -86,7 +88,7 @@ class Autoencoder(Reloadable):
             self.log(f"train/{name}", mean_if_logged(value.detach(), self._trainer), batch_size=len(pixels))
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Log the peak signal-to-noise ratio in dB; return the `reconstruction`, float32 like the images."""
         pixels = batch["pixel_values"]
         latents = self.vae.encode(pixels).latent_dist.mode()
@@ -103,19 +105,15 @@ class Autoencoder(Reloadable):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `export` needs."""
-        checkpoint["dermsynth"] = {
-            "kind": KIND,
-            "base": self.parts.base,
-            "data": provenance_of(self.trainer),
-        }
+        CheckpointFacts(KIND, provenance_of(self.trainer), base=self.parts.base).into(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model."""
-        check_kind(checkpoint, KIND)
+        facts = check_kind(checkpoint, KIND)
         check_weights(checkpoint.get("state_dict", {}), self.state_dict())
-        self.provenance = checkpoint["dermsynth"].get("data", {})
+        self.provenance = facts.provenance
 
-    def export(self, out: Path, format: str) -> None:
+    def export(self, out: Path, format: str, name: str = "") -> None:
         """Write the pipeline with the trained autoencoder.
 
         Its scaling factor gives the training latents unit variance (Rombach et al. 2022, appendix G).

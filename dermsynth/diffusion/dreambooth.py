@@ -1,6 +1,6 @@
 """The LightningModule for text-to-image training: DreamBooth, and a tiny base from scratch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
+from dermsynth.contracts import Batch, Classed, GeneratedBatch, GenerationBatch, PromptedData
+from dermsynth.diffusion.encoders import BaseEncoders, draw_latents, drop_prompts
 from dermsynth.diffusion.held_out import HeldOutLoss, image_generator, image_timesteps
 from dermsynth.diffusion.lora import LoRA, add_lora, merge_lora, save_kohya, save_lora
 from dermsynth.diffusion.objective import Objective, add_noise, dreambooth_loss, offset_noise, sample_errors, target
@@ -29,13 +30,15 @@ from dermsynth.diffusion.parts import (
 from dermsynth.diffusion.sampling import Sampling, sample
 from dermsynth.diffusion.speed import compile_blocks, shard, to_device, whole
 from dermsynth.errors import InputError
+from dermsynth.provenance import Provenance
+from dermsynth.run.checkpoint_facts import CheckpointFacts, check_kind
 from dermsynth.run.checkpoints import (
     Best,
     Reloadable,
     ScheduleCallable,
-    check_kind,
     check_weights,
     clip_gradients,
+    datamodule_of,
     held_out_of,
     optimizer_config,
     provenance_of,
@@ -95,7 +98,7 @@ class DreamBooth(Reloadable):
         self.parts.scheduler = objective.schedule(self.parts.scheduler)
         if sampling.steps > (levels := len(self.parts.scheduler.alphas_cumprod)):
             raise InputError(f"model.sampling.steps: {sampling.steps} is more than the base's {levels} noise levels.")
-        self.encoders = Encoders(self.parts, train_text_encoder)
+        self.encoders = BaseEncoders(self.parts, train_text_encoder)
         self.unet = self.parts.unet
         self.lora, self.train_text_encoder = lora, train_text_encoder
         if train_text_encoder:
@@ -122,7 +125,12 @@ class DreamBooth(Reloadable):
         self._evaluation = ExitStack()
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
-        self.provenance: dict[str, Any] = self.parts.provenance
+        self.provenance: Provenance = self.parts.provenance
+
+    @property
+    def base(self) -> str:
+        """The pipeline that it was made of: its hub id or folder."""
+        return self.parts.base
 
     def configure_model(self) -> None:
         """Spread what is trained over GPUs, where the strategy is to (configs/overlays/fsdp.yaml).
@@ -160,7 +168,7 @@ class DreamBooth(Reloadable):
         if self.trainer.checkpoint_callbacks:
             self._base_sha256()  # now, and not in the middle of training
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Denoising loss of one batch at random noise and timesteps."""
         draws = self._draws(self.current_epoch, batch_idx, len(batch["prompt"]))
         if self.objective.caption_dropout:
@@ -181,9 +189,11 @@ class DreamBooth(Reloadable):
     def on_validation_epoch_start(self) -> None:
         """Begin the held-out loss of each class at zero."""
         self._evaluation.enter_context(self.whole())
-        self._held_out = HeldOutLoss(self.trainer.datamodule.classes, self.device)  # type: ignore[attr-defined]
+        data = datamodule_of(self.trainer)
+        assert isinstance(data, Classed)
+        self._held_out: HeldOutLoss = HeldOutLoss(data.classes, self.device)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Denoising loss of held-out images, each at timesteps and noise of its own; see `held_out`."""
         draws = [image_generator(image_id) for image_id in batch["image_id"]]
         latents, embeddings = self._latents(batch, draws), self._embeddings(batch)
@@ -202,7 +212,8 @@ class DreamBooth(Reloadable):
 
     def on_predict_start(self) -> None:
         """Refuse prompts with a token that this model was not taught."""
-        token = getattr(self.trainer.datamodule, "token", "")  # type: ignore[attr-defined]
+        data = datamodule_of(self.trainer)
+        token = data.token if isinstance(data, PromptedData) else ""
         if token and self.provenance.get("token", "") != token:
             raise InputError(
                 f"data.prompt: it asks for the token {token!r}, which was not taught to the model that is loaded. Give "
@@ -211,7 +222,7 @@ class DreamBooth(Reloadable):
         self.check_prompts()
         self._evaluation.enter_context(self.whole())
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch: GenerationBatch, batch_idx: int) -> GeneratedBatch:
         """Generate one image for each prompt and seed of the batch; adds `images`, uint8 `[B, H, W, 3]`."""
         return {**batch, "images": self.sample(batch["prompt"], batch["seed"].tolist())}
 
@@ -220,8 +231,9 @@ class DreamBooth(Reloadable):
         self._evaluation.close()
 
     def check_prompts(self, prompts: Iterable[str] | None = None, key: str = "data") -> None:
-        """Refuse prompts that the text encoder would cut, by default those of the data; see `Encoders.refuse_cut`."""
-        of_data: dict[str, list[str]] = getattr(self.trainer.datamodule, "prompts", {})  # type: ignore[attr-defined]
+        """Refuse prompts that the text encoder would cut, by default the data's; see `BaseEncoders.refuse_cut`."""
+        data = datamodule_of(self.trainer)
+        of_data: Mapping[str, Sequence[str]] = data.prompts if isinstance(data, PromptedData) else {}
         for name, some in of_data.items() if prompts is None else [(key, prompts)]:
             self.encoders.refuse_cut(some, name)
 
@@ -268,33 +280,30 @@ class DreamBooth(Reloadable):
             if key in checkpoint:
                 # Where weights are spread over ranks, the first one alone has them whole.
                 checkpoint[key] = {name: checkpoint[key][name] for name in self.trained if checkpoint[key]}
-        checkpoint["dermsynth"] = {
-            "kind": KIND,
-            **self._facts(),
-            "data": provenance_of(self.trainer),
-        }
+        self._facts(provenance_of(self.trainer)).into(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model or of another base; remember what it was fitted on."""
-        facts = self._facts()
+        own_facts = self._facts({})
+        same = ("train_text_encoder", "prediction_type", "zero_terminal_snr", "lora")
+        facts = check_kind(checkpoint, KIND, **{name: vars(own_facts)[name] for name in same})
         # The same base may lie elsewhere, so its weights decide and not its name.
-        base, weights = facts.pop("base"), facts.pop("base_sha256")
-        check_kind(checkpoint, KIND, **facts)
-        made_on = checkpoint["dermsynth"]
-        theirs = str(made_on.get("base_sha256"))
-        if theirs != weights:
+        if facts.base_sha256 != own_facts.base_sha256:
             raise InputError(
-                f"the checkpoint was made on another base, {made_on.get('base')} ({theirs[:12]}), than "
-                f"model.base {base} ({weights[:12]}): its weights differ."
+                f"the checkpoint was made on another base, {facts.base} ({str(facts.base_sha256)[:12]}), than "
+                f"model.base {self.base} ({str(own_facts.base_sha256)[:12]}): its weights differ."
             )
         # A strategy that spreads the weights loads them by itself, and shows the rest alone.
         if "state_dict" in checkpoint:
             own = self.state_dict()
             check_weights(checkpoint["state_dict"], {name: own[name] for name in self.trained})
-        self.provenance = {"base_model": self.parts.base, **checkpoint["dermsynth"].get("data", {})}
+        self.provenance = {"base_model": self.base, **facts.provenance}
 
-    def export(self, out: Path, format: str) -> None:
-        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`, `kohya`)."""
+    def export(self, out: Path, format: str, name: str = "lora") -> None:
+        """Write the trained pipeline (`diffusers`, adapters merged), or the adapters alone (`lora`, `kohya`).
+
+        Programs that read kohya's files show them by their name.
+        """
         if format == "diffusers":
             merge_lora(self.parts)
             save_pipeline(self.parts, out, self.provenance)
@@ -302,25 +311,28 @@ class DreamBooth(Reloadable):
         if not self.lora:
             raise InputError(f"--format {format}: the model was trained without `lora`: there are no LoRA adapters.")
         if format == "kohya":
-            save_kohya(self.parts, out / "lora.safetensors", self.provenance.get("token", ""))
+            save_kohya(self.parts, out / f"{name}.safetensors", self.provenance.get("token", ""))
         else:
             save_lora(self.parts, out)
         if self.objective.prediction_type or self.objective.zero_terminal_snr:
             # The adapters' base may come with another schedule, on which they would give noise.
             default_sampler(self.parts).save_pretrained(out / "scheduler")
 
-    def _trained_parts(self) -> list[Any]:
+    def _trained_parts(self) -> list[nn.Module]:
         return [self.unet, self.text_encoder] if self.train_text_encoder else [self.unet]
 
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "base": self.parts.base,
-            "base_sha256": self._base_sha256(),
-            "train_text_encoder": self.train_text_encoder,
-            "prediction_type": self.parts.scheduler.config.prediction_type,
-            "zero_terminal_snr": self.parts.scheduler.config.rescale_betas_zero_snr,
-            "lora": {**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
-        }
+    def _facts(self, provenance: Provenance) -> CheckpointFacts:
+        schedule = self.parts.scheduler.config
+        return CheckpointFacts(
+            KIND,
+            provenance,
+            base=self.base,
+            base_sha256=self._base_sha256(),
+            train_text_encoder=self.train_text_encoder,
+            prediction_type=schedule.prediction_type,
+            zero_terminal_snr=schedule.rescale_betas_zero_snr,
+            lora={**asdict(self.lora), "targets": list(self.lora.targets)} if self.lora else None,
+        )
 
     def _base_sha256(self) -> str:
         """The base's hash, which the first process reads gigabytes for: once, and all processes must ask for it."""
@@ -328,7 +340,7 @@ class DreamBooth(Reloadable):
             self._base_hash = told_by_first(lambda: base_sha256(self.parts.base), self._trainer)
         return self._base_hash
 
-    def _denoise(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+    def _denoise(self, batch: Batch, draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
         # Random numbers are drawn on the CPU in the reference's order: latents, noise, its offset, timesteps.
         latents = self._latents(batch, draws)
@@ -340,7 +352,7 @@ class DreamBooth(Reloadable):
         timesteps = to_device(timesteps, self.device)
         return *self._predict(latents, noise, timesteps, self._embeddings(batch)), timesteps
 
-    def _latents(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> Tensor:
+    def _latents(self, batch: Batch, draws: Sequence[torch.Generator]) -> Tensor:
         """Scaled latents, sampled from the VAE's distribution; float32 `[B, C, h, w]`.
 
         Under `bf16-true` Lightning rounds whatever a batch holds, cached moments too, to bfloat16, the type in which
@@ -352,7 +364,7 @@ class DreamBooth(Reloadable):
         noise = self._randn_like(moments.chunk(2, dim=1)[0], draws)
         return draw_latents(moments, noise, self.parts.scaling_factor)
 
-    def _embeddings(self, batch: dict[str, Any]) -> Tensor:
+    def _embeddings(self, batch: Batch) -> Tensor:
         embeddings = batch.get("prompt_embeds")
         if embeddings is None:
             embeddings = self.encoders.embeddings(batch["prompt"], self.device, self.unet.dtype)

@@ -6,7 +6,7 @@ averaging copies them, and training from cached moments and embeddings never loa
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
+from dermsynth.contracts import Batch
 from dermsynth.diffusion.parts import Parts, file_sha256, part_config, refuse_broken_latents
 from dermsynth.diffusion.speed import to_device
 from dermsynth.errors import InputError
@@ -22,7 +23,7 @@ from dermsynth.errors import InputError
 _NOT_OF_THE_MODEL = ("architectures", "transformers_version", "dtype", "torch_dtype")
 
 
-class Encoders:
+class BaseEncoders:
     """What a step and the latent cache ask of the two.
 
     Args:
@@ -137,14 +138,14 @@ def draw_latents(moments: Tensor, noise: Tensor, scaling_factor: float) -> Tenso
     return (posterior.mean + posterior.std * noise) * scaling_factor
 
 
-def drop_prompts(batch: Mapping[str, Any], kept: Tensor) -> dict[str, Any]:
+def drop_prompts(batch: Batch, kept: Tensor) -> Batch:
     """A batch in which some prompts, and their embeddings if it holds any, are those of the empty prompt.
 
     Args:
         batch: as the data module makes it.
         kept: bool `[B]`, false where the prompt is dropped.
     """
-    emptied: dict[str, Any] = {
+    emptied: Batch = {
         "prompt": [prompt if keep else "" for prompt, keep in zip(batch["prompt"], kept.tolist(), strict=True)]
     }
     if "prompt_embeds" in batch:

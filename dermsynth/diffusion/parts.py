@@ -46,7 +46,7 @@ from dermsynth.diffusion.bases import (
 )
 from dermsynth.errors import InputError
 from dermsynth.files import read_json
-from dermsynth.provenance import check_provenance
+from dermsynth.provenance import Provenance, check_provenance
 from dermsynth.weights import (
     loading,
     refuse_missing,
@@ -86,7 +86,7 @@ class Parts:
     unet: UNet2DConditionModel
     scheduler: DDPMScheduler
     sampler: type[SchedulerMixin]
-    provenance: dict[str, Any]
+    provenance: Provenance
 
     @property
     def scaling_factor(self) -> float:
@@ -270,7 +270,7 @@ def train_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
     return CLIPTokenizer(model["vocab"], [tuple(pair) for pair in model["merges"]], model_max_length=77)
 
 
-def save_pipeline(parts: Parts, out: Path, provenance: dict[str, Any]) -> None:
+def save_pipeline(parts: Parts, out: Path, provenance: Mapping[str, object]) -> None:
     """Write a diffusers folder with safetensors weights.
 
     Args:
@@ -347,9 +347,7 @@ def part_config(base: str, part: str) -> dict[str, Any]:
         return read_json(_part_file(base, part, "config.json"), ADVICE)
 
 
-def refuse_foreign_weights(
-    name: str, provenance: Mapping[str, Any], data: Mapping[str, Any], held_out: Collection[str]
-) -> None:
+def refuse_foreign_weights(name: str, provenance: Provenance, data: Provenance, held_out: Collection[str]) -> None:
     """Refuse to train on from weights of ours that may know the patients that a classifier is tested on.
 
     Weights were fitted on the data's own train split, or on images that their provenance lists, none of which is held
@@ -410,6 +408,6 @@ def _shipped_sampler(base: str, **where: str) -> type[SchedulerMixin]:
     return next((kind for kind in usable if kind.__name__ == named), DDIMScheduler)
 
 
-def _read_provenance(folder: Path) -> dict[str, Any]:
+def _read_provenance(folder: Path) -> Provenance:
     file = folder / PROVENANCE
     return check_provenance(str(file), read_json(file, ADVICE)) if file.is_file() else {}

@@ -37,7 +37,7 @@ def _is_a(module: nn.Module, *names: str) -> bool:
 
 
 def _compiled_where_trained(forward: Callable[..., Any]) -> Callable[..., Any]:
-    # Static: a kernel forevery size would be slower than a kernel for each.
+    # Static: a kernel for every size would be slower than a kernel for each.
     compiled = torch.compile(forward, dynamic=False)
 
     def either(*args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning import LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from dermsynth.contracts import HeldOutData, SplitData
 from dermsynth.errors import InputError
 from dermsynth.hub import first_line
-from dermsynth.provenance import check_provenance
+from dermsynth.provenance import Provenance
 from dermsynth.run.checkpoint_io import configuration_of, read_checkpoint
 from dermsynth.run.config import leaves
 from dermsynth.run.schedules import WarmupCosine
@@ -125,21 +126,22 @@ def clip_gradients(module: LightningModule, optimizer: Optimizer, limit: float |
         module.clip_gradients(optimizer, limit, algorithm)
 
 
-def provenance_of(trainer: Trainer) -> dict[str, Any]:
+def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
+    """The data module that a stage was given, if it was given one."""
+    data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it unannounced
+    return data
+
+
+def provenance_of(trainer: Trainer) -> Provenance:
     """What the data module says of the data that is trained on; empty for one that says nothing."""
-    return getattr(trainer.datamodule, "provenance", {})  # type: ignore[attr-defined]
+    data = datamodule_of(trainer)
+    return data.provenance if isinstance(data, SplitData) else {}
 
 
 def held_out_of(trainer: Trainer) -> frozenset[str]:
     """Ids of the images that the data module validates or tests on; none for one that says nothing."""
-    return getattr(trainer.datamodule, "held_out", frozenset())  # type: ignore[attr-defined]
-
-
-def kind_of(checkpoint: dict[str, Any]) -> str | None:
-    """The kind of model that wrote a checkpoint; none if it is not one of ours."""
-    found = checkpoint.get("dermsynth")
-    kind = found.get("kind") if isinstance(found, dict) else None
-    return kind if isinstance(kind, str) else None
+    data = datamodule_of(trainer)
+    return data.held_out if isinstance(data, HeldOutData) else frozenset()
 
 
 def check_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -243,33 +245,3 @@ class Reloadable(LightningModule):
         self.on_load_checkpoint(checkpoint)
         self.load_state_dict(checkpoint["state_dict"], strict=self.strict_loading)
         return self.eval()
-
-
-def check_kind(checkpoint: dict[str, Any], expected: str, **facts: Any) -> None:
-    """Refuse a checkpoint that another model wrote.
-
-    Args:
-        checkpoint: as loaded.
-        expected: the kind of model that loads it.
-        facts: what must be the same in it, such as the base or the classes.
-
-    Raises:
-        InputError: saying what the checkpoint is and what was expected.
-    """
-    found = checkpoint.get("dermsynth")
-    kind = kind_of(checkpoint)
-    if not isinstance(found, dict) or kind is None:
-        raise InputError(f"the checkpoint was not written by dermsynth; expected one of a {expected}.")
-    if kind != expected:
-        raise InputError(f"the checkpoint is one of a {kind}; expected one of a {expected}.")
-    provenance = check_provenance("the checkpoint", found.get("data", {}))
-    if provenance and not provenance.get("train_split_sha256"):
-        raise InputError(
-            "the checkpoint does not say on which train split it was fitted, so nothing can tell whether it saw the "
-            "images that it is used on. Take another one of the run."
-        )
-    for name, value in facts.items():
-        if found.get(name) != value:
-            raise InputError(
-                f"the checkpoint was made with {name} {found.get(name)!r}, the configuration has {value!r}."
-            )

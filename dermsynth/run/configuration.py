@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from dermsynth.run.checkpoint_settings import settings_of
 from dermsynth.run.classes import import_named
 from dermsynth.run.config_checks import check_static_graph, check_steps, take_paths
 from dermsynth.run.precision import resolve
@@ -17,6 +18,9 @@ _readers: dict[str, "_Reader"] = {}
 
 class _Reader(TrainingCLI):
     """Parses, and stops there."""
+
+    def _settings(self, words: Sequence[str]) -> dict[str, Any]:
+        return settings_of(words, to_come=True)
 
     def _set_seed(self) -> None:
         pass

@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from dermsynth.files import write_atomically
 from dermsynth.run.batch_seed import BatchSeed
 from dermsynth.run.callback_checks import check_callbacks
 from dermsynth.run.checkpoint_io import WholeCheckpointIO, check_resumable, read_checkpoint, remove_leftovers
+from dermsynth.run.checkpoint_settings import refuse_contradictions, settings_of, with_settings
 from dermsynth.run.classes import DATA, MODELS, import_named, names_alone, take_names
 from dermsynth.run.config import RUN_FILE
 from dermsynth.run.config_checks import (
@@ -118,17 +120,25 @@ class TrainingCLI(LightningCLI):
         """Parse, and say in one message what is wrong."""
         words = args if isinstance(args, list) else sys.argv[1:]
         check_arguments(words, config_files(words))
+        settings = self._settings(words)
         try:
-            super().parse_arguments(parser, args)
+            self.config = parser.parse_args(with_settings(words, settings))
         except ArgumentError as error:
             known = self._subcommand_parsers.get(words[0], parser) if words else parser
             keys = [key for key, _ in known.get_defaults().items()]
             raise InputError(explain(str(error), keys, words)) from error
-        config = self.config[self.config.subcommand]
+        stage = self.config.subcommand
+        config = self.config[stage]
         check_values(config)
         check_training(config)
-        if self.config.subcommand == "fit":
+        if stage == "fit":
             add_default_callbacks(config)
+        if settings:
+            refuse_contradictions(settings, config.model.as_dict())
+
+    def _settings(self, words: Sequence[str]) -> dict[str, Any]:
+        """What a checkpoint that is given says of the model."""
+        return settings_of(words)
 
     def _parse_ckpt_path(self) -> None:
         """Keep Lightning from silently merging a checkpoint's hyperparameters over YAML and flags."""

@@ -76,13 +76,13 @@ def check(step: Step) -> None:
 
 
 def _resolved(step: Step) -> dict[str, Any]:
-    files = [Path(word) for flag, word in pairwise(step.words) if flag == "--config"]
+    files = [Path(word) for flag, word in pairwise(step.words) if flag in ("--config", "--ckpt_path")]
     return _configuration(step.words, tuple(made_from.content(file) for file in files))
 
 
 @functools.cache
 def _configuration(words: tuple[str, ...], files: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration that these words make of files of these contents."""
+    """The configuration that these words make of files, and of a checkpoint, of these contents."""
     from dermsynth.run.configuration import read_configuration  # torch and Lightning
 
     return read_configuration(words[0], words[1:])

@@ -18,7 +18,8 @@ def locked(out: Path) -> Iterator[None]:
     """Keep other studies from working in a folder.
 
     The lock is `flock`'s, which the steps that a study starts inherit: it is held until the last of them has ended,
-    also where the study itself was killed. Where the file system has no locks, nothing is kept from anybody.
+    also where the study itself was killed; `filelock` hands its locks to no other program. Where the file system has no
+    locks, nothing is kept from anybody.
 
     Args:
         out: the folder, which is made.

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dermsynth.diffusion.dreambooth import DreamBooth
-from dermsynth.diffusion.encoders import Encoders
+from dermsynth.diffusion.encoders import BaseEncoders
 from dermsynth.diffusion.parts import base_sha256, load_parts, tensors_sha256
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
@@ -95,7 +95,7 @@ def test_a_hub_id_gives_the_model_and_offline_it_comes_from_the_cache(base, hub,
     with monkeypatch.context() as patch:  # what is loaded later, or hashed, is there by now
         patch.setattr("socket.socket.connect", lambda *a: pytest.fail("network"))
         assert base_sha256("someone/tiny") == base_sha256(base)
-        assert Encoders(parts, False).text_sha256 == Encoders(local, False).text_sha256
+        assert BaseEncoders(parts, False).text_sha256 == BaseEncoders(local, False).text_sha256
         for part in ("vae", "text_encoder"):
             one, other = (tensors_sha256(getattr(p, part).parameters()) for p in (local, parts))
             assert one == other

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from dermsynth import weights as weights_room
-from dermsynth.diffusion.encoders import Encoders, draw_latents, drop_prompts
+from dermsynth.diffusion.encoders import BaseEncoders, draw_latents, drop_prompts
 from dermsynth.diffusion.parts import base_sha256, file_sha256, load_parts, tensors_sha256
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def loaded(parts):
 
 def test_nothing_is_loaded_before_it_is_needed_and_all_can_be_let_go(base):
     parts = load_parts(base)
-    encoders = Encoders(parts, train_text_encoder=False)
+    encoders = BaseEncoders(parts, train_text_encoder=False)
     assert encoders.vae_sha256 != encoders.text_sha256
     assert len(base_sha256(base)) == 64
     assert parts.scaling_factor == 0.5
@@ -37,7 +37,7 @@ def test_nothing_is_loaded_before_it_is_needed_and_all_can_be_let_go(base):
 def test_a_trained_text_encoder_is_not_let_go_and_has_no_hash(base):
     parts = load_parts(base)
     trained = parts.text_encoder
-    encoders = Encoders(parts, train_text_encoder=True)
+    encoders = BaseEncoders(parts, train_text_encoder=True)
     assert encoders.text_sha256 is None
     assert encoders.embeddings(["melanoma"], CPU).requires_grad
     encoders.moments(torch.zeros(1, 3, 16, 16))
@@ -66,7 +66,7 @@ def changed(base, tmp_path):
             save_file(tensors, weights, {"format": "pt"})
         if change_config:
             config.write_text(json.dumps({**json.loads(config.read_text()), **change_config}))
-        return Encoders(load_parts(str(folder)), train_text_encoder=False)
+        return BaseEncoders(load_parts(str(folder)), train_text_encoder=False)
 
     return make
 
@@ -98,7 +98,7 @@ def rename(tensors):
     ],
 )
 def test_hashes_tell_models_apart_and_not_copies(base, changed, part, change, differ):
-    ours, theirs = hashes(Encoders(load_parts(base), False)), hashes(changed(part, **change))
+    ours, theirs = hashes(BaseEncoders(load_parts(base), False)), hashes(changed(part, **change))
     assert tuple(a != b for a, b in zip(ours, theirs, strict=True)) == differ
 
 
@@ -127,8 +127,8 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(base, tmp_path, monke
 def test_another_tokenizer_is_noticed(base):
     parts, other = load_parts(base), load_parts(base)
     other.tokenizer.add_tokens(["zyq"])
-    assert Encoders(parts, False).text_sha256 != Encoders(other, False).text_sha256
-    assert Encoders(parts, False).vae_sha256 == Encoders(other, False).vae_sha256
+    assert BaseEncoders(parts, False).text_sha256 != BaseEncoders(other, False).text_sha256
+    assert BaseEncoders(parts, False).vae_sha256 == BaseEncoders(other, False).vae_sha256
 
 
 def test_a_tokenizer_with_other_merges_is_noticed_and_one_that_was_used_is_not(base, tmp_path):
@@ -139,15 +139,15 @@ def test_a_tokenizer_with_other_merges_is_noticed_and_one_that_was_used_is_not(b
     file.write_text(json.dumps(content))
     parts, other = load_parts(base), load_parts(str(folder))
     assert parts.tokenizer.get_vocab() == other.tokenizer.get_vocab()
-    before = Encoders(parts, False).text_sha256
-    assert Encoders(other, False).text_sha256 != before
+    before = BaseEncoders(parts, False).text_sha256
+    assert BaseEncoders(other, False).text_sha256 != before
     parts.tokenize(["melanoma"])
-    assert Encoders(parts, False).text_sha256 == before
+    assert BaseEncoders(parts, False).text_sha256 == before
 
 
 def test_moments_are_those_of_the_autoencoder_and_latents_are_drawn_from_them(base):
     pixels = torch.rand(3, 3, 16, 16) * 2 - 1
-    moments = Encoders(load_parts(base), False).moments(pixels)
+    moments = BaseEncoders(load_parts(base), False).moments(pixels)
     vae = AutoencoderKL.from_pretrained(Path(base) / "vae").requires_grad_(False)
     posterior = vae.encode(pixels).latent_dist
     assert torch.equal(moments, posterior.parameters)
@@ -182,7 +182,7 @@ def test_dropped_prompts_and_their_embeddings_are_those_of_the_empty_one():
 
 
 def test_what_was_loaded_in_inference_mode_serves_training(base):
-    encoders = Encoders(load_parts(base), False)
+    encoders = BaseEncoders(load_parts(base), False)
     with torch.inference_mode():
         encoders.make_ready(CPU, torch.float64)
     weight = torch.ones(4, 1, 1, requires_grad=True)
@@ -196,7 +196,7 @@ def test_what_was_loaded_in_inference_mode_serves_training(base):
 
 def test_a_copy_of_the_module_has_encoders_of_its_own(base):
     parts = load_parts(base)
-    both = copy.deepcopy({"parts": parts, "encoders": Encoders(parts, False)})
+    both = copy.deepcopy({"parts": parts, "encoders": BaseEncoders(parts, False)})
     both["encoders"].moments(torch.zeros(1, 3, 16, 16))
     assert loaded(both["parts"]) == {"vae"}
     assert not loaded(parts)

@@ -89,7 +89,7 @@ def recipes(folder, base):
         },
         "model": {
             "class_path": "dermsynth.diffusion.dreambooth.DreamBooth",
-            "init_args": {"base": str(base), "sampling": {"steps": 2, "guidance_scale": 1.0}},
+            "init_args": {"sampling": {"steps": 2, "guidance_scale": 1.0}},
         },
         "data": {
             "class_path": "dermsynth.data.loading.generation.GenerationData",

@@ -171,6 +171,8 @@ def nested(**values):
         (nested(data={"license": "CC0"}), "does not say on which train split it was fitted"),
         (nested(data={"train_split_sha256": 7}), "train_split_sha256 is '7'; expected a text"),
         (nested(classes=["a", "b"]), "was made with classes"),
+        (nested(classes="ab"), "its classes is 'ab'; expected a list"),
+        (nested(later=1), "says 'later' of itself, which this version of dermsynth does not know"),
         ({"pytorch-lightning_version": 5}, "it is of Lightning '5'"),
         ({"pytorch-lightning_version": "0.7.1"}, "it is of Lightning '0.7.1'"),
         ({"configuration": 7}, "its configuration is not that of a run"),

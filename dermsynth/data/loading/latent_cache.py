@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dermsynth.contracts import FrozenEncoders, Processes
 from dermsynth.data.loading.shelf import Shelf
 from dermsynth.data.loading.transforms import centre_views
 from dermsynth.data.sets.images import cores, read_rgb
@@ -28,6 +29,8 @@ from dermsynth.data.sets.views import VIEWS, drawn_view
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder
 from dermsynth.run.ranks import done_by, rank_and_ranks, told_by_first
+
+_T = TypeVar("_T")
 
 #: The eight, or the image as it is.
 ALL_VIEWS, UPRIGHT = tuple(range(VIEWS)), (0,)
@@ -40,27 +43,6 @@ _AT_ONCE = 8
 _SEEN_WITHIN, _LOOK_AGAIN = 90, 1
 
 
-class Encoders(Protocol):
-    """What the cache asks of a model; its tensors are float32, whatever the precision of training."""
-
-    @property
-    def vae_sha256(self) -> str:
-        """Hash of the autoencoder, weights and configuration."""
-
-    @property
-    def text_sha256(self) -> str | None:
-        """Hash of text encoder and tokenizer; None if they are trained, as the embeddings of prompts then change."""
-
-    def moments(self, pixels: Tensor) -> Tensor:
-        """Pixels in [-1, 1] `[B, 3, H, W]` -> mean and log-variance of their latents `[B, 2C, h, w]`."""
-
-    def embeddings(self, prompts: Sequence[str], device: torch.device) -> Tensor:
-        """B prompts -> their embeddings `[B, L, D]`."""
-
-    def release(self) -> None:
-        """Let go of the memory that the frozen models take."""
-
-
 class LatentCache:
     """The cache of one autoencoder, text encoder and size.
 
@@ -70,7 +52,7 @@ class LatentCache:
         encoders: the models.
     """
 
-    def __init__(self, folder: Path, size: int, encoders: Encoders) -> None:
+    def __init__(self, folder: Path, size: int, encoders: FrozenEncoders) -> None:
         self.size, self._encoders = size, encoders
         made_by: dict[str, object] = {"vae": encoders.vae_sha256, "size": size}
         self._moments = Shelf(folder, f"moments-{size}px", made_by)
@@ -81,7 +63,7 @@ class LatentCache:
         self,
         images: Sequence[tuple[Path, Record, Sequence[int]]],
         prompts: Sequence[str],
-        trainer: Any,
+        trainer: Processes,
         showings: float = math.inf,
     ) -> None:
         """Compute what is missing, each process a share of it; all wait until all have done theirs.
@@ -150,7 +132,7 @@ class LatentCache:
             return {prompt: self._embeddings[place] for prompt, place in zip(prompts, places, strict=True)}
 
     def _encode(
-        self, names: Sequence[str], prompts: Sequence[str], paths: dict[str, Path], trainer: Any, failure: Path
+        self, names: Sequence[str], prompts: Sequence[str], paths: dict[str, Path], trainer: Processes, failure: Path
     ) -> None:
         rank, ranks = rank_and_ranks(trainer)
         make_folder(self._moments.folder)
@@ -227,7 +209,9 @@ class CachedMoments:
         return {"moments": self._shelf[views[drawn_view(seed) if len(views) == VIEWS else 0]]}
 
 
-def _read_ahead(pool: Executor, read: Callable[[str], Tensor], groups: Sequence[Any]) -> Iterator[list[Tensor]]:
+def _read_ahead(
+    pool: Executor, read: Callable[[str], Tensor], groups: Sequence[Sequence[str]]
+) -> Iterator[list[Tensor]]:
     """What is read of each group; the next one is read meanwhile."""
     coming = pool.map(read, groups[0])
     for following in [*groups[1:], ()]:
@@ -239,5 +223,5 @@ def _name(record: Record, view: int) -> str:
     return f"{record.sha256}/{view}"
 
 
-def _slices(whole: Sequence[Any], length: int) -> list[Any]:
+def _slices(whole: Sequence[_T], length: int) -> list[Sequence[_T]]:
     return [whole[first : first + length] for first in range(0, len(whole), length)]

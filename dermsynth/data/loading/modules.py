@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from dermsynth import lesions
+from dermsynth.contracts import Batch, LatentModel
 from dermsynth.data.loading.captions import CLASS_PROMPT, INSTANCE_PROMPT, Captions, Field, prompts_of, refuse_blank
 from dermsynth.data.loading.latent_cache import ALL_VIEWS, UPRIGHT, LatentCache
 from dermsynth.data.loading.lesion_images import LesionImages, Sample, Show, ShowPixels
@@ -31,6 +32,7 @@ from dermsynth.data.sets import leaks, manifest
 from dermsynth.data.sets.images import LARGEST_SIZE
 from dermsynth.data.sets.manifest import Record
 from dermsynth.errors import InputError
+from dermsynth.provenance import Provenance
 from dermsynth.run.ranks import done_by, rank_and_ranks
 
 _LONGEST_EPOCH = 100_000_000
@@ -107,7 +109,7 @@ class LesionData(LightningDataModule):
         self.train_split_sha256 = manifest.train_split_sha256(real.records)
         train = real.split("train")
         #: What a model fitted on this says of its data, carried into its checkpoints and into what it generates.
-        self.provenance = {
+        self.provenance: Provenance = {
             "train_split_sha256": self.train_split_sha256,
             "classes": list(self.classes),
             "license": "; ".join(sorted({r.license for r in train if r.license})),
@@ -323,14 +325,14 @@ class DreamBoothData(LesionData):
         """The cache with all that this stage needs."""
         # Filled when the first loader is made and not in setup: only then is the model on its device.
         if self._filled is None:
-            encoders = getattr(self.trainer and self.trainer.lightning_module, "encoders", None)
-            if encoders is None:
+            model = self.trainer and self.trainer.lightning_module
+            if self.trainer is None or not isinstance(model, LatentModel):
                 raise InputError("data.latent_cache: this model has no frozen autoencoder. Leave it out.")
             training = [*self.samples["train"], *self.generated] if self._stage == "fit" else []
             held_out = self.samples["test" if self._stage == "test" else "val"]
             images = [(s.path, s.record, _views(self.augmentation)) for s in training]
             images += [(s.path, s.record, _views("none")) for s in held_out]
-            cache = LatentCache(folder, self.size, encoders)
+            cache = LatentCache(folder, self.size, model.encoders)
             prompts = self._prompts([*training, *held_out])
             cache.fill(images, prompts, self.trainer, self._showings() if training else math.inf)
             self._filled, self._embeddings = cache, cache.embeddings_of(prompts)
@@ -338,7 +340,8 @@ class DreamBoothData(LesionData):
 
     def _showings(self) -> float:
         """Training images of the whole run, over all processes."""
-        trainer: Any = self.trainer
+        trainer = self.trainer
+        assert trainer is not None
         steps, epochs = (math.inf if most in (None, -1) else most for most in (trainer.max_steps, trainer.max_epochs))
         batch = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
         return min(steps * batch, epochs * round(self._expected.sum()))
@@ -364,7 +367,7 @@ def _views(augmentation: Augmentation) -> tuple[int, ...]:
     return UPRIGHT if augmentation == "none" else ALL_VIEWS
 
 
-def _collate(empty: Tensor, items: list[dict[str, Any]]) -> dict[str, Any]:
+def _collate(empty: Tensor, items: list[Batch]) -> Batch:
     return {**default_collate(items), "empty_embeds": empty}
 
 

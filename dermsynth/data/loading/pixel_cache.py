@@ -9,11 +9,14 @@ want the same file, one makes it while the others wait.
 import hashlib
 import itertools
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -21,7 +24,7 @@ from dermsynth.data.sets.decoding import RGB
 from dermsynth.data.sets.images import cores, fit_short_side, fitted_shape, read_rgb
 from dermsynth.data.sets.manifest import Record
 from dermsynth.errors import InputError
-from dermsynth.files import make_folder, one_at_a_time, whole_file
+from dermsynth.files import make_folder, whole_file
 
 _AT_ONCE = 256
 
@@ -89,12 +92,41 @@ def _is_whole(file: Path, shapes: NDArray[np.int64]) -> bool:
 def _build_once(file: Path, part: Sequence[tuple[Path, Record]], shapes: NDArray[np.int64], size: int) -> None:
     """Decode a part, unless another process just does."""
     make_folder(file.parent)
-    with one_at_a_time(file, f"data.pixel_cache: another process makes {file}; waiting for it.") as locked:
+    with _one_at_a_time(file, f"data.pixel_cache: another process makes {file}; waiting for it.") as locked:
         if locked:  # so nobody writes these any more: their processes were killed
             for left_over in file.parent.glob(f".{file.name}.*.part"):
                 left_over.unlink(missing_ok=True)
         if not _is_whole(file, shapes):
             _build(file, part, shapes, size)
+
+
+@contextmanager
+def _one_at_a_time(file: Path, waiting: str) -> Iterator[bool]:
+    """A block that one process at a time is in, of all that make the same file.
+
+    The lock is on an empty file beside it, `.NAME.lock`, which stays. It ends with its process, however that ends.
+
+    Args:
+        file: what is made; its folder exists.
+        waiting: what is printed where another process is in the block.
+
+    Yields:
+        whether there is a lock: some shared disks have none, and then several processes may be in the block.
+    """
+    # The other kind of lock that it knows would outlive a process that is killed.
+    lock = FileLock(file.with_name(f".{file.name}.lock"), fallback_to_soft=False)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(waiting, file=sys.stderr, flush=True)
+            lock.acquire()
+    except (OSError, NotImplementedError):
+        pass  # what is wrong with the folder is said when the file itself is written
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def _build(file: Path, part: Sequence[tuple[Path, Record]], shapes: NDArray[np.int64], size: int) -> None:

@@ -103,7 +103,7 @@ def _run(jobs: Sequence[_Job], processes: int) -> Iterator[images.Stored | str]:
         try:
             yield from pool.map(_store, jobs, chunksize=8)
         except InputError:
-            # A full disk is full forevery image: do not try the other 400,000.
+            # A full disk is full for every image: do not try the other 400,000.
             pool.shutdown(cancel_futures=True)
             raise
         except BrokenProcessPool as error:

@@ -60,7 +60,7 @@ def alone(encoders):
         max_epochs=None,
         accumulate_grad_batches=1,
         strategy=strategy,
-        lightning_module=SimpleNamespace(encoders=encoders),
+        lightning_module=SimpleNamespace(encoders=encoders) if encoders else SimpleNamespace(),
     )
 
 
