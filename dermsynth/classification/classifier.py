@@ -15,10 +15,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric
 
 from dermsynth.classification import vit
-from dermsynth.classification.metrics import metrics, undefined
+from dermsynth.classification.metrics import ClassifierMetrics, undefined
 from dermsynth.errors import InputError
 from dermsynth.run.checkpoints import (
     Reloadable,
@@ -104,7 +104,7 @@ class Classifier(Reloadable):
         #: What the data said of themselves that the weights were fitted on; carried from checkpoint to checkpoint.
         self.provenance: dict[str, Any] = {}
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        self.val_metrics, self.test_metrics = metrics(classes).clone("val/"), metrics(classes).clone("test/")
+        self.val_metrics, self.test_metrics = ClassifierMetrics(classes), ClassifierMetrics(classes)
 
     def setup(self, stage: str) -> None:
         """Take balanced class weights from the training mix; later stages find them in the checkpoint."""
@@ -169,11 +169,11 @@ class Classifier(Reloadable):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all validation images."""
-        self._log_metrics(self.val_metrics)
+        self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of all test images."""
-        self._log_metrics(self.test_metrics)
+        self._log_metrics("test", self.test_metrics)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
         """The same outputs as in the test, without metrics."""
@@ -249,20 +249,21 @@ class Classifier(Reloadable):
         return logits, losses, class_weight[batch["label"]]
 
     def _evaluate(
-        self, batch: dict[str, Any], stage: str, mean_loss: MeanMetric, collection: MetricCollection
+        self, batch: dict[str, Any], stage: str, mean_loss: MeanMetric, measured: ClassifierMetrics
     ) -> Outputs:
         logits, losses, weights = self._shared_step(batch)
         outputs = self._outputs(batch, logits)
         mean_loss.update(losses / weights, weights)
-        collection.update(outputs["probabilities"], outputs["label"])
+        measured.update(outputs["probabilities"], outputs["label"])
         self.log(f"{stage}/loss", mean_loss, batch_size=len(weights))
         return outputs
 
-    def _log_metrics(self, collection: MetricCollection) -> None:
-        # Not handed to Lightning as metrics: it cannot log those that give a number a class.
+    def _log_metrics(self, stage: str, measured: ClassifierMetrics) -> None:
+        # Not handed to Lightning as a metric: it logs those of one number alone.
         # They are the same on every rank already; `sync_dist` keeps Lightning from warning of each.
-        self.log_dict(collection.compute(), sync_dist=True)
-        collection.reset()
+        values = measured.compute()
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)
+        measured.reset()
 
     def _outputs(self, batch: dict[str, Any], logits: Tensor) -> Outputs:
         return {

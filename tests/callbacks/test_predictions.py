@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from callbacks.predictions import Collector, PredictionsWriter
-from dermsynth.classification.metrics import metrics
+from dermsynth.classification.metrics import ClassifierMetrics
 from dermsynth.errors import InputError
 from tests.processes import exit_codes, start
 
@@ -95,11 +95,11 @@ def gather(rank, folder):
     shown = images if rank == 0 else [*images, 1]
     p = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3], [0.5, 0.5]])
     y = torch.tensor([0, 1, 0, 1, 0])
-    collector, collection = Collector(), metrics(["benign", "malignant"])
+    collector, metrics = Collector(), ClassifierMetrics(["benign", "malignant"])
     ids = [f"i{number}" for number in shown]
     collector.add({"image_id": ids, "group": ["g"] * len(shown), "label": y[shown], "probabilities": p[shown]})
-    collection.update(p[images], y[images])
-    measured = {name: value.item() for name, value in collection.compute().items()}
+    metrics.update(p[images], y[images])
+    measured = {name: value.item() for name, value in metrics.compute().items()}
     (folder / f"{rank}.json").write_text(json.dumps([[row.image_id for row in collector.gather()], measured]))
     torch.distributed.destroy_process_group()
 

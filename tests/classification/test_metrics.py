@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from dermsynth.classification.metrics import metrics, undefined
+from dermsynth.classification.metrics import ClassifierMetrics, undefined
 
 NAMES = ["NV", "MEL", "SK", "BCC", "DF"]
 
@@ -18,11 +18,11 @@ def outcomes(classes, images=200, seed=0, decimals=2):
 
 
 def measure(classes, probabilities, label, batch=32):
-    collection = metrics(classes)
+    measured = ClassifierMetrics(classes)
     for start in range(0, len(label), batch):
         part = slice(start, start + batch)
-        collection.update(torch.tensor(probabilities[part]).float(), torch.tensor(label[part]))
-    return {name: value.item() for name, value in collection.compute().items()}
+        measured.update(torch.tensor(probabilities[part]).float(), torch.tensor(label[part]))
+    return {name: value.item() for name, value in measured.compute().items()}
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -63,10 +63,10 @@ def test_classes_without_images_are_left_out_of_means(present):
 
 
 def test_reset_forgets():
-    collection = metrics(["benign", "malignant"])
+    measured = ClassifierMetrics(["benign", "malignant"])
     wrong, right = torch.tensor([[0.9, 0.1], [0.1, 0.9]]), torch.tensor([[0.1, 0.9], [0.9, 0.1]])
     label = torch.tensor([1, 0])
     for probabilities, expected in ((wrong, 0.0), (right, 1.0)):
-        collection.update(probabilities, label)
-        assert {v.item() for v in collection.compute().values()} == {expected}
-        collection.reset()
+        measured.update(probabilities, label)
+        assert {v.item() for v in measured.compute().values()} == {expected}
+        measured.reset()
