@@ -113,6 +113,32 @@ def auroc(scores: Floats, positive: Booleans, weights: Floats) -> Floats:
         return wins / (of_positives.sum(axis=1) * below[:, -1])
 
 
+def auprc(scores: Floats, positive: Booleans, weights: Floats) -> Floats:
+    """Area under the precision-recall curve as average precision: the mean precision at the positives, `[R]`.
+
+    Precision at an image is that among the images of its score and above, so that ties are one step of the curve; the
+    mean by weight is Σ (Rₙ - Rₙ₋₁) Pₙ, without interpolation, which would be too optimistic (Davis & Goadrich 2006).
+    Scores that say nothing give the share of the positives. NaN also where no negative was drawn, as any scores would
+    then give 1.
+    """
+    of_positives, of_negatives = weights[:, positive], weights[:, ~positive]
+    found = _level_or_above(scores[positive], of_positives, scores[positive])
+    taken = found + _level_or_above(scores[~positive], of_negatives, scores[positive])
+    # Where nothing is taken, the positive itself has no weight.
+    precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
+    with np.errstate(invalid="ignore"):
+        mean = (of_positives * precision).sum(axis=1) / of_positives.sum(axis=1)
+    return np.where(of_negatives.any(axis=1), mean, np.nan)
+
+
+def _level_or_above(scores: Floats, weights: Floats, thresholds: Floats) -> Floats:
+    """Weight `[R, T]` of the images of scores `[N]` that have at least each of the thresholds `[T]`."""
+    order = np.argsort(-scores, kind="stable")
+    above = np.zeros((len(weights), len(scores) + 1))
+    np.cumsum(weights[:, order], axis=1, out=above[:, 1:])
+    return above[:, np.searchsorted(-scores[order], -thresholds, side="right")]
+
+
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -120,6 +146,9 @@ METRICS: Mapping[str, Metric] = {
             name="accuracy", title="accuracy", unit=Unit.POINTS, overall=True, per_class=False, formula=accuracy
         ),
         ScoreMetric(name="auroc", title="AUROC", unit=Unit.SHARE, overall=True, per_class=True, formula=auroc),
+        ScoreMetric(
+            name="auprc", title="AUPRC", unit=Unit.SHARE, overall=True, per_class=True, leads=False, formula=auprc
+        ),
         AnswerMetric(
             name="balanced_accuracy",
             title="balanced accuracy",
