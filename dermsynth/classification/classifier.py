@@ -20,6 +20,7 @@ from torchmetrics import MeanMetric
 from dermsynth.classification import vit
 from dermsynth.classification.metrics import ClassifierMetrics, undefined
 from dermsynth.errors import InputError
+from dermsynth.evaluation.metrics import METRICS
 from dermsynth.run.checkpoints import (
     Reloadable,
     ScheduleCallable,
@@ -127,6 +128,7 @@ class Classifier(Reloadable):
         """Refuse to resume on other data; note which data the weights are fitted on; say what will be undefined."""
         self._check_train_split()
         self.provenance = provenance_of(self.trainer) or self.provenance
+        self._check_direction()
         self._report_absent()
 
     def on_validation_start(self) -> None:
@@ -223,6 +225,18 @@ class Classifier(Reloadable):
                 f"({ours[:12]}), so it may have seen the images it is tested on. Give it the image set that it was "
                 "fitted on; or, if this is an external test set of other patients, name it in data.allow_foreign."
             )
+
+    def _check_direction(self) -> None:
+        """Refuse a callback that would keep the worst weights, as Lightning's own mode is `min` for any metric."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if not isinstance(callback, ModelCheckpoint | EarlyStopping):
+                continue
+            metric = METRICS.get((callback.monitor or "").removeprefix("val/").partition("/")[0])
+            if metric and callback.mode != (mode := "max" if metric.higher_is_better else "min"):
+                raise InputError(
+                    f"trainer.callbacks: {type(callback).__name__} monitors {callback.monitor} with mode "
+                    f"{callback.mode}, which takes the worst for the best. Set mode: {mode}."
+                )
 
     def _report_absent(self) -> None:
         """Say which classes the validation images lack, and whether the best checkpoint could not be told by them."""
