@@ -15,12 +15,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric
 
 from dermsynth.classification import vit
-from dermsynth.classification.metrics import metrics, undefined
+from dermsynth.classification.metrics import ClassifierMetrics, undefined
 from dermsynth.contracts import Batch, CountedTraining, CountedValidation, ExternalData, Outcomes
 from dermsynth.errors import InputError
+from dermsynth.evaluation.metrics import METRICS
 from dermsynth.provenance import Provenance
 from dermsynth.run.checkpoint_facts import CheckpointFacts, check_kind
 from dermsynth.run.checkpoints import (
@@ -101,7 +102,7 @@ class Classifier(Reloadable):
         #: What the data said of themselves that the weights were fitted on; carried from checkpoint to checkpoint.
         self.provenance: Provenance = {}
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        self.val_metrics, self.test_metrics = metrics(classes).clone("val/"), metrics(classes).clone("test/")
+        self.val_metrics, self.test_metrics = ClassifierMetrics(classes), ClassifierMetrics(classes)
 
     def setup(self, stage: str) -> None:
         """Take balanced class weights from the training mix; later stages find them in the checkpoint."""
@@ -125,6 +126,7 @@ class Classifier(Reloadable):
         """Refuse to resume on other data; note which data the weights are fitted on; say what will be undefined."""
         self._check_train_split()
         self.provenance = provenance_of(self.trainer) or self.provenance
+        self._check_direction()
         self._report_absent()
 
     def on_validation_start(self) -> None:
@@ -167,11 +169,11 @@ class Classifier(Reloadable):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all validation images."""
-        self._log_metrics(self.val_metrics)
+        self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of all test images."""
-        self._log_metrics(self.test_metrics)
+        self._log_metrics("test", self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Outcomes:
         """The same outputs as in the test, without metrics."""
@@ -220,6 +222,18 @@ class Classifier(Reloadable):
                 "fitted on; or, if this is an external test set of other patients, name it in data.allow_foreign."
             )
 
+    def _check_direction(self) -> None:
+        """Refuse a callback that would keep the worst weights, as Lightning's own mode is `min` for any metric."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if not isinstance(callback, ModelCheckpoint | EarlyStopping):
+                continue
+            metric = METRICS.get((callback.monitor or "").removeprefix("val/").partition("/")[0])
+            if metric and callback.mode != (mode := "max" if metric.higher_is_better else "min"):
+                raise InputError(
+                    f"trainer.callbacks: {type(callback).__name__} monitors {callback.monitor} with mode "
+                    f"{callback.mode}, which takes the worst for the best. Set mode: {mode}."
+                )
+
     def _report_absent(self) -> None:
         """Say which classes the validation images lack, and whether the best checkpoint could not be told by them."""
         data = datamodule_of(self.trainer)
@@ -245,19 +259,20 @@ class Classifier(Reloadable):
         )
         return logits, losses, class_weight[batch["label"]]
 
-    def _evaluate(self, batch: Batch, stage: str, mean_loss: MeanMetric, collection: MetricCollection) -> Outcomes:
+    def _evaluate(self, batch: Batch, stage: str, mean_loss: MeanMetric, measured: ClassifierMetrics) -> Outcomes:
         logits, losses, weights = self._shared_step(batch)
         outputs = self._outputs(batch, logits)
         mean_loss.update(losses / weights, weights)
-        collection.update(outputs["probabilities"], outputs["label"])
+        measured.update(outputs["probabilities"], outputs["label"])
         self.log(f"{stage}/loss", mean_loss, batch_size=len(weights))
         return outputs
 
-    def _log_metrics(self, collection: MetricCollection) -> None:
-        # Not handed to Lightning as metrics: it cannot log those that give a number a class.
+    def _log_metrics(self, stage: str, measured: ClassifierMetrics) -> None:
+        # Not handed to Lightning as a metric: it logs those of one number alone.
         # They are the same on every rank already; `sync_dist` keeps Lightning from warning of each.
-        self.log_dict(collection.compute(), sync_dist=True)
-        collection.reset()
+        values = measured.compute()
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)
+        measured.reset()
 
     def _outputs(self, batch: Batch, logits: Tensor) -> Outcomes:
         return {

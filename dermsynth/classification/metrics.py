@@ -1,80 +1,68 @@
-"""What is measured of a classifier, with torchmetrics: exact over all images on any number of ranks."""
+"""The metrics of the registry over all images of an epoch, gathered from any number of ranks by torchmetrics."""
 
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import ClasswiseWrapper, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassStatScores
+from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-
-class Sensitivity(MulticlassStatScores):
-    """Share of each class's images that are found, float32 `[C]`; NaN for a class without images."""
-
-    def compute(self) -> Tensor:
-        """Of all images since the last reset."""
-        hits, _, _, misses, _ = super().compute().unbind(-1)
-        return hits / (hits + misses)
+from dermsynth.evaluation.measure import by_class
+from dermsynth.evaluation.metrics import METRICS, Floats, Integers
 
 
-class Specificity(MulticlassStatScores):
-    """Share of each class's other images that are not taken for it, float32 `[C]`; NaN where there is no other."""
+class ClassifierMetrics(Metric):
+    """Every metric of the registry, of the images since the last reset.
 
-    def compute(self) -> Tensor:
-        """Of all images since the last reset."""
-        _, alarms, rejections, _, _ = super().compute().unbind(-1)
-        return rejections / (rejections + alarms)
-
-
-class BalancedAccuracy(Sensitivity):
-    """Mean sensitivity of the classes that have images."""
-
-    def compute(self) -> Tensor:
-        """Of all images since the last reset."""
-        return super().compute().nanmean()
-
-
-class MeanAUROC(MulticlassAUROC):
-    """Mean AUROC, one against the rest, of the classes that have images, and others beside them; NaN if none has."""
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """Of all images since the last reset."""
-        label = dim_zero_cat(self.target)
-        counts = torch.bincount(label, minlength=self.num_classes)
-        with warnings.catch_warnings():
-            # Of classes without images, whose area torchmetrics takes for 0.
-            warnings.simplefilter("ignore", UserWarning)
-            areas = super().compute()
-        return areas[(counts > 0) & (counts < len(label))].mean()
-
-
-def metrics(classes: Sequence[str]) -> MetricCollection:
-    """Accuracy, balanced accuracy, AUROC, and each class's sensitivity and specificity, one against the rest.
-
-    They take softmax `[B, C]` and labels int64 `[B]`. Balanced accuracy is the mean recall of the classes; AUROC is the
-    mean over classes, which for two classes is the AUROC of either. Classes without images are left out of both.
+    An overall metric is the mean of the classes that have images, and goes by its name, as `auroc`; one without an
+    overall value goes by class, as `sensitivity/MEL`, and is NaN where the images do not define it. The formulas are
+    those of `compare`, so that both say the same of the same images.
 
     Args:
         classes: at least two names, in the order of the outputs.
     """
-    count, names = len(classes), list(classes)
-    return MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(count, average="micro"),
-            "balanced_accuracy": BalancedAccuracy(count, average=None),
-            "auroc": MeanAUROC(count, average=None),
-            "sensitivity": ClasswiseWrapper(Sensitivity(count, average=None), names, "sensitivity/"),
-            "specificity": ClasswiseWrapper(Specificity(count, average=None), names, "specificity/"),
-        },
-        # Sharing states between metrics makes the wrapped ones warn that they were never updated.
-        compute_groups=False,
-    )
+
+    full_state_update = False
+    probabilities: list[Tensor]
+    label: list[Tensor]
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.add_state("probabilities", default=[], dist_reduce_fx="cat")
+        self.add_state("label", default=[], dist_reduce_fx="cat")
+
+    def update(self, probabilities: Tensor, label: Tensor) -> None:
+        """Keep softmax `[B, C]` and labels int64 `[B]` of a batch."""
+        self.probabilities.append(probabilities.detach())
+        self.label.append(label)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Float32 scalars by name."""
+        probabilities, label = dim_zero_cat(self.probabilities), dim_zero_cat(self.label)
+        values = _named(self.classes, probabilities.cpu().double().numpy(), label.cpu().numpy())
+        return {name: torch.tensor(value, dtype=torch.float32, device=label.device) for name, value in values.items()}
 
 
 def undefined(classes: Sequence[str], counts: Sequence[int]) -> set[str]:
-    """Names of those of `metrics` that are NaN on so many images of each class."""
-    present = [name for name, count in zip(classes, counts, strict=True) if count]
-    names = {f"sensitivity/{name}" for name in classes if name not in present}
-    return names if len(present) > 1 else names | {"auroc", *(f"specificity/{name}" for name in present)}
+    """Names of those of `ClassifierMetrics` that are NaN on so many images of each class."""
+    present = np.flatnonzero(counts)
+    values = _named(classes, np.eye(len(classes))[present], present)
+    return {name for name, value in values.items() if np.isnan(value)}
+
+
+def _named(classes: Sequence[str], probabilities: Floats, labels: Integers) -> dict[str, float]:
+    """Each value by the name that it is logged under."""
+    values = by_class(probabilities, labels, np.zeros_like(labels), np.ones((1, 1)))
+    named: dict[str, float] = {}
+    for metric in METRICS.values():
+        of_classes = values[metric.name][0]
+        if metric.overall:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # where no class defines it
+                named[metric.name] = float(np.nanmean(of_classes))
+        else:
+            named |= {f"{metric.name}/{name}": float(v) for name, v in zip(classes, of_classes, strict=True)}
+    return named

@@ -1,18 +1,18 @@
-"""What a comparison found: one row a result, and what they are results of."""
+"""What a comparison found: its results, and what they are results of."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dermsynth.evaluation.statistics import LEVEL, Metric
+from dermsynth.evaluation.metrics import METRICS, Quantity
+from dermsynth.evaluation.statistics import LEVEL
 from dermsynth.lesions import DIAGNOSES
 
 MEAN, ENSEMBLE, GENERATOR = "mean", "ensemble", "generator"
-OVERALL = ("accuracy", "auroc", "balanced_accuracy")
 FEW_GROUPS = 30  # below it cluster methods reject too often (Cameron, Gelbach & Miller 2008)
 
 
 @dataclass(frozen=True)
-class Row:
+class Result:
     """One line of comparison.csv: a metric of an arm, and its difference from the baseline; fractions.
 
     Args:
@@ -64,7 +64,7 @@ class Comparison:
     """All that a report says.
 
     Args:
-        rows: the results.
+        results: one a line of comparison.csv.
         arms: number of seeds of each arm, in the order to show them.
         baseline: the arm that the others are compared with.
         baseline_reason: why this one.
@@ -83,7 +83,7 @@ class Comparison:
         without_control: arms that show generated images while none repeats real ones for as many steps.
     """
 
-    rows: tuple[Row, ...]
+    results: tuple[Result, ...]
     arms: Mapping[str, int]
     baseline: str
     baseline_reason: str
@@ -123,20 +123,36 @@ class Comparison:
         return self.n_groups < FEW_GROUPS
 
     @property
-    def headline(self) -> tuple[Metric, ...]:
-        """What to show: the overall metrics, then class 1 of two or the malignant diagnoses of more."""
-        overall = tuple(Metric(name) for name in OVERALL)
+    def commonest(self) -> tuple[str, float]:
+        """The commonest class, and the accuracy of answering it for every image."""
+        name = max(self.class_counts, key=lambda name: self.class_counts[name])
+        return name, self.class_counts[name] / self.n_images
+
+    @property
+    def headline(self) -> tuple[Quantity, ...]:
+        """What to show: the leading overall metrics, then those of class 1 of two or the malignant diagnoses of more.
+
+        A primary metric that does not lead takes the place of the last overall one, as the table has no room for more.
+        """
+        leading = [metric for metric in METRICS.values() if metric.leads]
+        overall = [metric.name for metric in leading if metric.overall]
+        if self.primary not in overall:
+            overall[-1] = self.primary
+        of_class = [metric.name for metric in leading if not metric.overall]
         classes = list(self.class_counts)
         watched = [name for name in classes if name in DIAGNOSES and DIAGNOSES[name].malignant]
         if len(classes) == 2:
             watched = classes[1:]
-        if len(watched) == 1:
-            return (*overall, Metric("sensitivity", watched[0]), Metric("specificity", watched[0]))
-        return overall + tuple(Metric("sensitivity", name) for name in watched)
+        if len(watched) > 1:
+            of_class = of_class[:1]
+        return (
+            *(Quantity(name) for name in overall),
+            *(Quantity(name, class_name) for class_name in watched for name in of_class),
+        )
 
-    def row(self, arm: str, metric: Metric, seeds: str = MEAN) -> Row:
-        """The one result of an arm for a metric."""
-        return next(r for r in self.rows if (r.arm, r.seeds, r.metric, r.class_name) == (arm, seeds, *metric))
+    def result(self, arm: str, quantity: Quantity, seeds: str = MEAN) -> Result:
+        """The one result of an arm for a quantity."""
+        return next(r for r in self.results if (r.arm, r.seeds, r.metric, r.class_name) == (arm, seeds, *quantity))
 
     @property
     def planned(self) -> list[str]:
@@ -153,36 +169,36 @@ class Comparison:
             found.append(f"with one seed of {' and of '.join(single)} the difference may be the seed's")
         return found
 
-    def doubts(self, arm: str, metric: Metric) -> list[str]:
+    def doubts(self, arm: str, quantity: Quantity) -> list[str]:
         """Why a small p, which is over test images alone, does not establish that an arm differs from the baseline."""
         found = self.weaknesses(arm)
-        difference = self.row(arm, metric).difference or 0.0
-        pairs = [r.difference for r in self.seed_rows(arm, metric) if r.difference is not None]
+        difference = self.result(arm, quantity).difference or 0.0
+        pairs = [r.difference for r in self.seed_results(arm, quantity) if r.difference is not None]
         agree = sum(pair * difference > 0 for pair in pairs)
         if len(pairs) > 1 and agree < len(pairs):
             found.append(
                 f"only {agree} of {len(pairs)} pairs of seeds agree, so it may be the seeds' and not the arm's"
             )
-        if len({(r.difference or 0.0) > 0 for r in self.generator_rows(arm, metric)}) > 1:
+        if len({(r.difference or 0.0) > 0 for r in self.generator_results(arm, quantity)}) > 1:
             found.append("the generators of its images do not agree, so it may be one generator's and not the arm's")
         return found
 
-    def not_established(self, row: Row) -> list[str]:
-        """The doubts about a row whose interval or p, taken by itself, would show a difference."""
-        low, high, p = row.difference_low, row.difference_high, row.p
+    def not_established(self, result: Result) -> list[str]:
+        """The doubts about a result whose interval or p, taken by itself, would show a difference."""
+        low, high, p = result.difference_low, result.difference_high, result.p
         apart = low is not None and high is not None and (low > 0 or high < 0)
         small = p is not None and p < 1 - LEVEL
-        return self.doubts(row.arm, Metric(row.metric, row.class_name)) if apart or small else []
+        return self.doubts(result.arm, Quantity(result.metric, result.class_name)) if apart or small else []
 
-    def seed_rows(self, arm: str, metric: Metric) -> list[Row]:
+    def seed_results(self, arm: str, quantity: Quantity) -> list[Result]:
         """The results of an arm's seeds, one each."""
-        wanted = (arm, *metric)
-        return [r for r in self.rows if (r.arm, r.metric, r.class_name) == wanted and r.seeds.startswith("seed ")]
+        wanted = (arm, *quantity)
+        return [r for r in self.results if (r.arm, r.metric, r.class_name) == wanted and r.seeds.startswith("seed ")]
 
-    def generator_rows(self, arm: str, metric: Metric) -> list[Row]:
+    def generator_results(self, arm: str, quantity: Quantity) -> list[Result]:
         """The means over an arm's runs for each generator of its images, where there are several."""
-        wanted = (arm, *metric)
-        return [r for r in self.rows if (r.arm, r.metric, r.class_name) == wanted and r.seeds.startswith(GENERATOR)]
+        wanted = (arm, *quantity)
+        return [r for r in self.results if (r.arm, r.metric, r.class_name) == wanted and r.seeds.startswith(GENERATOR)]
 
     def runs(self, arm: str) -> str:
         """How many runs an arm has, as `3 seeds` or `3 seeds × 2`, the second number being that of its generators."""

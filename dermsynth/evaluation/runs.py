@@ -9,16 +9,17 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dermsynth import made_from
 from dermsynth.data.sets.manifest import DATASET, IMAGE_GROUP
 from dermsynth.errors import InputError
-from dermsynth.evaluation.statistics import Floats, Integers
+from dermsynth.evaluation.metrics import Floats, Integers
 from dermsynth.files import read_json, reading
 from dermsynth.run.config import RUN_FILE, leaves
 from dermsynth.run.yaml_files import read_yaml
@@ -27,11 +28,6 @@ PREDICTIONS = "predictions.csv"
 COLUMNS = ("image_id", "group", "split", "label")
 PREFIX = "p_"
 AGAIN = "Write it again with `python -m dermsynth test`."
-# In these any two runs may differ: what comes of it is the seed's, or nothing.
-OWN_KEYS = ("seed_everything", "run", "arm", "ckpt_path", "pixel_cache", "num_workers")
-# What makes an arm: in these keys, and those below them, arms are meant to differ.
-ARM_KEYS = ("data.init_args.synthetic", "data.init_args.mix", "data.init_args.allow_foreign")
-STEPS = "trainer.max_steps"
 MIX = "data.init_args.mix.class_path"
 SYNTHETIC = "data.init_args.synthetic"
 # Mixes that show no generated image; the second is the control of those that do.
@@ -219,6 +215,12 @@ def read_arms(folders: Sequence[Path]) -> dict[str, tuple[Run, ...]]:
     return {arm: tuple(runs.values()) for arm, runs in arms.items()}
 
 
+def inputs_of(folders: Sequence[Path]) -> dict[str, str]:
+    """What a comparison reads of runs, by its content."""
+    files = [folder / name for folder in folders for name in (PREDICTIONS, RUN_FILE)]
+    return {f"{file.parent.name}/{file.name}": made_from.content(file) for file in files if file.is_file()}
+
+
 def check_same_images(first: Run, other: Run) -> None:
     """Raise unless two runs hold the same classes, images, labels, groups and splits.
 
@@ -240,47 +242,6 @@ def check_same_images(first: Run, other: Run) -> None:
             if a != b:
                 values = "two groups" if what == "groups" else f"{a} in the first, {b} in the second"
                 raise InputError(f"{runs}: image {image_id} differs in {what}: {values}. {advice}")
-
-
-def notes(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
-    """What besides the seed may explain a difference, as far as the runs' configurations are there."""
-    of_arm: dict[str, dict[str, Any]] = {}
-    for arm, runs in arms.items():
-        configs = [_without(run.configuration, OWN_KEYS) for run in runs if run.configuration]
-        several = len({run.generator for run in runs}) > 1
-        if several:  # each of its runs is shown one generator's images
-            configs = [_without(config, ("synthetic",)) for config in configs]
-        keys = {key for c in configs for key in {**configs[0], **c} if c.get(key) != configs[0].get(key)}
-        if changed := sorted(keys):
-            yield f"the runs of {arm} differ in more than their seed: {', '.join(changed)}."
-        if configs:
-            of_arm[arm] = configs[0]
-    of_all = sorted({key for config in of_arm.values() for key in config})
-    unequal = [
-        key
-        for key in of_all
-        if not key.startswith(ARM_KEYS) and len({str(config.get(key)) for config in of_arm.values()}) > 1
-    ]
-    if STEPS in unequal:
-        # The schedule's length follows them.
-        unequal = [key for key in unequal if key != STEPS and not key.endswith(".total_steps")]
-        each = ", ".join(f"{arm} {config.get(STEPS)}" for arm, config in of_arm.items())
-        yield f"{STEPS} is not the same in all arms ({each}): a difference may be that of longer training."
-    if unequal:
-        yield f"the arms differ in more than their images: {', '.join(unequal)}."
-
-
-def without_control(arms: Mapping[str, Sequence[Run]]) -> Iterator[str]:
-    """Arms that show generated images while no arm repeats real ones (`OversampledReal`) for as many steps."""
-    steps = {run.configuration.get(STEPS) for runs in arms.values() for run in runs if run.mix == REPEATED}
-    for arm, runs in arms.items():
-        if any(run.shows_generated and run.configuration.get(STEPS) not in steps for run in runs):
-            yield arm
-
-
-def _without(configuration: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """The keys of a configuration in which none of these names stands."""
-    return {key: value for key, value in configuration.items() if not set(key.split(".")) & set(names)}
 
 
 def _text(table: Path) -> str:

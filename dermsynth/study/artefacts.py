@@ -103,7 +103,7 @@ def _tool_entry(step: Step) -> made_from.Entry:
     """What the tool's entry would say if it were called now."""
     arguments = tool_arguments(tool(step.command), step.words)
     if step.command == "compare":
-        from dermsynth.tools.compare import inputs_of
+        from dermsynth.evaluation.runs import inputs_of
 
         return {"settings": made_from.settings(arguments, ["runs"]), "inputs": inputs_of(arguments["runs"])}
     if step.command == "prepare":

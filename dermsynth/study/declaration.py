@@ -8,6 +8,7 @@ from typing import Any
 
 from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
+from dermsynth.evaluation.metrics import OVERALL
 from dermsynth.run.yaml_files import line_of, read_yaml
 from dermsynth.study.section import Section
 
@@ -262,6 +263,8 @@ def _mix(recipe: Recipe) -> str:
 def _comparison(root: Section, arms: list[str]) -> dict[str, Any]:
     section = root.section("comparison", ("baseline", "primary", "margin", "family"))
     told = dict(section.content)
+    if "primary" in told and told["primary"] not in OVERALL:
+        raise section.error("primary", f"no metric {told['primary']}; there are {', '.join(OVERALL)}.")
     for key in ("baseline", "family"):
         if unknown := [name for name in section.texts(key) if name not in arms]:
             raise section.error(key, f"no arm {unknown[0]}; there are {', '.join(arms)}.")

@@ -35,9 +35,9 @@ from dermsynth.data.prepare.sources import (
 from dermsynth.data.prepare.splits import Link
 from dermsynth.data.sets.cleaning import Cleaning
 from dermsynth.data.sets.manifest import Record
+from dermsynth.data.sets.name_lists import some
 from dermsynth.data.sets.near_duplicates import find as find_near_duplicates
 from dermsynth.data.sets.near_duplicates import read_thumbnails
-from dermsynth.data.sets.wording import some
 from dermsynth.errors import InputError
 
 _VIT_B16 = 224  # pixels of its images

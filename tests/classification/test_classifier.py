@@ -6,7 +6,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.nn import functional as F
 from transformers import AutoImageProcessor
 
@@ -344,10 +344,27 @@ def test_fit_says_which_class_validation_lacks_and_that_nothing_tells_the_best(t
     with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
         trainer(tmp_path, steps=1, callbacks=[keeper]).fit(classifier(classes=["NV", "MEL"]), data)
     said = [record.getMessage() for record in caplog.records]
-    assert (
-        "val: no image of MEL; NaN, and left out of means: val/auroc, val/sensitivity/MEL, val/specificity/NV" in said
-    )
+    start = "val: no image of MEL; NaN, and left out of means: "
+    undefined = next(line.removeprefix(start).split(", ") for line in said if line.startswith(start))
+    assert {"val/auroc", "val/sensitivity/MEL", "val/specificity/NV"} <= set(undefined)
+    assert not {"val/accuracy", "val/sensitivity/NV"} & set(undefined)
     assert any(line.startswith("warning: ModelCheckpoint monitors val/auroc, which will be NaN") for line in said)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda folder: ModelCheckpoint(folder, monitor="val/auroc"),  # Lightning's own mode is min
+        lambda folder: EarlyStopping("val/sensitivity/NV", mode="min"),
+    ],
+)
+def test_a_callback_that_would_keep_the_worst_is_refused(tmp_path, callback):
+    watching = callback(tmp_path)
+    with pytest.raises(InputError, match=f"{type(watching).__name__} monitors .* with mode min.*Set mode: max"):
+        trainer(tmp_path, steps=1, callbacks=[watching]).fit(classifier(), Bands())
+    # Of these nothing is known, or it is right.
+    right = [ModelCheckpoint(tmp_path, monitor="val/loss"), EarlyStopping("val/auroc", mode="max", strict=False)]
+    trainer(tmp_path, steps=1, callbacks=right).fit(classifier(), Bands())
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])

@@ -3,7 +3,9 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from dermsynth.classification.metrics import metrics, undefined
+from dermsynth.classification.metrics import ClassifierMetrics, undefined
+from dermsynth.evaluation.measure import measure as of_run
+from dermsynth.evaluation.metrics import OVERALL
 
 NAMES = ["NV", "MEL", "SK", "BCC", "DF"]
 
@@ -18,11 +20,11 @@ def outcomes(classes, images=200, seed=0, decimals=2):
 
 
 def measure(classes, probabilities, label, batch=32):
-    collection = metrics(classes)
+    measured = ClassifierMetrics(classes)
     for start in range(0, len(label), batch):
         part = slice(start, start + batch)
-        collection.update(torch.tensor(probabilities[part]).float(), torch.tensor(label[part]))
-    return {name: value.item() for name, value in collection.compute().items()}
+        measured.update(torch.tensor(probabilities[part]).float(), torch.tensor(label[part]))
+    return {name: value.item() for name, value in measured.compute().items()}
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -40,7 +42,8 @@ def test_they_agree_with_sklearn(classes, seed):
         **{f"sensitivity/{n}": c[1, 1] / c[1].sum() for n, c in zip(names, confusion, strict=True)},
         **{f"specificity/{n}": c[0, 0] / c[0].sum() for n, c in zip(names, confusion, strict=True)},
     }
-    assert measure(names, probabilities, label) == pytest.approx(expected, abs=1e-6)
+    found = measure(names, probabilities, label)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.filterwarnings("error")
@@ -63,10 +66,24 @@ def test_classes_without_images_are_left_out_of_means(present):
 
 
 def test_reset_forgets():
-    collection = metrics(["benign", "malignant"])
+    measured = ClassifierMetrics(["benign", "malignant"])
     wrong, right = torch.tensor([[0.9, 0.1], [0.1, 0.9]]), torch.tensor([[0.1, 0.9], [0.9, 0.1]])
     label = torch.tensor([1, 0])
     for probabilities, expected in ((wrong, 0.0), (right, 1.0)):
-        collection.update(probabilities, label)
-        assert {v.item() for v in collection.compute().values()} == {expected}
-        collection.reset()
+        measured.update(probabilities, label)
+        found = measured.compute()
+        assert {found[name].item() for name in ("accuracy", "auroc", "sensitivity/malignant")} == {expected}
+        measured.reset()
+
+
+def test_what_is_logged_is_what_compare_tables():
+    for classes in (2, 3):
+        probabilities, label = outcomes(classes)
+        single = probabilities.astype(np.float32).astype(np.float64)
+        images = np.arange(len(label))
+        tabled = of_run(single, label, images, np.ones((1, len(label))), NAMES[:classes])
+        logged = measure(NAMES[:classes], probabilities, label)
+        for quantity, value in tabled.items():
+            name = "/".join(filter(None, quantity))
+            assert name not in logged or logged[name] == np.float32(value[0])
+        assert {name for name in logged if "/" not in name} == set(OVERALL)

@@ -1,25 +1,10 @@
-import csv
-
 import numpy as np
 import pytest
 
 from dermsynth.errors import InputError
-from dermsynth.evaluation.runs import arm_and_seed, notes, read_arms, read_run
+from dermsynth.evaluation.runs import arm_and_seed, read_arms, read_run
+from tests.evaluation.written_runs import HEADER, ROWS, configured, write
 from tests.rights import without_rights
-
-HEADER = ["image_id", "group", "split", "label", "p_benign", "p_malignant"]
-ROWS = [
-    ["ISIC_2", "patient-b", "test", "malignant", "0.25", "0.75"],
-    ["ISIC_1", "patient-a", "test", "benign", "0.9", "0.1"],
-    ["ISIC_3", "patient-a", "test", "benign", "0.6", "0.4"],
-]
-
-
-def write(folder, rows=ROWS, header=HEADER):
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "predictions.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return folder
 
 
 def changed(row, column, value):
@@ -200,39 +185,5 @@ def test_images_without_a_patient_or_lesion_are_counted(tmp_path):
 def test_what_cannot_be_read_of_a_run_is_named(tmp_path, what):
     run = configured(tmp_path / "real")
     with without_rights(run / what), pytest.raises(InputError) as error:
-        list(notes(read_arms([run])))
+        read_run(run)
     assert f"{run / what}: cannot be read (Permission denied)." in str(error.value)
-
-
-def configured(folder, seed=1, steps=100, lr=0.1, cache="here", callback="a"):
-    write(folder)
-    (folder / "fit.yaml").write_text(
-        f"seed_everything: {seed}\nrun: {folder}\nckpt_path: null\n"
-        f"trainer: {{max_steps: {steps}, callbacks: [{{class_path: {callback}}}]}}\n"
-        f"model: {{optimizer: {{lr: {lr}}}}}\n"
-        f"data: {{init_args: {{pixel_cache: {cache}}}}}\n"
-    )
-    return folder
-
-
-def test_notes_name_what_else_differs_within_an_arm_and_unequal_steps(tmp_path):
-    matched = [configured(tmp_path / f"{arm}-seed{n}", seed=n, lr=1) for arm in ("a", "b") for n in (1, 2)]
-    assert list(notes(read_arms([*matched, write(tmp_path / "bare")]))) == []
-    configured(matched[3], seed=2, lr=1, cache="elsewhere")
-    assert list(notes(read_arms(matched))) == []
-    configured(matched[3], seed=2, lr=1, callback="b")
-    (said,) = notes(read_arms(matched))
-    where = "trainer.callbacks.a.class_path, trainer.callbacks.b.class_path"
-    assert said == f"the runs of b differ in more than their seed: {where}."
-    configured(matched[3], seed=2, lr=3)
-    assert list(notes(read_arms(matched))) == ["the runs of b differ in more than their seed: model.optimizer.lr."]
-    for number, folder in enumerate(matched):
-        configured(folder, steps=300 if number > 1 else 100)
-    (said,) = notes(read_arms(matched))
-    assert said.startswith("trainer.max_steps is not the same in all arms (a 100, b 300)")
-    for number, folder in enumerate(matched):
-        configured(folder, lr=2 if number > 1 else 1)
-    assert list(notes(read_arms(matched))) == ["the arms differ in more than their images: model.optimizer.lr."]
-    (matched[0] / "fit.yaml").write_text("trainer: [")
-    with pytest.raises(InputError, match=r"a-seed1.fit\.yaml: not YAML"):
-        list(notes(read_arms(matched)))

@@ -1,77 +1,10 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
 
 from dermsynth.evaluation import statistics
-from dermsynth.evaluation.statistics import Metric
-
-CLASSES = ("NV", "MEL", "SK")
-
-
-def drawn(n=120, n_groups=24, n_classes=3, seed=3):
-    """Rounded probabilities (so that there are ties), labels and groups of unequal size."""
-    rng = np.random.default_rng(seed)
-    labels = rng.choice(n_classes, size=n, p=np.array([6, 2, 2])[:n_classes] / sum([6, 2, 2][:n_classes]))
-    logits = rng.normal(size=(n, n_classes)) + 1.2 * np.eye(n_classes)[labels]
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    groups = np.concatenate([np.arange(n_groups), rng.integers(0, n_groups // 2, n - n_groups)])
-    return np.round(probabilities, 2), labels, groups
-
-
-@pytest.mark.parametrize("draw", range(5))
-def test_weighted_auroc_equals_sklearn_with_weights_and_ties(draw):
-    rng = np.random.default_rng(draw)
-    scores, positive = rng.integers(0, 12, 150) / 11, rng.random(150) < 0.3
-    weights = rng.integers(0, 4, (6, 150)).astype(float)
-    expected = [roc_auc_score(positive, scores, sample_weight=row) for row in weights]
-    np.testing.assert_allclose(statistics.weighted_auroc(scores, positive, weights), expected, rtol=1e-12)
-
-
-def test_weighted_auroc_is_nan_where_a_side_is_missing():
-    scores, positive = np.array([0.1, 0.9, 0.4]), np.array([False, True, False])
-    values = statistics.weighted_auroc(scores, positive, np.array([[1.0, 0, 1], [0, 1, 0], [1, 1, 0]]))
-    assert np.isnan(values[:2]).all()
-    assert values[2] == 1
-
-
-def test_measure_equals_sklearn_on_the_plain_set():
-    probabilities, labels, groups = drawn()
-    values = statistics.measure(probabilities, labels, groups, np.ones((1, groups.max() + 1)), CLASSES)
-    decisions = probabilities.argmax(axis=1)
-    assert tuple(values) == statistics.metrics(CLASSES)
-    assert values[Metric("accuracy")][0] == pytest.approx(accuracy_score(labels, decisions))
-    assert values[Metric("balanced_accuracy")][0] == pytest.approx(balanced_accuracy_score(labels, decisions))
-    one_vs_rest = [roc_auc_score(labels == i, probabilities[:, i]) for i in range(3)]
-    assert values[Metric("auroc")][0] == pytest.approx(np.mean(one_vs_rest))
-    for index, name in enumerate(CLASSES):
-        is_class, said = labels == index, decisions == index
-        assert values[Metric("auroc", name)][0] == pytest.approx(one_vs_rest[index])
-        assert values[Metric("sensitivity", name)][0] == pytest.approx(recall_score(is_class, said))
-        assert values[Metric("specificity", name)][0] == pytest.approx(recall_score(~is_class, ~said))
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_bootstrap_equals_a_naive_loop_over_copied_images(n_classes, monkeypatch):
-    monkeypatch.setattr(statistics, "CHUNK", 16)
-    probabilities, labels, groups = drawn(n_classes=n_classes)
-    weights = statistics.resampling_weights(groups.max() + 1, resamples=40, seed=7)  # three chunks
-    values = statistics.measure(probabilities, labels, groups, weights, CLASSES[:n_classes])
-    naive = {"accuracy": [], "balanced_accuracy": [], "auroc": []}
-    for row in weights:
-        images = np.concatenate(
-            [np.flatnonzero(groups == group) for group, times in enumerate(row) for _ in range(int(times))]
-        )
-        p, y = probabilities[images], labels[images]
-        naive["accuracy"].append(accuracy_score(y, p.argmax(axis=1)))
-        naive["balanced_accuracy"].append(balanced_accuracy_score(y, p.argmax(axis=1)))
-        scored = [1] if n_classes == 2 else range(n_classes)
-        naive["auroc"].append(np.mean([roc_auc_score(y == i, p[:, i]) for i in scored]))
-    for name, expected in naive.items():
-        np.testing.assert_allclose(values[Metric(name)], expected, rtol=1e-12)
-        assert statistics.percentile_interval(values[Metric(name)]) == pytest.approx(
-            tuple(np.percentile(expected, [2.5, 97.5]))
-        )
+from dermsynth.evaluation.measure import measure
+from dermsynth.evaluation.metrics import Quantity
 
 
 def test_resampling_draws_as_many_groups_as_there_are_and_repeats_itself():
@@ -94,8 +27,8 @@ def test_clustered_interval_covers_where_one_over_images_does_not():
         labels = np.ones(240, dtype=np.int64)
         for name, groups in (("groups", np.repeat(np.arange(40), 6)), ("images", np.arange(240))):
             weights = statistics.resampling_weights(groups.max() + 1, resamples=200, seed=trial)
-            values = statistics.measure(probabilities, labels, groups, weights, ("benign", "malignant"))
-            low, high = statistics.percentile_interval(values[Metric("accuracy")])
+            values = measure(probabilities, labels, groups, weights, ("benign", "malignant"))
+            low, high = statistics.percentile_interval(values[Quantity("accuracy")])
             covered[name] += low <= 0.7 <= high
     assert 0.85 <= covered["groups"] / 100 <= 0.99
     assert covered["images"] / 100 < 0.7
@@ -104,9 +37,9 @@ def test_clustered_interval_covers_where_one_over_images_does_not():
 def test_class_that_is_not_drawn_leaves_nan_and_the_interval_ignores_it():
     probabilities, labels = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 0])
     weights = np.array([[1.0, 1, 1], [2, 0, 1]])
-    values = statistics.measure(probabilities, labels, np.arange(3), weights, ("benign", "malignant"))
-    assert values[Metric("accuracy")].tolist() == [1, 1]
-    for metric in (Metric("auroc"), Metric("balanced_accuracy"), Metric("sensitivity", "malignant")):
+    values = measure(probabilities, labels, np.arange(3), weights, ("benign", "malignant"))
+    assert values[Quantity("accuracy")].tolist() == [1, 1]
+    for metric in (Quantity("auroc"), Quantity("balanced_accuracy"), Quantity("sensitivity", "malignant")):
         assert values[metric][0] == 1
         assert np.isnan(values[metric][1])
         assert statistics.percentile_interval(values[metric]) == (1, 1)

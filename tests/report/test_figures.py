@@ -26,8 +26,8 @@ def test_plot_shows_each_metric_with_its_interval_and_fills_only_clear_differenc
 
 def test_plot_leaves_out_what_is_not_defined(comparison):
     c = comparison()
-    undefined = tuple(replace(r, value=float("nan")) if r.metric == "auroc" else r for r in c.rows)
-    assert not forest.plot(replace(c, rows=undefined)).axes[1].texts
+    undefined = tuple(replace(r, value=float("nan")) if r.metric == "auroc" else r for r in c.results)
+    assert not forest.plot(replace(c, results=undefined)).axes[1].texts
 
 
 def test_plot_names_patients_only_where_they_are_known(comparison):

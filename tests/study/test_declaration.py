@@ -106,6 +106,7 @@ def test_a_whole_one_is_read(here):
         ("arms", {"real": "arms/real.yaml"}, "arms: name at least two"),
         ("arms", None, "arms: expected keys with values, found nothing."),
         ("comparison", {"baseline": "reel"}, "comparison.baseline: no arm reel; there are real, repeated, hybrid."),
+        ("comparison", {"primary": "auc"}, "comparison.primary: no metric auc; there are accuracy, auroc, "),
         ("comparison", {"family": ["x"]}, "comparison.family: no arm x"),
     ],
 )

@@ -19,7 +19,7 @@ from dermsynth.data.sets import manifest
 from dermsynth.data.sets.cleaning import Cleaning
 from dermsynth.data.sets.images import LARGEST_SIZE
 from dermsynth.data.sets.manifest import Record
-from dermsynth.data.sets.wording import some
+from dermsynth.data.sets.name_lists import some
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder, reading, refuse_links_out, write_atomically
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dermsynth.data.prepare.splits import SPLIT_NAMES, Link, groups
 from dermsynth.data.sets.manifest import Record
-from dermsynth.data.sets.wording import some
+from dermsynth.data.sets.name_lists import some
 from dermsynth.errors import InputError
 
 

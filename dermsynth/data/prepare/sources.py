@@ -15,7 +15,7 @@ from dermsynth.data.prepare.layouts.recognise import LAYOUTS, read_download
 from dermsynth.data.prepare.splits import Link
 from dermsynth.data.sets import manifest
 from dermsynth.data.sets.manifest import Record
-from dermsynth.data.sets.wording import some
+from dermsynth.data.sets.name_lists import some
 from dermsynth.errors import InputError
 
 _ARCHIVE_ID = re.compile(r"ISIC_\d+")

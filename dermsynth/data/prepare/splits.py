@@ -19,26 +19,6 @@ _WAYS = 100
 _CLOSE = 0.005
 
 
-class UnionFind:
-    """Sets that merge; each is known by one of its members, its root."""
-
-    def __init__(self) -> None:
-        self._parent: dict[Hashable, Hashable] = {}
-
-    def find(self, item: Hashable) -> Hashable:
-        """The root of the item's set; an unseen item is a set of its own."""
-        root = item
-        while (above := self._parent.get(root, root)) != root:
-            root = above
-        while item != root:
-            self._parent[item], item = root, self._parent[item]
-        return root
-
-    def union(self, first: Hashable, second: Hashable) -> None:
-        """Merge two sets; the first one's root stays a root."""
-        self._parent[self.find(second)] = self.find(first)
-
-
 def groups(records: Sequence[Record], links: Iterable[Link] = ()) -> list[str]:
     """The group of each record: images of one patient or lesion, or linked, belong together, transitively.
 
@@ -50,15 +30,21 @@ def groups(records: Sequence[Record], links: Iterable[Link] = ()) -> list[str]:
         One name a record, in order: a patient id, else a lesion id, else `IMAGE_GROUP` and an image id of
         the group, of whatever split that image is.
     """
-    sets = UnionFind()
+    from scipy.cluster.hierarchy import DisjointSet  # half a second to import, which `fit` need not wait for
+
+    sets = DisjointSet(("image", record.image_id) for record in records)
     for record in records:
-        if record.patient_id:
-            sets.union(("patient", record.patient_id), ("image", record.image_id))
-        if record.lesion_id:
-            sets.union(("lesion", record.lesion_id), ("image", record.image_id))
-    for first, second in links:
-        sets.union(("image", first), ("image", second))
-    roots = [sets.find(("image", record.image_id)) for record in records]
+        image = ("image", record.image_id)
+        for owner in (("patient", record.patient_id), ("lesion", record.lesion_id)):
+            if owner[1]:
+                sets.add(owner)
+                sets.merge(owner, image)
+    for link in links:
+        first, second = (("image", name) for name in link)
+        sets.add(first)
+        sets.add(second)
+        sets.merge(first, second)
+    roots = [sets[("image", record.image_id)] for record in records]
     # The least name of the best kind, so that it does not depend on the order of the rows.
     names: dict[Hashable, tuple[int, str]] = {}
     for record, root in zip(records, roots, strict=True):

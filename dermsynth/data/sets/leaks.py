@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dermsynth.data.sets import near_duplicates
 from dermsynth.data.sets.manifest import ImageSet, Record, refuse_torn, sha256_file, train_split_sha256
-from dermsynth.data.sets.wording import some
+from dermsynth.data.sets.name_lists import some
 from dermsynth.errors import InputError
 from dermsynth.files import reading, write_atomically
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermsynth.data.prepare.splits import UnionFind, choose_fold, deal_folds, grouped_split, groups, split_of_fold
+from dermsynth.data.prepare.splits import choose_fold, deal_folds, grouped_split, groups, split_of_fold
 from dermsynth.data.sets.manifest import ImageSet, Record, train_split_sha256
 from dermsynth.errors import InputError
 
@@ -69,17 +69,6 @@ class TestGroups:
         forward = dict(zip([r.image_id for r in records], groups(records), strict=True))
         backward = dict(zip([r.image_id for r in records[::-1]], groups(records[::-1]), strict=True))
         assert forward == backward
-
-    def test_union_keeps_the_first_root_through_a_chain_in_any_order(self):
-        for pairs in (
-            [("a", "b"), ("b", "c")],
-            [("b", "c"), ("a", "b")],
-            [("a", "b"), ("b", "a"), ("a", "c")],
-        ):
-            sets = UnionFind()
-            for first, second in pairs:
-                sets.union(first, second)
-            assert {sets.find(x) for x in "abc"} == {"a"}
 
 
 class TestGroupedSplit:

@@ -9,9 +9,9 @@ import pytest
 import scipy.fft
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.cluster.hierarchy import DisjointSet
 
 from dermsynth.data.phantoms.patients import DUPLICATES, write
-from dermsynth.data.prepare.splits import UnionFind
 from dermsynth.data.sets import near_duplicates as near
 from dermsynth.data.sets.images import read_rgb
 from dermsynth.data.sets.views import view
@@ -137,10 +137,10 @@ def test_images_that_all_hash_alike_stay_few_pairs_and_hang_together():
     hashed = np.full((count, 8), 12345, np.uint64)
     pairs = near.candidates(hashed)
     assert len(pairs) < 40 * count  # and not count² / 2
-    joined = UnionFind()
+    joined = DisjointSet(range(count))
     for one, other, _ in pairs.tolist():
-        joined.union(one, other)
-    assert len({joined.find(place) for place in range(count)}) == 1
+        joined.merge(one, other)
+    assert joined.n_subsets == 1
 
 
 def dark_ovals(count):

@@ -20,7 +20,7 @@ from dermsynth.data.prepare.layouts.tables import (
 )
 from dermsynth.data.sets.images import SUFFIXES
 from dermsynth.data.sets.manifest import Record
-from dermsynth.data.sets.wording import some
+from dermsynth.data.sets.name_lists import some
 from dermsynth.errors import InputError
 
 _TABLES = (".csv", ".tsv", ".tab")

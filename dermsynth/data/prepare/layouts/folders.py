@@ -15,7 +15,7 @@ from dermsynth.data.prepare.layouts.files import (
 from dermsynth.data.prepare.layouts.labels import Label, label_of, refuse_unknown
 from dermsynth.data.prepare.layouts.tables import split_of
 from dermsynth.data.sets.images import SUFFIXES
-from dermsynth.data.sets.wording import some
+from dermsynth.data.sets.name_lists import some
 from dermsynth.errors import InputError
 
 

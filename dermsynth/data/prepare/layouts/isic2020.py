@@ -4,6 +4,7 @@ Its test part has no labels at all, as the challenge keeps them. Those images ar
 where no label is needed.
 """
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from dermsynth.data.prepare.layouts.download import Choices, Download, Layout, S
 from dermsynth.data.prepare.layouts.files import find, list_images
 from dermsynth.data.prepare.layouts.labels import code_of
 from dermsynth.data.prepare.layouts.tables import age, cells, flag, known, known_id, require, rows
-from dermsynth.data.prepare.splits import UnionFind
 from dermsynth.errors import InputError
 
 _CREDIT = {
@@ -123,18 +123,21 @@ def _read_test(folder: Path, table: Path) -> Download:
 
 
 def second_of_pairs(table: Path, present: set[str]) -> set[str]:
-    """The images to drop by a list of duplicate pairs; of a chain of pairs one image stays.
+    """The images to drop by a list of duplicate pairs; of a chain of pairs the first that is no pair's second stays.
 
     A pair counts only where both images are there: a part of the set must not lose its only copy.
     """
-    pairs = UnionFind()
-    named: set[str] = set()
-    for row, _ in cells(table, ("image_name_1", "image_name_2")):
-        first, second = row["image_name_1"], row["image_name_2"]
-        if first in present and second in present:
-            pairs.union(first, second)
-            named |= {first, second}
-    return {name for name in named if pairs.find(name) != name}
+    from scipy.cluster.hierarchy import DisjointSet  # half a second to import
+
+    named = ((row["image_name_1"], row["image_name_2"]) for row, _ in cells(table, ("image_name_1", "image_name_2")))
+    pairs = [pair for pair in named if present.issuperset(pair)]
+    seconds = {second for _, second in pairs}
+    places = {name: place for place, name in enumerate(dict.fromkeys(itertools.chain.from_iterable(pairs)))}
+    chains = DisjointSet(places)
+    for first, second in pairs:
+        chains.merge(first, second)
+    kept = {min(chain, key=lambda name: (name in seconds, places[name])) for chain in chains.subsets()}
+    return places.keys() - kept
 
 
 ISIC2020 = Layout("isic2020", (*_TRAINING, *_TEST), _read)

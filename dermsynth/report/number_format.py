@@ -1,24 +1,22 @@
-"""How metrics and their numbers are written, in text and in plots alike."""
+"""How quantities and their numbers are written, in text and in plots alike."""
 
 import math
 
-from dermsynth.evaluation.statistics import Metric
-
-NAMES = {"accuracy": "accuracy", "auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
+from dermsynth.evaluation.metrics import METRICS, Quantity, Unit
 
 
 def is_percent(metric: str) -> bool:
-    """Whether it is written in per cent and its differences in points; an AUROC is a plain fraction."""
-    return metric != "auroc"
+    """Whether it is written in per cent and its differences in points, and not as a plain fraction."""
+    return METRICS[metric].unit is Unit.POINTS
 
 
-def title(metric: Metric) -> tuple[str, str]:
+def heading(quantity: Quantity) -> tuple[str, str]:
     """Two lines, so that long names leave the columns narrow."""
-    if metric.class_name:
-        return metric.name, f"{metric.class_name} %"
-    if metric.name == "balanced_accuracy":
-        return "balanced", "accuracy %"
-    return "", f"{NAMES[metric.name]} %" if is_percent(metric.name) else NAMES[metric.name]
+    title, percent = METRICS[quantity.name].title, " %" if is_percent(quantity.name) else ""
+    if quantity.class_name:
+        return title, f"{quantity.class_name}{percent}"
+    first, _, last = title.rpartition(" ")
+    return first, f"{last}{percent}"
 
 
 def number(value: float | None, metric: str, sign: bool = False) -> str:
