@@ -47,7 +47,7 @@ def test_the_average_is_that_of_the_formula_and_replaces_the_weights_at_the_end(
         expected = keep * expected + (1 - keep) * weight
     assert float(model.weight) == pytest.approx(expected, rel=1e-6)
     assert float(model.frozen) == float(torch.tensor(0.1))
-    average = trainer.callbacks[0]._average_model.module
+    average = trainer.callbacks[0].average.module
     assert average.frozen.data_ptr() == model.frozen.data_ptr()
     assert average.weight.data_ptr() != model.weight.data_ptr()
 
@@ -56,7 +56,7 @@ class Shares(Callback):
     """Notes, before the model is moved to its device, whether its average has its weights."""
 
     def setup(self, trainer, pl_module, stage):
-        average = trainer.callbacks[0]._average_model.module
+        average = trainer.callbacks[0].average.module
         self.found = (average.frozen is pl_module.frozen, average.weight is pl_module.weight)
 
 
