@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,6 @@ from lightning import Trainer
 from lightning.fabric.utilities import data as lightning_data
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -18,7 +19,6 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from lightning_utilities.core import imports
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.tensorboard import SummaryWriter
 from transformers.models.clip import modeling_clip
 
 from callbacks import seams as of_callbacks
@@ -71,11 +71,6 @@ MISSING = {
         lambda folder: of_runs.validates_now(trainer(folder)),
     ),
     "epochs": (lightning_data, "_set_sampler_epoch", lambda _: of_runs.check_epochs_reach(loader())),
-    "summary": (
-        SummaryWriter,
-        "_get_file_writer",
-        lambda folder: of_runs.write_summary(TensorBoardLogger(folder), None),
-    ),
     "lean": (imports, "_version", lambda _: lean._import_torchmetrics()),
     "lean, too": (imports, "package_available", lambda _: lean._import_torchmetrics()),
     "transformer": (attention, "BasicTransformerBlock", lambda _: of_diffusion.repeated_blocks(nn.Linear(1, 1))),
@@ -95,10 +90,13 @@ def test_what_a_library_has_no_longer_is_named(tmp_path, monkeypatch, which):
 
 
 def test_what_objects_have_no_longer_is_named(tmp_path, monkeypatch):
+    logger = SimpleNamespace(experiment=SimpleNamespace(_get_file_writer=None))
     for given, name, use in (
         (trainer(tmp_path), "_signal_connector", lambda given: of_runs.replace_signal_handlers(given, dict)),
         (launched(tmp_path), "strategy.launcher.procs", of_runs.started_processes),
         (trainer(tmp_path), "fit_loop._data_fetcher", of_runs.validates_now),
+        (Drift(), "_trainer", of_runs.attached_trainer),
+        (logger, "experiment._get_file_writer", lambda given: of_runs.write_summary(given, None)),
         (EMA(), "_average_model", lambda given: given.setup(None, None, "test")),
         (EMA(), "_latest_update_step", lambda given: given.setup(None, None, "test")),
     ):
@@ -107,9 +105,24 @@ def test_what_objects_have_no_longer_is_named(tmp_path, monkeypatch):
         for part in path:
             owner = getattr(owner, part)
         monkeypatch.delattr(owner, name)
-        with pytest.raises(SeamError, match=f"lightning .* has no .*{name}"):
+        with pytest.raises(SeamError, match=rf"(lightning|torch) \d.* has no .*{name}"):
             use(given)
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "use"),
+    [
+        (torch.ops, "mkldnn", lambda: of_runs.cpu_computes(torch.bfloat16)),
+        (torch.ops, "aten", of_callbacks.attention_on_cpu),
+        (torch._dynamo, "config", lambda: of_diffusion.set_compiler(8)),
+    ],
+)
+def test_what_a_part_of_torch_has_no_longer_is_named(monkeypatch, owner, name, use):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(owner, name, SimpleNamespace())
+    with pytest.raises(SeamError, match=r"torch \d.* has no SimpleNamespace\."):
+        use()
 
 
 def _otherwise(self, more):
@@ -172,7 +185,7 @@ def test_a_batch_sampler_that_is_told_no_epoch_is_named():
 def test_an_average_that_is_not_made_by_deepcopy_is_named(monkeypatch):
     monkeypatch.setattr("torch.optim.swa_utils.deepcopy", lambda model: type(model)())
     with pytest.raises(SeamError, match="makes an average without deepcopy"):
-        EMA().setup(None, Drift(), "fit")
+        of_callbacks.OpenAveraging().setup(None, Drift(), "fit")
 
 
 def is_private(name):
@@ -211,12 +224,11 @@ def test_no_class_has_a_method_in_place_of_a_private_one_of_others():
         for found in vars(importlib.import_module(name_of(file))).values():
             if not isinstance(found, type) or found.__module__ != name_of(file):
                 continue
-            others = [base for base in found.__mro__ if not base.__module__.startswith(("dermsynth", "callbacks"))]
+            own = {"dermsynth", "callbacks", *sys.stdlib_module_names}
+            others = [base for base in found.__mro__ if base.__module__.split(".")[0] not in own]
             theirs = {name for base in others for name in vars(base) if is_private(name)}
-            # What Python itself notes of abstract classes and protocols has such names as well.
-            assert not {name for name in vars(found) if is_private(name) and not name.startswith("_abc")} & theirs, (
-                found
-            )
+            ours = {name for name, value in vars(found).items() if callable(value) or isinstance(value, property)}
+            assert not ours & theirs, found
 
 
 def test_every_file_of_seams_is_there():

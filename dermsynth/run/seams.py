@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities import data as lightning_data
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -94,6 +94,12 @@ def replace_signal_handlers(trainer: Trainer, register: Callable[[], Mapping[int
 
 def _nothing() -> None:
     pass
+
+
+def attached_trainer(module: LightningModule) -> Trainer | None:
+    """The module's Trainer, if it has one: asked for it, a module without one raises as for any mistake."""
+    trainer: Trainer | None = relied_on("run.seams.attached_trainer", "lightning", module, "_trainer")
+    return trainer
 
 
 def started_processes(trainer: Trainer) -> list[Any]:
