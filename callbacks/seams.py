@@ -30,12 +30,11 @@ class OpenAveraging(WeightAveraging):
         check("_average_model", None, WeightAveraging.on_save_checkpoint)
         check("_latest_update_step", None, WeightAveraging.state_dict)
         check("_swap_models", ("pl_module",), WeightAveraging.on_validation_epoch_start)
-        with _shared([parameter for parameter in pl_module.parameters() if not parameter.requires_grad]):
+        frozen = [parameter for parameter in pl_module.parameters() if not parameter.requires_grad]
+        with _shared(frozen) as asked:
             super().setup(trainer, pl_module, stage)
-        if self._average_model is not None:
-            pairs = zip(self.average.module.parameters(), pl_module.parameters(), strict=True)
-            if not all(kept is live for kept, live in pairs if not live.requires_grad):
-                raise SeamError("callbacks.seams.OpenAveraging", "lightning", "makes an average without deepcopy")
+        if stage == "fit" and len(asked) < len(frozen):
+            raise SeamError("callbacks.seams.OpenAveraging", "lightning", "makes an average without deepcopy")
 
     @property
     def average(self) -> AveragedModel:
@@ -58,18 +57,20 @@ class OpenAveraging(WeightAveraging):
 
 
 @contextmanager
-def _shared(parameters: list[torch.nn.Parameter]) -> Iterator[None]:
-    """Let a deep copy of a module have these parameters themselves, for which `deepcopy` asks each one."""
+def _shared(parameters: list[torch.nn.Parameter]) -> Iterator[set[int]]:
+    """Let a deep copy of a module have these parameters themselves; yields the ids of those that were asked for."""
+    asked: set[int] = set()
     for parameter in parameters:
-        parameter.__deepcopy__ = functools.partial(_itself, parameter)  # type: ignore[method-assign]
+        parameter.__deepcopy__ = functools.partial(_itself, parameter, asked)  # type: ignore[method-assign]
     try:
-        yield
+        yield asked
     finally:
         for parameter in parameters:
             del parameter.__deepcopy__
 
 
-def _itself(parameter: torch.nn.Parameter, memo: dict[int, Any]) -> torch.nn.Parameter:
+def _itself(parameter: torch.nn.Parameter, asked: set[int], memo: dict[int, Any]) -> torch.nn.Parameter:
+    asked.add(id(parameter))
     return parameter
 
 
