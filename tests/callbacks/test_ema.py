@@ -52,6 +52,24 @@ def test_the_average_is_that_of_the_formula_and_replaces_the_weights_at_the_end(
     assert average.weight.data_ptr() != model.weight.data_ptr()
 
 
+def test_optimizer_steps_are_averaged_and_no_other_batches():
+    average = EMA()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        accumulate_grad_batches=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[average],
+    )
+    trainer.fit(Drift(), DataLoader(range(6), batch_size=1))
+    assert int(average.average.n_averaged) == trainer.global_step == 3
+    # As a checkpoint keeps it.
+    assert average.state_dict() == {"latest_update_step": 3}
+
+
 class Shares(Callback):
     """Notes, before the model is moved to its device, whether its average has its weights."""
 
