@@ -22,7 +22,7 @@ class _Reader(TrainingCLI):
     def _settings(self, words: Sequence[str]) -> dict[str, Any]:
         return settings_of(words, to_come=True)
 
-    def _set_seed(self) -> None:
+    def seed(self) -> None:
         pass
 
     def before_instantiate_classes(self) -> None:
@@ -31,7 +31,7 @@ class _Reader(TrainingCLI):
     def instantiate_classes(self) -> None:
         pass
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_stage(self, stage: str) -> None:
         pass
 
 
