@@ -343,7 +343,7 @@ class DreamBooth(Reloadable):
 
     def _denoise(self, batch: Batch, draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
-        # Random numbers are drawn on the CPU in the reference's order: latents, noise, its offset, timesteps.
+        # Random numbers are made on the CPU in the reference's order: latents, noise, its offset, timesteps.
         latents = self._latents(batch, draws)
         noise = self._randn_like(latents, draws)
         if self.objective.noise_offset:

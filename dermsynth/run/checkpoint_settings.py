@@ -18,7 +18,7 @@ from dermsynth.run.config import leaves
 from dermsynth.run.yaml_files import read_yaml
 
 _STAGES = ("validate", "test", "predict")
-# Of each model what its weights depend on. All else, such as how images are drawn, is the configuration's to say.
+# Of each model what its weights depend on. All else, such as how images are sampled, is the configuration's to say.
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "DreamBooth": ("base", "train_text_encoder", "lora", "objective"),
     "Autoencoder": ("base",),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermsynth.data.mixing.dealing import count_cells, drawn, rounded
+from dermsynth.data.mixing.dealing import count_cells, rounded, sampled
 from dermsynth.data.mixing.policies import (
     CountPerClass,
     FillUp,
@@ -281,7 +281,7 @@ def test_rounding_has_no_rhythm_that_starves_a_cell():
 def test_earlier_epochs_stay_as_they_were_when_more_are_asked_for():
     expected = np.array([[3.3, 0.2], [1.5, 5.0]])
     assert np.array_equal(rounded(expected, 9)[:4], rounded(expected, 4))
-    assert np.array_equal(drawn(expected, 9, seed=3)[:4], drawn(expected, 4, seed=3))
+    assert np.array_equal(sampled(expected, 9, seed=3)[:4], sampled(expected, 4, seed=3))
 
 
 @pytest.mark.parametrize(
