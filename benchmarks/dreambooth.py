@@ -46,7 +46,7 @@ class Parsed(training.TrainingCLI):
     def instantiate_classes(self) -> None:
         """Load no model."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_stage(self, stage: str) -> None:
         """Train nothing."""
 
 

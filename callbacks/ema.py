@@ -1,18 +1,17 @@
 """An exponential moving average of the trained weights, which validation, samples and exports use."""
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from callbacks.seams import OpenAveraging
 from dermsynth.errors import InputError
 
 
-class EMA(WeightAveraging):
+class EMA(OpenAveraging):
     """Lightning's weight averaging with a warm-up, of what is trained alone.
 
     The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, as in TensorFlow's ExponentialMovingAverage,
@@ -47,35 +46,28 @@ class EMA(WeightAveraging):
             raise InputError(
                 "trainer.callbacks: callbacks.ema.EMA cannot average weights that are spread over devices."
             )
-        # Lightning copies the whole model, on whose device it may not fit twice.
-        frozen = [parameter for parameter in pl_module.parameters() if not parameter.requires_grad]
-        for parameter in frozen:
-            parameter.__deepcopy__ = functools.partial(_itself, parameter)  # type: ignore[method-assign]
         super().setup(trainer, pl_module, stage)
-        for parameter in frozen:
-            del parameter.__deepcopy__
-        if self._average_model is not None:
+        if stage == "fit":
             # On the host: read from a GPU, it would hold up every step.
-            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+            self.average.n_averaged = self.average.n_averaged.cpu()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Follow the model to its device, where Lightning has moved it since."""
-        self._average.module.to(pl_module.device)
+        self.average.module.to(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update the average after an optimizer step."""
-        if trainer.global_step <= self._latest_update_step:
+        if trainer.global_step <= self.updated_at:
             return
-        self._latest_update_step = trainer.global_step
-        pairs = zip(self._average.module.parameters(), pl_module.parameters(), strict=True)
+        self.updated_at = trainer.global_step
+        pairs = zip(self.average.module.parameters(), pl_module.parameters(), strict=True)
         averages, current = zip(*[(kept, live) for kept, live in pairs if live.requires_grad], strict=True)
-        count = int(self._average.n_averaged)
+        count = int(self.average.n_averaged)
         kept = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, current, 1 - kept)
-        self._average.n_averaged += 1
+        get_ema_multi_avg_fn(kept)(averages, current, count)
+        self.average.n_averaged += 1
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Fill the frozen parts in from the live model, which has them already, then do as Lightning does."""
@@ -85,25 +77,15 @@ class EMA(WeightAveraging):
                 checkpoint[name] = {**live, **checkpoint[name]}
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
-    @property
-    def _average(self) -> Any:
-        assert self._average_model is not None
-        return self._average_model
-
-
-def _itself(parameter: torch.nn.Parameter, memo: dict[int, Any]) -> torch.nn.Parameter:
-    """What a copy of the model has in the place of a frozen weight."""
-    return parameter
-
 
 @contextmanager
 def averaged(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
     """The averaged weights in the place of the trained ones, if the Trainer has an `EMA`."""
     averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
     for average in averages:
-        average._swap_models(pl_module)
+        average.swap(pl_module)
     try:
         yield
     finally:
         for average in averages:
-            average._swap_models(pl_module)
+            average.swap(pl_module)

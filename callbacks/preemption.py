@@ -16,6 +16,7 @@ from torch.distributed import ReduceOp
 
 from dermsynth.errors import InputError
 from dermsynth.run.folder import last_checkpoint, validation_follows
+from dermsynth.run.seams import started_processes
 
 # What is asked for; of several the largest is done.
 _NOTHING, _STOP, _REQUEUE = range(3)
@@ -131,7 +132,7 @@ class Preemption(Checkpoint):
                 flush=True,
             )
         # Whether Lightning started the other processes of this machine, as the first of them knows.
-        started = torch.tensor(bool(getattr(trainer.strategy.launcher, "procs", None)))
+        started = torch.tensor(bool(started_processes(trainer)))
         if self._group is not None:
             # Also lets the first one finish: srun and Lightning kill it when another is gone with such a status.
             torch.distributed.broadcast(started, src=0, group=self._group)

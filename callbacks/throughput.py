@@ -18,6 +18,8 @@ from torch.utils.flop_counter import (
     shape_wrapper,
 )
 
+from callbacks.seams import attention_on_cpu, in_backward_pass, takes_tensors
+
 now = time.perf_counter  # a clock in seconds
 
 # Dense TFLOP/s of 16-bit products summed in 32 bits, from NVIDIA's data sheets; where one gives them with sparsity,
@@ -60,11 +62,7 @@ def flop_counter() -> FlopCounterMode:
     def backward(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
         return sdpa_backward_flop_count(gradient, query, key, value)
 
-    aten = torch.ops.aten
-    on_cpu = {
-        aten._scaled_dot_product_flash_attention_for_cpu: attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
-    }
+    on_cpu = dict(zip(attention_on_cpu(), (attention, backward), strict=True))
     formulas = {**flop_registry, **{operation: shape_wrapper(formula) for operation, formula in on_cpu.items()}}
     once = {operation: _unless_recomputed(formula) for operation, formula in formulas.items()}
     return FlopCounterMode(display=False, custom_mapping=once)
@@ -73,11 +71,10 @@ def flop_counter() -> FlopCounterMode:
 def _unless_recomputed(formula: Callable[..., int]) -> Callable[..., int]:
     def count(*args: Any, **kwargs: Any) -> int:
         # In a backward pass, gradients are wanted of nothing but what is computed again.
-        recomputed = torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled()
+        recomputed = in_backward_pass() and torch.is_grad_enabled()
         return 0 if recomputed else formula(*args, **kwargs)
 
-    count._get_raw = True  # type: ignore[attr-defined]  # as the registry's own, which take tensors
-    return count
+    return takes_tensors(count)
 
 
 class Throughput(Callback):

@@ -47,7 +47,7 @@ class ParsingCLI(TrainingCLI):
     def instantiate_classes(self):
         pass
 
-    def _run_subcommand(self, subcommand):
+    def run_stage(self, stage):
         pass
 
 

@@ -41,6 +41,8 @@ COMMON = {
     "dermsynth.provenance",
     "dermsynth.run.ranks",
     "dermsynth.run.config",
+    "dermsynth.run.seams",
+    "dermsynth.seams",
     "dermsynth.seeds",
     "dermsynth.weights",
     "dermsynth.run.yaml_files",

@@ -37,6 +37,22 @@ class Data(L.LightningDataModule):
     val_dataloader = test_dataloader = predict_dataloader = train_dataloader
 
 
+class Broadcasts(L.Callback):
+    """Counts what rank 0 is asked for, or told by, between the first batch and the last."""
+
+    def on_train_start(self, trainer, module):
+        self.number, self.real = 0, torch.distributed.broadcast
+        torch.distributed.broadcast = self.count
+
+    def count(self, *args, **options):
+        self.number += 1
+        return self.real(*args, **options)
+
+    def on_train_end(self, trainer, module):
+        torch.distributed.broadcast = self.real
+        Path(trainer.default_root_dir, f"broadcasts-{trainer.global_rank}").write_text(str(self.number))
+
+
 class Broken(Data):
     """Its image is broken, as a loader process finds."""
 

@@ -29,6 +29,7 @@ from dermsynth.run.checkpoints import (
     provenance_of,
 )
 from dermsynth.run.ranks import mean_if_logged, mean_over_ranks
+from dermsynth.run.seams import attached_trainer
 
 KIND = "classifier"
 _LARGEST_IMAGE = 8192
@@ -156,7 +157,7 @@ class Classifier(Reloadable):
         _, losses, weights = self._shared_step(batch)
         # The mean, as gradients are averaged: so a batch trains the same however many ranks share it.
         loss = losses.sum() / mean_over_ranks(weights.sum())
-        self.log("train/loss", mean_if_logged(loss.detach(), self._trainer), batch_size=len(weights))
+        self.log("train/loss", mean_if_logged(loss.detach(), attached_trainer(self)), batch_size=len(weights))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:

@@ -23,6 +23,7 @@ from dermsynth.run.checkpoints import (
     provenance_of,
 )
 from dermsynth.run.ranks import mean_if_logged
+from dermsynth.run.seams import attached_trainer
 
 KIND = "autoencoder"
 
@@ -80,7 +81,7 @@ class Autoencoder(Reloadable):
         reconstruction = F.l1_loss(decoded, pixels)
         loss = reconstruction + self.edge_weight * edge_loss(decoded, pixels) + self.kl_weight * posterior.kl().mean()
         for name, value in (("loss", loss), ("reconstruction", reconstruction)):
-            self.log(f"train/{name}", mean_if_logged(value.detach(), self._trainer), batch_size=len(pixels))
+            self.log(f"train/{name}", mean_if_logged(value.detach(), attached_trainer(self)), batch_size=len(pixels))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ from dermsynth.run.checkpoints import (
     provenance_of,
 )
 from dermsynth.run.ranks import mean_if_logged, told_by_first
+from dermsynth.run.seams import attached_trainer
 from dermsynth.seeds import Purpose, stream_seed
 
 KIND = "dreambooth"
@@ -172,7 +173,7 @@ class DreamBooth(Reloadable):
             prior_weights = prior_weights[batch["label"]]
         loss = dreambooth_loss(errors if weights is None else errors * weights, batch["prior"], prior_weights)
         # Not on the progress bar, which would wait for the number at each step.
-        self.log("train/loss", mean_if_logged(loss.detach(), self._trainer), batch_size=len(batch["prompt"]))
+        self.log("train/loss", mean_if_logged(loss.detach(), attached_trainer(self)), batch_size=len(batch["prompt"]))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -322,7 +323,7 @@ class DreamBooth(Reloadable):
     def _base_sha256(self) -> str:
         """The base's hash, which the first process reads gigabytes for: once, and all processes must ask for it."""
         if self._base_hash is None:
-            self._base_hash = told_by_first(lambda: base_sha256(self.parts.base), self._trainer)
+            self._base_hash = told_by_first(lambda: base_sha256(self.parts.base), attached_trainer(self))
         return self._base_hash
 
     def _denoise(self, batch: dict[str, Any], draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:

@@ -130,11 +130,9 @@ def save_kohya(parts: Parts, file: Path, token: str) -> None:
 
 def merge_lora(parts: Parts) -> None:
     """Add the low-rank updates to the weights and remove the adapters."""
-    for model in (parts.unet, parts.text_encoder):
-        if has_lora(model):
-            for _, layer in _adapted(model):
-                layer.merge()
-            _unwrap(model)
+    pipeline = parts.pipeline()
+    pipeline.fuse_lora(components=["unet", "text_encoder"])
+    pipeline.unload_lora_weights()
 
 
 def has_lora(model: nn.Module) -> bool:
@@ -151,11 +149,3 @@ def _as_published(key: str) -> str:
     """A text encoder's key as in files that any version of transformers reads."""
     key = key if key.startswith("text_model.") else f"text_model.{key}"
     return f"{key}.weight" if key.endswith("lora_magnitude_vector") else key
-
-
-def _unwrap(model: Any) -> None:
-    for name, layer in _adapted(model):
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.base_layer)
-    del model.peft_config
-    model._hf_peft_config_loaded = False  # else save_pretrained looks for the adapters

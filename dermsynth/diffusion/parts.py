@@ -406,7 +406,7 @@ def _training_scheduler(base: str, **where: str) -> DDPMScheduler:
 def _shipped_sampler(base: str, **where: str) -> type[SchedulerMixin]:
     """The class that a base names; DDIM for one that does not exist or lacks a library."""
     named = DDPMScheduler.load_config(base, **where).get("_class_name")
-    usable = [kind for kind in DDPMScheduler._get_compatibles() if issubclass(kind, SchedulerMixin)]
+    usable = [kind for kind in DDPMScheduler().compatibles if issubclass(kind, SchedulerMixin)]
     return next((kind for kind in usable if kind.__name__ == named), DDIMScheduler)
 
 

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-# diffusers' own list for regional compilation holds the transformer blocks alone; the residual blocks are as many again
-# and have the group norms, which gain most from being fused with their neighbours.
-_REPEATED = ("BasicTransformerBlock", "ResnetBlock2D")
+from dermsynth.diffusion.seams import repeated_blocks, set_compiler
+
 # Shapes of one kind of block that may be compiled; the residual blocks of Stable Diffusion 1.5 have 14.
 _SHAPES = 64
 
@@ -22,18 +21,9 @@ def compile_blocks(unet: nn.Module) -> None:
     A shape of a block is compiled once, so training starts sooner than with the whole UNet compiled. The blocks stay in
     place and their weights keep their names.
     """
-    torch._dynamo.config.cache_size_limit = max(_SHAPES, torch._dynamo.config.cache_size_limit)
-    # Under DDP each would be cut in pieces, for the reduction of gradients to begin between two of them; between two
-    # blocks it can begin anyway.
-    torch._dynamo.config.optimize_ddp = False
-    for block in unet.modules():
-        if _is_a(block, *_REPEATED):
-            block.forward = _compiled_where_trained(block.forward)
-
-
-def _is_a(module: nn.Module, *names: str) -> bool:
-    # Also of a module that is spread, whose class is derived from its own.
-    return any(kind.__name__ in names for kind in type(module).__mro__)
+    set_compiler(_SHAPES)
+    for block in repeated_blocks(unet):
+        block.forward = _compiled_where_trained(block.forward)
 
 
 def _compiled_where_trained(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,9 +44,8 @@ def shard(part: nn.Module, mesh: DeviceMesh) -> None:
         part: UNet of diffusers or text encoder of transformers.
         mesh: the GPUs, of one dimension.
     """
-    for block in part.modules():
-        if _is_a(block, *_REPEATED, "CLIPEncoderLayer"):
-            fully_shard(block, mesh=mesh)
+    for block in repeated_blocks(part):
+        fully_shard(block, mesh=mesh)
     fully_shard(part, mesh=mesh)
 
 

@@ -65,7 +65,8 @@ def clip_gradients(module: LightningModule, optimizer: Optimizer, limit: float |
         InputError: precision is 16-mixed, the optimizer is fused and clipping is asked for.
     """
     plugin = module.trainer.precision_plugin
-    if isinstance(plugin, MixedPrecision) and getattr(optimizer, "_step_supports_amp_scaling", False) and limit:
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    if isinstance(plugin, MixedPrecision) and fused and limit:
         if plugin.scaler is not None:
             raise InputError(
                 "trainer.gradient_clip_val: under precision 16-mixed gradients cannot be clipped for a fused "

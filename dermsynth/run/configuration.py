@@ -18,7 +18,7 @@ _readers: dict[str, "_Reader"] = {}
 class _Reader(TrainingCLI):
     """Parses, and stops there."""
 
-    def _set_seed(self) -> None:
+    def seed(self) -> None:
         pass
 
     def before_instantiate_classes(self) -> None:
@@ -27,7 +27,7 @@ class _Reader(TrainingCLI):
     def instantiate_classes(self) -> None:
         pass
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_stage(self, stage: str) -> None:
         pass
 
 

@@ -23,6 +23,7 @@ from dermsynth.run.checkpoint_io import CONFIGURATION, configuration_of
 from dermsynth.run.classes import names_alone
 from dermsynth.run.config import RUN_FILE, leaves
 from dermsynth.run.lock import LOCK, TEST_LOCK
+from dermsynth.run.seams import validates_now
 from dermsynth.run.yaml_files import read_yaml
 
 # Checkpoints cannot tell that training came to its end: a run that stopped early would train on if resumed.
@@ -313,8 +314,5 @@ def _move(state: dict[str, Any], folder: str) -> None:
 
 def validation_follows(trainer: Trainer) -> bool:
     """Whether this batch is validated on; a run that is resumed from its end would leave that validation out."""
-    loop = trainer.fit_loop
-    assert loop._data_fetcher is not None
-    follows = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
     # Agreed on, because all save together, and a `val_check_interval` of time is over on one before the others.
-    return trainer.strategy.reduce_boolean_decision(follows, all=False)
+    return trainer.strategy.reduce_boolean_decision(validates_now(trainer), all=False)

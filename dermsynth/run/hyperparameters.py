@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from dermsynth.run.config import leaves
+from dermsynth.run.seams import write_summary
 
 # In the words of flags; `fit.yaml` has all the others.
 _SHOWN = (
@@ -82,4 +83,4 @@ class Hyperparameters(Callback):
         """Write the second (start) or third (end) part of what torch makes for TensorBoard."""
         for logger in trainer.loggers:
             if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
-                logger.experiment._get_file_writer().add_summary(hparams(self.values, {})[part])
+                write_summary(logger, hparams(self.values, {})[part])

@@ -5,18 +5,19 @@ Lightning imports torchmetrics, and that whatever of these is installed, for met
 to whom imports them afterwards they are.
 """
 
+import functools
 from importlib.metadata import PackageNotFoundError
 
 from lightning_utilities.core import imports
+
+from dermsynth.seams import relied_on
 
 _UNUSED = {"matplotlib", "regex", "scipy", "torchvision", "transformers"}
 
 
 def _import_torchmetrics() -> None:
-    # Neither name is promised: without one the import is slow again, and a test says so.
-    if not (hasattr(imports, "_version") and hasattr(imports, "package_available")):
-        return
-    version_of, is_available = imports._version, imports.package_available
+    check = functools.partial(relied_on, "run.lean", "lightning-utilities", imports)
+    version_of, is_available = check("_version"), check("package_available", ("package_name",))
 
     def version(package: str) -> str:
         if package in _UNUSED:

@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import Namespace
 
 from dermsynth.run.config import RUN_FILE
+from dermsynth.run.seams import cpu_computes
 
 _SIZE = 192  # of the matrix products that are timed: milliseconds where bfloat16 is emulated
 
@@ -33,21 +34,12 @@ def resolve(config: Namespace, stage: str) -> list[str]:
             trainer.precision, why = _chosen(trainer.accelerator)
             said.append(f"trainer.precision: {trainer.precision}, as {why}.")
     kind = _half(trainer.precision)
-    if stage == "fit" and kind and _on_cpu(trainer.accelerator) and not computes_natively(kind):
+    if stage == "fit" and kind and _on_cpu(trainer.accelerator) and not cpu_computes(kind):
         said.append(
             f"warning: trainer.precision: {trainer.precision} is emulated on this CPU, a matrix product about "
             f"{_slowdown(kind):.0f} times slower. Give --trainer.precision 32-true."
         )
     return said
-
-
-def computes_natively(kind: torch.dtype) -> bool:
-    """Whether this CPU has instructions for products of bfloat16 or float16.
-
-    Nothing public of torch says so; where it no longer answers, none are counted on.
-    """
-    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}[kind]
-    return hasattr(torch.ops.mkldnn, name) and bool(getattr(torch.ops.mkldnn, name)())
 
 
 def _recorded(file: Path) -> str | None:
@@ -57,7 +49,7 @@ def _recorded(file: Path) -> str | None:
 def _chosen(accelerator: object) -> tuple[str, str]:
     """The precision, and why."""
     if _on_cpu(accelerator):
-        if computes_natively(torch.bfloat16):
+        if cpu_computes(torch.bfloat16):
             return "bf16-mixed", "this CPU computes in bfloat16; one that does not gets 32-true"
         return "32-true", "this CPU has no instructions for bfloat16"
     if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):

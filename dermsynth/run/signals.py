@@ -9,24 +9,23 @@ from typing import Any
 
 from lightning import Trainer
 
+from dermsynth.run.seams import replace_signal_handlers, started_processes
+
 
 def take_signals_from_lightning(trainer: Trainer) -> None:
     """Let SIGTERM end a process, as SIGUSR1 does, where no callback takes it.
 
-    Lightning's handlers save, or ask the other ranks, in the middle of whatever runs, which can hang; `predict` would
-    not stop at all. What remains of them: the processes that Lightning itself started end with their first.
+    With Lightning's handlers `predict` would not stop at all. What remains of them: the processes that Lightning itself
+    started end with their first.
     """
-    register = functools.partial(_end_what_lightning_started, trainer)
-    trainer._signal_connector.register_signal_handlers = register  # type: ignore[method-assign]
-    # What the handler noted all ranks would ask of the first at each batch, and the host wait for the device's answer.
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
+    replace_signal_handlers(trainer, functools.partial(_end_what_lightning_started, trainer))
 
 
-def _end_what_lightning_started(trainer: Trainer) -> None:
-    if started := getattr(trainer.strategy.launcher, "procs", []):
-        ends = functools.partial(_end_with, started)
-        before: dict[Any, Any] = {number: signal.signal(number, ends) for number in (signal.SIGTERM, signal.SIGUSR1)}
-        trainer._signal_connector._original_handlers = before
+def _end_what_lightning_started(trainer: Trainer) -> dict[int, Any]:
+    """The handlers of before."""
+    started = started_processes(trainer)
+    ends = functools.partial(_end_with, started)
+    return {number: signal.signal(number, ends) for number in (signal.SIGTERM, signal.SIGUSR1)} if started else {}
 
 
 def _end_with(processes: list[subprocess.Popen[bytes]], number: int, frame: FrameType | None) -> None:
@@ -34,7 +33,3 @@ def _end_with(processes: list[subprocess.Popen[bytes]], number: int, frame: Fram
         process.send_signal(number)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-
-
-def _nothing() -> None:
-    pass

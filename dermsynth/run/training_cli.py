@@ -15,7 +15,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -54,12 +54,13 @@ from dermsynth.run.lock import TEST_LOCK, locked
 from dermsynth.run.precision import resolve
 from dermsynth.run.progress import RunProgress
 from dermsynth.run.quiet import quieten, quieten_transformers
+from dermsynth.run.seams import NO_YAML, OpenCLI
 from dermsynth.run.signals import take_signals_from_lightning
 from dermsynth.run.summary import ParameterCount
 from dermsynth.said import after_fit, after_test, measured
 
 
-class TrainingCLI(LightningCLI):
+class TrainingCLI(OpenCLI):
     """The command line of fit, validate, test and predict."""
 
     def __init__(self, args: ArgsType = None) -> None:
@@ -76,7 +77,12 @@ class TrainingCLI(LightningCLI):
             trainer_defaults={"use_distributed_sampler": False},
             seed_everything_default=0,
             # An abbreviation such as --trainer.max_epoch would pass for the real flag without a word.
-            parser_kwargs={"prog": "dermsynth", "exit_on_error": False, "allow_abbrev": False},
+            parser_kwargs={
+                "prog": "dermsynth",
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                **{stage: _help(stage) for stage in self.subcommands()},
+            },
             # Modules take their optimizer; Lightning's own way steps schedules once an epoch.
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -96,21 +102,21 @@ class TrainingCLI(LightningCLI):
         for owner in ("data", "model"):
             parser.link_arguments("seed_everything", f"{owner}.init_args.seed", compute_fn=int)
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Set defaults of the arguments that Lightning adds here, from the Trainer's methods."""
-        usage = f"dermsynth {subcommand} --config FILE --run FOLDER [--KEY VALUE ...]"
-        parser = super()._prepare_subcommand_parser(
-            klass, subcommand, usage=usage, epilog=_classes(subcommand), **kwargs
-        )
-        # Checkpoints hold tensors and plain values; anything else in one could run code.
-        parser.set_defaults(weights_only=True)
-        if subcommand in ("validate", "test"):
-            # Said below, with three digits.
-            parser.set_defaults(verbose=False)
-        if subcommand == "predict":
-            # Callbacks write what is generated; kept as well, it would fill the memory.
-            parser.set_defaults(return_predictions=False)
-        return parser
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Set defaults of the arguments that Lightning adds from the Trainer's methods."""
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        for stage in self.subcommands():
+            parser = self.stage_parser(stage)
+            # Checkpoints hold tensors and plain values; anything else in one could run code.
+            parser.set_defaults(weights_only=True)
+            if stage in ("validate", "test"):
+                # Said below, with three digits.
+                parser.set_defaults(verbose=False)
+            if stage == "predict":
+                # Callbacks write what is generated; kept as well, it would fill the memory.
+                parser.set_defaults(return_predictions=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and say in one message what is wrong."""
@@ -119,15 +125,12 @@ class TrainingCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            known = self._subcommand_parsers.get(words[0], parser) if words else parser
+            known = self.stage_parser(words[0]) if words and words[0] in self.subcommands() else parser
             keys = [key for key, _ in known.get_defaults().items()]
             raise InputError(explain(str(error), keys, words)) from error
         config = self.config[self.config.subcommand]
         check_values(config)
         check_training(config)
-
-    def _parse_ckpt_path(self) -> None:
-        """Keep Lightning from merging a checkpoint's hyperparameters over YAML and flags without a word."""
 
     def before_instantiate_classes(self) -> None:
         """Check run and checkpoint before anything slow happens; decide whether `fit` resumes a run."""
@@ -179,9 +182,9 @@ class TrainingCLI(LightningCLI):
             InputError: a class has a default that YAML has no word for, such as Lightning's `Timer`.
         """
         try:
-            return names_alone(self._parser(stage).dump(self.config[stage], skip_unset=False))
+            return names_alone(self.stage_parser(stage).dump(self.config[stage], skip_unset=False))
         except ValueError as error:
-            classes = re.findall(r"class_path='([\w.]+)'", str(error))
+            classes = re.findall(NO_YAML, str(error))
             raise InputError(
                 f"trainer.callbacks: {classes[-1] if classes else 'a class'} has a default that cannot be written into "
                 f"{stage}.yaml. Give it each of its parameters, for example `interval: step` to Timer."
@@ -230,25 +233,25 @@ class TrainingCLI(LightningCLI):
         take_signals_from_lightning(trainer)
         return trainer
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_stage(self, stage: str) -> None:
         """Run the stage, alone of its kind in the folder."""
-        run = self.config[subcommand].run
+        run = self.config[stage].run
         made = [folder for folder in (run, *run.parents) if not folder.exists()]
         with ExitStack() as held:
             held.enter_context(explained(self.trainer, run))
             # Two that predict would also write into one folder.
-            if (self._is_kept() or subcommand == "predict") and self.trainer.is_global_zero:
+            if (self._is_kept() or stage == "predict") and self.trainer.is_global_zero:
                 held.enter_context(locked(run))
-                if subcommand == "fit":
+                if stage == "fit":
                     self._clear()
-            if subcommand == "test" and self.trainer.is_global_zero:
+            if stage == "test" and self.trainer.is_global_zero:
                 held.enter_context(locked(run, TEST_LOCK))
             # Within the lock, as files that another process writes meanwhile are not this one's to take away.
             held.enter_context(nothing_left(self.trainer, run, made))
-            if subcommand in ("validate", "test") and "fit_loop" in self._loops:
+            if stage in ("validate", "test") and "fit_loop" in self._loops:
                 # Curves and pictures then stand at the checkpoint's step; Lightning's would at 0.
                 self.trainer.fit_loop.load_state_dict(self._loops["fit_loop"])
-            super()._run_subcommand(subcommand)
+            super().run_stage(stage)
 
     def _clear(self) -> None:
         """Delete what a killed process left half-written, now that no other one writes."""
@@ -317,12 +320,13 @@ def run(arguments: list[str]) -> None:
         raise
 
 
-def _classes(subcommand: str) -> str:
-    """The models and data modules, and how to see what each takes; the parser breaks the lines."""
-    return (
-        f"Models of this package: {', '.join(MODELS)}. Data modules: {', '.join(DATA)}. "
-        f"To see the keys of one: dermsynth {subcommand} --model.help Classifier, --data.help ClassificationData."
-    )
+def _help(stage: str) -> dict[str, str]:
+    """How it is called; the models and data modules, and how to see what each takes. The parser breaks the lines."""
+    return {
+        "usage": f"dermsynth {stage} --config FILE --run FOLDER [--KEY VALUE ...]",
+        "epilog": f"Models of this package: {', '.join(MODELS)}. Data modules: {', '.join(DATA)}. "
+        f"To see the keys of one: dermsynth {stage} --model.help Classifier, --data.help ClassificationData.",
+    }
 
 
 def _best(trainer: Trainer) -> str:

@@ -47,16 +47,34 @@ def test_the_average_is_that_of_the_formula_and_replaces_the_weights_at_the_end(
         expected = keep * expected + (1 - keep) * weight
     assert float(model.weight) == pytest.approx(expected, rel=1e-6)
     assert float(model.frozen) == float(torch.tensor(0.1))
-    average = trainer.callbacks[0]._average_model.module
+    average = trainer.callbacks[0].average.module
     assert average.frozen.data_ptr() == model.frozen.data_ptr()
     assert average.weight.data_ptr() != model.weight.data_ptr()
+
+
+def test_optimizer_steps_are_averaged_and_no_other_batches():
+    average = EMA()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        accumulate_grad_batches=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[average],
+    )
+    trainer.fit(Drift(), DataLoader(range(6), batch_size=1))
+    assert int(average.average.n_averaged) == trainer.global_step == 3
+    # As a checkpoint keeps it.
+    assert average.state_dict() == {"latest_update_step": 3}
 
 
 class Shares(Callback):
     """Notes, before the model is moved to its device, whether its average has its weights."""
 
     def setup(self, trainer, pl_module, stage):
-        average = trainer.callbacks[0]._average_model.module
+        average = trainer.callbacks[0].average.module
         self.found = (average.frozen is pl_module.frozen, average.weight is pl_module.weight)
 
 

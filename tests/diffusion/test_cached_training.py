@@ -142,7 +142,7 @@ def test_samples_and_averaging_work_beside_it(base, sets, cache, tmp_path):
         callbacks=callbacks,
         logger=TensorBoardLogger(tmp_path, name="", version=""),
     )
-    average = callbacks[0]._average_model.module
+    average = callbacks[0].average.module
     assert {name for name, _ in average.named_parameters()} == {name for name, _ in model.named_parameters()}
     assert loaded(model) == {"vae", "text_encoder"}  # for the samples
     trainer.save_checkpoint(tmp_path / "c.ckpt")

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from dermsynth.cli import main
 from dermsynth.run import precision
 from dermsynth.run.folder import FINISHED
+from dermsynth.run.seams import cpu_computes
 
 
 @pytest.fixture
@@ -93,10 +94,10 @@ def test_what_is_given_is_taken_without_a_word(unsaid, cpu, capsys, given):
     assert kept() == given
 
 
-def test_where_torch_does_not_say_float32_is_taken(monkeypatch):
-    monkeypatch.setattr(torch.ops, "mkldnn", object())
-    assert not precision.computes_natively(torch.bfloat16)
-    assert not precision.computes_natively(torch.float16)
+def test_where_torch_has_no_such_library_float32_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not cpu_computes(torch.bfloat16)
+    assert not cpu_computes(torch.float16)
 
 
 @pytest.mark.parametrize(("gpu", "chosen"), [(True, "bf16-mixed"), (False, "32-true")])

@@ -32,6 +32,7 @@ from dermsynth.data.sets.images import LARGEST_SIZE
 from dermsynth.data.sets.manifest import Record
 from dermsynth.errors import InputError
 from dermsynth.run.ranks import done_by, rank_and_ranks
+from dermsynth.run.seams import check_epochs_reach
 
 _LONGEST_EPOCH = 100_000_000
 
@@ -155,7 +156,9 @@ class LesionData(LightningDataModule):
             self.describe,
             held_out=False,
         )
-        return ResumableLoader(images, batch_sampler=sampler, **self._loading())
+        loader = ResumableLoader(images, batch_sampler=sampler, **self._loading())
+        check_epochs_reach(loader)
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The real validation images, each once over all ranks."""
