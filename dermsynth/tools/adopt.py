@@ -1,24 +1,12 @@
 """`adopt`: images that somebody else's generator made become an image set."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from dermsynth import made_from
-from dermsynth.data.prepare import splits
-from dermsynth.data.prepare.image_set import (
-    check_numbers,
-    command,
-    complete,
-    fill,
-    fingerprint,
-    origin_of,
-    refuse_inside,
-)
+from dermsynth.data.prepare.adopted import Adoption, make_set
 from dermsynth.data.prepare.layouts.download import Choices, Columns
-from dermsynth.data.prepare.sources import contradicting, read_source, refuse_unused, report_contradicting
-from dermsynth.data.sets.manifest import IMAGE_GROUP
-from dermsynth.errors import InputError
 
 
 def adopt(
@@ -58,58 +46,17 @@ def adopt(
         max_broken: share of the images, from 0 to 1, that may be unreadable; more are an error.
     """
     told = made_from.settings(locals(), inputs=["source"])
-    check_numbers(size, processes, max_broken)
-    refuse_inside(out, [source])
-    for flag, value in (("license", license), ("attribution", attribution)):
-        if not value.strip():
-            raise InputError(f"--{flag}: blank. Say what is known, or `unknown`.")
-    columns = replace(columns, patient="", lesion="", split="")
-    choices = Choices(columns, labels or {})
-    reading = read_source(source, layout, choices, among=("folders", "csv"))
-    refuse_unused([reading], choices)
-    source_name = name or source.resolve().name
-    images = [
-        replace(
-            image,
-            record=replace(
-                image.record,
-                group=f"{IMAGE_GROUP}{image.record.image_id}",
-                split=split,
-                origin="synthetic",
-                image_manipulation="synthetic",
-                source=source_name,
-                license=image.record.license or license,
-                attribution=image.record.attribution or attribution,
-                # Not blank: that is what images of a base have that was never fitted on an image set.
-                extra={**image.record.extra, "train_split_sha256": "unknown"},
-            ),
-        )
-        for image in reading.download.images
-    ]
-    options = {
-        "license": license,
-        "attribution": attribution,
-        "size": size,
-        "split": split,
-        "columns": asdict(columns),
-        "labels": labels or {},
-    }
-    settings = {
-        "source": source_name,
-        "tables": reading.account()["tables"],
-        "images": fingerprint(images),
-        "layout": reading.layout.name,
-        **options,
-    }
-    origin = origin_of("adopt", told, [source])
-    filled = fill(images, out, settings, processes, max_broken, origin)
-    twins = contradicting(filled, splits.identical(filled))
-    info = {
-        "command": command("adopt", [source], out=out, name=name, layout=layout, max_broken=max_broken, **options),
-        "sources": [reading.account()],
-        "contradictions": twins,
-    }
-    records = complete(filled, out, settings, info, origin)
-    report_contradicting(twins)
-    print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
-    print(f'next: give them to fit, as --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')
+    adoption = Adoption(
+        source=source,
+        out=out,
+        license=license,
+        attribution=attribution,
+        name=name,
+        layout=layout,
+        size=size,
+        split=split,
+        choices=Choices(replace(columns, patient="", lesion="", split=""), labels or {}),
+        processes=processes,
+        max_broken=max_broken,
+    )
+    make_set(adoption, told)
