@@ -1,4 +1,4 @@
-"""Whether a set keeps the official split of its downloads, or its groups are dealt anew."""
+"""Whether a set keeps the official split of its downloads, or its groups are split again."""
 
 from collections import defaultdict
 from collections.abc import Sequence
