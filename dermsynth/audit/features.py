@@ -1,6 +1,5 @@
 """Images as vectors, by an extractor that has a name: every number of the audit is said beside it."""
 
-import itertools
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 
-from dermsynth.audit.sides import Side, read_images, square
 from dermsynth.classification.classifier import Classifier
 from dermsynth.classification.vit import image_size
 from dermsynth.diffusion.bases import INDEX, base_folder
@@ -27,7 +25,6 @@ from dermsynth.weights import loading, refuse_missing
 DEFAULT = "tiny"
 Features = NDArray[np.float32]
 
-_BATCH = 64
 _ANY_SIZE = 224  # of a network that takes any
 _SUPPORTED = (
     "Give a transformers model as a hub id or a folder, a classifier's run or checkpoint, the folder of a Stable "
@@ -84,23 +81,6 @@ def best_checkpoint(path: Path) -> Path:
         if file.is_file():
             return file
     raise InputError(f"{path}: no checkpoint in it. Train the run first, or give a checkpoint.")
-
-
-def extract(extractor: Extractor, side: Side) -> Features:
-    """The features of all images of a side, float32 `[N, D]`.
-
-    Raises:
-        InputError: some are NaN or infinite.
-    """
-    squares = (square(image, extractor.size) for image in read_images(side, f"features by {extractor.name}"))
-    found: list[Tensor] = []
-    with torch.inference_mode():
-        while batch := list(itertools.islice(squares, _BATCH)):
-            found.append(extractor(np.stack(batch)).float().cpu())
-    features = torch.cat(found).numpy()
-    if not np.isfinite(features).all():
-        raise InputError(f"--features {extractor.name}: some features are NaN or infinite. Give another extractor.")
-    return features
 
 
 def _device() -> torch.device:

@@ -15,6 +15,7 @@ from dermsynth.audit import measures
 from dermsynth.audit.features import Features
 from dermsynth.audit.measures import NEAREST
 from dermsynth.audit.result import Fidelity, FidelityRow
+from dermsynth.audit.seen import Seen
 from dermsynth.seeds import Purpose, entropy
 
 #: In the order in which they are written.
@@ -38,26 +39,18 @@ class _Measured:
     interval: tuple[float | None, float | None] = (None, None)
 
 
-def fidelity(
-    real: Features,
-    real_classes: Names,
-    real_groups: Names,
-    synthetic: Features,
-    synthetic_classes: Names,
-    seed: int,
-) -> Fidelity:
+def fidelity(train: Seen, generated: Seen, seed: int) -> Fidelity:
     """All measures, overall and for each class that generated images are of.
 
     Args:
-        real: features of the train images, `[N, D]`.
-        real_classes: `[N]`, blank where unknown.
-        real_groups: `[N]`, patients.
-        synthetic: features of the generated images, `[M, D]`.
-        synthetic_classes: `[M]`.
+        train: the train images.
+        generated: the generated ones.
         seed: of the halves, of subsets and of what is drawn from more than `LIMIT` images.
     """
+    real, real_classes = train.features, train.side.classes
+    synthetic, synthetic_classes = generated.features, generated.side.classes
     names = ["", *sorted({str(name) for name in synthetic_classes} - {""})]
-    halves = [_first_half(real_groups, seed, repeat) for repeat in range(REPEATS)]
+    halves = [_first_half(train.side.groups, seed, repeat) for repeat in range(REPEATS)]
     rows: list[FidelityRow] = []
     for place, name in enumerate(names, 1):
         ours = np.flatnonzero(real_classes == name) if name else np.arange(len(real))

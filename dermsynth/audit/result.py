@@ -68,6 +68,68 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """The distance below which a generated image is called a copy.
+
+    Args:
+        measure: one of `copies.MEASURES`.
+        below: None without held-out images, and then nothing is called a copy.
+        rate: the probability that a held-out image is called one by this measure.
+    """
+
+    measure: str
+    below: float | None
+    rate: float
+
+
+@dataclass(frozen=True)
+class CopiesRow:
+    """How many are called copies, of one class or overall.
+
+    Args:
+        class_name: blank for all images.
+        n: generated images.
+        copies: of them called copies.
+        low: lower end of the 95 % interval of their share.
+        high: the upper end.
+        by_measure: how many each measure calls so; an image may be by several.
+        train_images: different train images that they are copies of.
+    """
+
+    class_name: str
+    n: int
+    copies: int
+    low: float
+    high: float
+    by_measure: dict[str, int]
+    train_images: int
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Is it somebody's photograph?
+
+    Args:
+        false_alarms: the rate that was asked for.
+        reached: the most that all measures together have; above what was asked for where there are too few held-out
+            images, None where there are none.
+        n_held_out: images of val and test that the thresholds are from.
+        left_out: others that prepare found to be near-duplicates of train images.
+        n_train: train images that were searched.
+        thresholds: one a measure.
+        rows: overall and then per class.
+    """
+
+    false_alarms: float
+    reached: float | None
+    n_held_out: int
+    left_out: int
+    n_train: int
+    thresholds: tuple[Threshold, ...]
+    rows: tuple[CopiesRow, ...]
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """All that was asked and found; a question that was not asked is None.
 
@@ -81,6 +143,7 @@ class AuditResult:
         n_held_out: real images of val and test.
         n_synthetic: generated images.
         fidelity: does it look like the real thing?
+        copies: is it somebody's photograph?
     """
 
     real: str
@@ -92,6 +155,7 @@ class AuditResult:
     n_held_out: int
     n_synthetic: int
     fidelity: Fidelity | None = None
+    copies: Copies | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
