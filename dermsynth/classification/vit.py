@@ -175,6 +175,8 @@ def _check_fields(config: PretrainedConfig) -> None:
             raise InputError(f"model.{key}: {value} must be at most {_MOST_LAYERS}.")
         if name.endswith(("_prob", "dropout")) and isinstance(value, int | float) and not 0 <= value < 1:
             raise InputError(f"model.{key}: {value} is no probability below 1.")
+        if name.endswith("_eps") and isinstance(value, int | float) and not value > 0:
+            raise InputError(f"model.{key}: {value} must be above 0, as it keeps a norm from dividing by 0.")
         heads = fields.get(key.removesuffix("hidden_size") + "num_attention_heads")
         if name == "hidden_size" and isinstance(value, int) and isinstance(heads, int) and heads > 0 < value % heads:
             raise InputError(f"model.{key}: {value} cannot be shared by num_attention_heads {heads}. Give a multiple.")

@@ -69,8 +69,10 @@ def check_arguments(arguments: Sequence[str], files: Sequence[Path]) -> None:
         InputError: naming the file, and the line where there is one, or the flag.
     """
     for file in files:
-        if "config" in read_yaml(file):
+        content = read_yaml(file)
+        if "config" in content:
             raise InputError(f"{file}: config: a file cannot name another. Give each as --config FILE.")
+        _refuse_not_finite(content, "", f"{file}: ")
     flag = ""
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -80,11 +82,11 @@ def check_arguments(arguments: Sequence[str], files: Sequence[Path]) -> None:
         flag = argument if argument.startswith("--") else flag
 
 
-def _refuse_not_finite(content: Any, flag: str) -> None:
+def _refuse_not_finite(content: Any, flag: str, where: str = "") -> None:
     """Raise for a number within a list or mapping, of which a parser would only say that it is none of its types."""
     for _, _, key, value in _leaves(content, flag):
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{key}: {value} is no number that can be computed with. Give a finite one.")
+            raise InputError(f"{where}{key}: {value} is no number that can be computed with. Give a finite one.")
 
 
 def check_values(config: Namespace, arguments: Sequence[str] = ()) -> None:
@@ -131,6 +133,34 @@ def check_training(config: Namespace) -> None:
     folder = next((folder for folder in (config.run, *config.run.parents) if folder.exists()), config.run)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--run {config.run}: {folder} is a file. Give a folder.")
+
+
+def check_steps(config: Namespace) -> None:
+    """Refuse a schedule that ends before the training: its last steps would be at the lowest rate, without a word."""
+    total = config.get("model.init_args.lr_scheduler.init_args.total_steps")
+    if total is not None and config.trainer.max_steps > total:
+        raise InputError(
+            f"trainer.max_steps: {config.trainer.max_steps} is more than model.lr_scheduler.total_steps, {total}. "
+            "Give both as flags: a recipe's YAML anchor does not follow one."
+        )
+    trainer = config.trainer
+    every, in_steps = trainer.val_check_interval, trainer.check_val_every_n_epoch is None
+    validates = trainer.limit_val_batches != 0
+    if in_steps and validates and isinstance(every, int) and 0 < trainer.max_steps < every:
+        raise InputError(
+            f"trainer.val_check_interval: {every} is more than trainer.max_steps, {trainer.max_steps}, so that nothing "
+            "would be validated and no best checkpoint kept. Make it smaller."
+        )
+
+
+def check_static_graph(config: Namespace) -> None:
+    """Refuse what ends in an internal error of torch: batches without a reduction of gradients are another graph."""
+    accumulated = config.trainer.accumulate_grad_batches
+    if config.get("trainer.strategy.init_args.static_graph") and accumulated > 1:
+        raise InputError(
+            f"trainer.accumulate_grad_batches: {accumulated} does not go with the strategy's static_graph. Add "
+            "--trainer.strategy.static_graph false."
+        )
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[Any, Any, str, Any]]:

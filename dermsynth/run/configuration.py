@@ -7,10 +7,10 @@ from typing import Any
 import yaml
 
 from dermsynth.run.classes import import_named
-from dermsynth.run.config_checks import take_paths
+from dermsynth.run.config_checks import check_static_graph, check_steps, take_paths
 from dermsynth.run.precision import resolve
 from dermsynth.run.quiet import quieten
-from dermsynth.run.training_cli import TrainingCLI, check_static_graph, check_steps
+from dermsynth.run.training_cli import TrainingCLI
 
 _readers: dict[str, "_Reader"] = {}
 

@@ -1,43 +1,43 @@
 """fit, validate, test and predict: LightningCLI with the few decisions of this project."""
 
-import functools
 import math
-import os
 import re
-import signal
-import subprocess
 import sys
-import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import dermsynth.run.lean  # noqa: F401
 
 import yaml
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
-from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dermsynth.errors import InputError
 from dermsynth.files import write_atomically
-from dermsynth.hub import first_line
 from dermsynth.run.batch_seed import BatchSeed
 from dermsynth.run.callback_checks import check_callbacks
 from dermsynth.run.checkpoint_io import WholeCheckpointIO, check_resumable, read_checkpoint, remove_leftovers
 from dermsynth.run.classes import DATA, MODELS, import_named, names_alone, take_names
 from dermsynth.run.config import RUN_FILE
-from dermsynth.run.config_checks import check_arguments, check_training, check_values, take_paths
+from dermsynth.run.config_checks import (
+    check_arguments,
+    check_static_graph,
+    check_steps,
+    check_training,
+    check_values,
+    take_paths,
+)
 from dermsynth.run.config_errors import config_files, explain
 from dermsynth.run.divergence import FiniteLoss
+from dermsynth.run.environment_checks import check_nodes, check_torchrun, unheeded_signals
+from dermsynth.run.failures import explained, instantiating, misconfigured
 from dermsynth.run.folder import (
     FINISHED,
     LastCheckpoint,
@@ -48,31 +48,15 @@ from dermsynth.run.folder import (
     nothing_left,
     refuse_image_set,
 )
+from dermsynth.run.folder_checks import check_foreign, check_moved, check_own
 from dermsynth.run.hyperparameters import Hyperparameters, hyperparameters
 from dermsynth.run.lock import TEST_LOCK, locked
 from dermsynth.run.precision import resolve
 from dermsynth.run.progress import RunProgress
 from dermsynth.run.quiet import quieten, quieten_transformers
+from dermsynth.run.signals import take_signals_from_lightning
 from dermsynth.run.summary import ParameterCount
-from dermsynth.run.yaml_files import read_yaml
 from dermsynth.said import after_fit, after_test, measured
-
-# By the beginnings of their names: what says in the environment where a run's other nodes are.
-_OF_NODES = (
-    "SLURM_",
-    "TORCHELASTIC_",
-    "MASTER_ADDR",
-    "NODE_RANK",
-    "GROUP_RANK",
-    "LSB_",
-    "OMPI_",
-    "PMI_",
-    "KUBERNETES_",
-)
-_NO_GPU = (
-    "trainer.accelerator: gpu, but torch sees no GPU here. Run it where there is one, with a torch built for it, or "
-    "add --trainer.accelerator cpu."
-)
 
 
 class TrainingCLI(LightningCLI):
@@ -154,9 +138,9 @@ class TrainingCLI(LightningCLI):
             raise InputError("trainer.default_root_dir: the folder is given as --run; remove this key.")
         check_steps(config)
         check_static_graph(config)
-        _check_nodes(config.trainer)
-        _check_moved(config)
-        _check_foreign(config.run)
+        check_nodes(config.trainer)
+        check_moved(config)
+        check_foreign(config.run)
         if self.subcommand != "predict":  # what makes them there looks itself, as it may go on with one
             refuse_image_set(config.run)
         for line in resolve(config, str(self.subcommand)):
@@ -175,7 +159,7 @@ class TrainingCLI(LightningCLI):
             if last_checkpoint(config.run).is_file():
                 config.ckpt_path = last_checkpoint(config.run)
         if self.subcommand == "test" and (config.run / RUN_FILE).is_file():
-            _check_own(config.run, Path(config.ckpt_path))
+            check_own(config.run, Path(config.ckpt_path))
         self._loops: dict[str, Any] = {}
         if config.ckpt_path is not None:
             checkpoint = read_checkpoint(Path(config.ckpt_path), config.weights_only)
@@ -204,21 +188,9 @@ class TrainingCLI(LightningCLI):
             ) from error
 
     def instantiate_classes(self) -> None:
-        """Instantiate, and let a class's own message through.
-
-        jsonargparse tries each type that a parameter may have and reports all that failed.
-        """
-        try:
+        """Instantiate, and let a class's own message through."""
+        with instantiating():
             super().instantiate_classes()
-        except ValueError as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
-                cause = cause.__cause__ or cause.__context__
-            # Such as a logger's own package, of which Lightning says which it is and how to get it.
-            missing = re.search(r"^.*(Requirement '|No module named).*$", str(error), re.MULTILINE)
-            if cause is None and missing:
-                raise InputError(f"a package is missing: {missing[0].strip()}") from error
-            raise (cause or error) from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Tie the Trainer to the run's folder: one place for checkpoints, one set of TensorBoard curves."""
@@ -246,66 +218,37 @@ class TrainingCLI(LightningCLI):
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
-        if self._is_kept() and "SLURM_JOB_ID" in os.environ:
-            _warn_of_signals([type(callback).__name__ for callback in callbacks])
+        if self._is_kept() and (warning := unheeded_signals(callbacks)):
+            _say(warning)
         ours = {"default_root_dir": config.run, "logger": logger, "callbacks": callbacks, "plugins": plugins}
         check_callbacks(callbacks)
         try:
             trainer = super().instantiate_trainer(**ours, **kwargs)
         except (ImportError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
-        _check_torchrun(trainer)
-        _take_signals_from_lightning(trainer)
+        check_torchrun(trainer)
+        take_signals_from_lightning(trainer)
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run the stage, alone of its kind in the folder; name the file where a checkpoint does not fit the model."""
-        try:
-            run = self.config[subcommand].run
-            made = [folder for folder in (run, *run.parents) if not folder.exists()]
-            with ExitStack() as held:
-                # Two that predict would also write into one folder.
-                if (self._is_kept() or subcommand == "predict") and self.trainer.is_global_zero:
-                    held.enter_context(locked(run))
-                    if subcommand == "fit":
-                        self._clear()
-                if subcommand == "test" and self.trainer.is_global_zero:
-                    held.enter_context(locked(run, TEST_LOCK))
-                # Within the lock, as files that another process writes meanwhile are not this one's to take away.
-                held.enter_context(nothing_left(self.trainer, run, made))
-                if subcommand in ("validate", "test") and "fit_loop" in self._loops:
-                    # Curves and pictures then stand at the checkpoint's step; Lightning's would at 0.
-                    self.trainer.fit_loop.load_state_dict(self._loops["fit_loop"])
-                super()._run_subcommand(subcommand)
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-            if self.trainer.ckpt_path is None or not _is_of_restoring(error):
-                raise
-            raise InputError(
-                f"{self.trainer.ckpt_path}: it cannot be restored ({type(error).__name__}: {first_line(error)}) It is "
-                "damaged, or of another version of Lightning. Take another checkpoint of the run."
-            ) from error
-        except OSError as error:
-            # Of an event file, the system does not say which file it is.
-            error.filename = error.filename or str(run)
-            raise
-        except (InputError, RuntimeError) as error:
-            # Modules see a checkpoint's content and not its file; `load_state_dict` lists every weight.
-            text = str(error)
-            if text.startswith("Early stopping conditioned on metric"):
-                raise InputError(f"trainer.callbacks: {' '.join(text.split())}") from error
-            if "cannot be converted to type" in text and "without overflow" in text:
-                raise InputError(
-                    f"model.optimizer: a step is beyond the largest number of its type ({first_line(error)}). Give a "
-                    "smaller lr."
-                ) from error
-            if isinstance(error, InputError) and "Original Traceback" in text:
-                # From a loader process: torch puts the traceback before the message.
-                raise InputError(re.split(r"(?:InputError|BrokenImageError): ", text)[-1].strip()) from error
-            lines = text.splitlines()
-            if not lines or not lines[0].startswith(("the checkpoint", "Error(s) in loading state_dict")):
-                raise
-            more = [f"\t… and {len(lines) - 5} more"] if len(lines) > 5 else []
-            raise InputError("\n".join([f"{self.trainer.ckpt_path}: {lines[0]}", *lines[1:5], *more])) from error
+        """Run the stage, alone of its kind in the folder."""
+        run = self.config[subcommand].run
+        made = [folder for folder in (run, *run.parents) if not folder.exists()]
+        with ExitStack() as held:
+            held.enter_context(explained(self.trainer, run))
+            # Two that predict would also write into one folder.
+            if (self._is_kept() or subcommand == "predict") and self.trainer.is_global_zero:
+                held.enter_context(locked(run))
+                if subcommand == "fit":
+                    self._clear()
+            if subcommand == "test" and self.trainer.is_global_zero:
+                held.enter_context(locked(run, TEST_LOCK))
+            # Within the lock, as files that another process writes meanwhile are not this one's to take away.
+            held.enter_context(nothing_left(self.trainer, run, made))
+            if subcommand in ("validate", "test") and "fit_loop" in self._loops:
+                # Curves and pictures then stand at the checkpoint's step; Lightning's would at 0.
+                self.trainer.fit_loop.load_state_dict(self._loops["fit_loop"])
+            super()._run_subcommand(subcommand)
 
     def _clear(self) -> None:
         """Delete what a killed process left half-written, now that no other one writes."""
@@ -366,7 +309,7 @@ def run(arguments: list[str]) -> None:
     try:
         TrainingCLI(None if arguments == sys.argv[1:] else arguments)
     except MisconfigurationException as error:
-        raise InputError(_NO_GPU if "No supported gpu backend" in str(error) else str(error)) from error
+        raise misconfigured(error) from error
     except SystemExit as error:
         # Lightning answers Ctrl-C with exit status 1, that of a crash.
         if isinstance(error.__context__, KeyboardInterrupt):
@@ -390,125 +333,6 @@ def _best(trainer: Trainer) -> str:
     if keeper.best_model_score is not None and math.isinf(keeper.best_model_score):
         return f"; {keeper.monitor} was NaN at every validation, so that {keeper.best_model_path} is not the best"
     return f", best checkpoint {keeper.best_model_path}"
-
-
-def check_steps(config: Namespace) -> None:
-    """Refuse a schedule that ends before the training: its last steps would be at the lowest rate, without a word."""
-    total = config.get("model.init_args.lr_scheduler.init_args.total_steps")
-    if total is not None and config.trainer.max_steps > total:
-        raise InputError(
-            f"trainer.max_steps: {config.trainer.max_steps} is more than model.lr_scheduler.total_steps, {total}. "
-            "Give both as flags: a recipe's YAML anchor does not follow one."
-        )
-    trainer = config.trainer
-    every, in_steps = trainer.val_check_interval, trainer.check_val_every_n_epoch is None
-    validates = trainer.limit_val_batches != 0
-    if in_steps and validates and isinstance(every, int) and 0 < trainer.max_steps < every:
-        raise InputError(
-            f"trainer.val_check_interval: {every} is more than trainer.max_steps, {trainer.max_steps}, so that nothing "
-            "would be validated and no best checkpoint kept. Make it smaller."
-        )
-
-
-def check_static_graph(config: Namespace) -> None:
-    """Refuse what ends in an internal error of torch: batches without a reduction of gradients are another graph."""
-    accumulated = config.trainer.accumulate_grad_batches
-    if config.get("trainer.strategy.init_args.static_graph") and accumulated > 1:
-        raise InputError(
-            f"trainer.accumulate_grad_batches: {accumulated} does not go with the strategy's static_graph. Add "
-            "--trainer.strategy.static_graph false."
-        )
-
-
-def _check_nodes(trainer: Namespace) -> None:
-    """Refuse several nodes where nothing says that there are others: this one would wait for them for ever."""
-    if trainer.num_nodes > 1 and not trainer.plugins and not any(name.startswith(_OF_NODES) for name in os.environ):
-        raise InputError(
-            f"trainer.num_nodes: {trainer.num_nodes}, but nothing here says where the others are. Start it on each by "
-            "srun or torchrun, or set MASTER_ADDR and NODE_RANK."
-        )
-
-
-def _check_torchrun(trainer: Trainer) -> None:
-    """Refuse one device for several processes: each would train by itself, and all write into one folder."""
-    started, used = int(os.environ.get("WORLD_SIZE", 1)), trainer.num_devices * trainer.num_nodes
-    if TorchElasticEnvironment.detect() and started != used:
-        raise InputError(
-            f"torchrun started {started} processes, but trainer.devices × trainer.num_nodes is {used}. Give as many."
-        )
-
-
-def _take_signals_from_lightning(trainer: Trainer) -> None:
-    """Let SIGTERM end a process, as SIGUSR1 does, where no callback takes it.
-
-    Lightning's handlers save, or ask the other ranks, in the middle of whatever runs, which can hang; `predict` would
-    not stop at all. What remains of them: the processes that Lightning itself started end with their first.
-    """
-    register = functools.partial(_end_what_lightning_started, trainer)
-    trainer._signal_connector.register_signal_handlers = register  # type: ignore[method-assign]
-    # What the handler noted all ranks would ask of the first at each batch, and the host wait for the device's answer.
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
-
-
-def _end_what_lightning_started(trainer: Trainer) -> None:
-    if started := getattr(trainer.strategy.launcher, "procs", []):
-        ends = functools.partial(_end_with, started)
-        before: dict[Any, Any] = {number: signal.signal(number, ends) for number in (signal.SIGTERM, signal.SIGUSR1)}
-        trainer._signal_connector._original_handlers = before
-
-
-def _end_with(processes: list[subprocess.Popen[bytes]], number: int, frame: FrameType | None) -> None:
-    for process in processes:
-        process.send_signal(number)
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-
-
-def _is_of_restoring(error: BaseException) -> bool:
-    """Whether Lightning raised it while it took a checkpoint apart."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__") == checkpoint_connector.__name__ for frame, _ in frames)
-
-
-def _nothing() -> None:
-    pass
-
-
-def _check_moved(config: Namespace) -> None:
-    """Refuse the run file of a folder that was renamed: results would go to the old name."""
-    for file in config.config or []:
-        path = Path(str(file))
-        if path.name == RUN_FILE:
-            recorded = read_yaml(path).get("run")
-            if recorded == str(config.run) and path.resolve().parent != config.run.resolve():
-                raise InputError(f"{path}: it is of the run {recorded}, which lay there. Add --run {path.parent}.")
-
-
-def _check_foreign(run: Path) -> None:
-    """Refuse checkpoints of Lightning's own requeue: in a Slurm job it would load them, in every stage, unasked."""
-    for path in sorted(run.glob("hpc_ckpt_*")):
-        raise InputError(
-            f"{path}: a checkpoint that Lightning's own requeue left there, which it would load in place of any other. "
-            "Move it away; to begin from it, give it as --ckpt_path."
-        )
-
-
-def _check_own(run: Path, checkpoint: Path) -> None:
-    """Refuse another run's checkpoint: its predictions would stand in this run's folder."""
-    if not checkpoint.resolve().is_relative_to(run.resolve()):
-        raise InputError(
-            f"--ckpt_path {checkpoint}: not of the run {run}, whose predictions.csv would be written. Give a "
-            f"checkpoint in {run / 'checkpoints'}, or another --run."
-        )
-
-
-def _warn_of_signals(callbacks: list[str]) -> None:
-    """Say in a Slurm job that nothing listens to its signals; by name, as callbacks are not imported from here."""
-    if "Preemption" not in callbacks:
-        _say(
-            "warning: trainer.callbacks has no callbacks.preemption.Preemption: when the job's time is up, or it is "
-            "preempted, the steps since the last checkpoint are lost."
-        )
 
 
 @rank_zero_only

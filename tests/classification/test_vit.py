@@ -267,6 +267,8 @@ def test_a_network_that_cannot_be_resized_is_refused(tmp_path):
         ({"num_hidden_layers": 60_000}, r"model\.num_hidden_layers: 60000 must be at most 1000"),
         ({"hidden_size": 33}, r"model\.hidden_size: 33 cannot be shared by num_attention_heads 2"),
         ({"layer_norm_eps": float("nan")}, r"model\.layer_norm_eps: nan is no finite number"),
+        ({"layer_norm_eps": 0.0}, r"model\.layer_norm_eps: 0\.0 must be above 0"),
+        ({"layer_norm_eps": -1.0}, r"model\.layer_norm_eps: -1\.0 must be above 0"),
         ({"attention_probs_dropout_prob": 1.5}, r"model\.attention_probs_dropout_prob: 1\.5 is no probability"),
         ({"initializer_range": 1e300}, "weights are NaN or infinite"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from dermsynth.cli import main
 from dermsynth.errors import InputError
-from dermsynth.run.config_checks import given_path
+from dermsynth.run.config_checks import check_arguments, given_path
 from dermsynth.run.yaml_files import read_yaml
 from tests.line import fit
 
@@ -128,6 +128,21 @@ def test_a_file_that_is_no_configuration_is_refused_by_its_name(tmp_path, monkey
         read_yaml(Path("x.yaml"))
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trainer: {gradient_clip_val: .nan}", "x.yaml: trainer.gradient_clip_val: nan is no number"),
+        ("data: {init_args: {mix: {ratio: [0.1, .inf]}}}", "x.yaml: data.mix.ratio.1: inf is no number"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_by_its_file_and_key(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        check_arguments(["fit", "--config", "x.yaml"], [Path("x.yaml")])
+    assert str(refused.value).startswith(said)
 
 
 def test_aliases_as_recipes_have_them_are_read(tmp_path):
