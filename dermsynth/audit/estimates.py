@@ -66,6 +66,18 @@ def clustered(statistic: Callable[[Floats], Floats], groups: Integers) -> Estima
     return Estimate(value, _defined(low), _defined(high))
 
 
+def share(hits: Booleans, groups: Integers) -> Estimate:
+    """A share of images, several of which may be of one patient.
+
+    Args:
+        hits: `[N]`.
+        groups: of each image, `[N]`; where each is alone in its own, the interval is Wilson's.
+    """
+    if len(np.unique(groups)) == len(groups):
+        return wilson(int(hits.sum()), len(hits))
+    return clustered(lambda weights: (weights @ hits) / weights.sum(axis=1), groups)
+
+
 def auroc(scores: Floats, positive: Booleans, groups: Integers) -> Estimate:
     """Area under the ROC curve with a clustered interval.
 
