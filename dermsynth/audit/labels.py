@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from dermsynth.audit.answers import Agreement, Labels
-from dermsynth.audit.estimates import clustered, wilson
+from dermsynth.audit.estimates import clustered, share, wilson
 from dermsynth.audit.features import best_checkpoint
 from dermsynth.audit.sides import Side, read_images
 from dermsynth.classification.classifier import KIND, Classifier
@@ -67,7 +67,9 @@ def agreement(run: Path, generated: Side, real: Side) -> Labels:
             n=int(some.sum()),
             agreement=wilson(int((decided == wanted)[some].sum()), int(some.sum())),
             n_real=int(others.sum()),
-            of_real=clustered(lambda drawn: _mean(hits[others], drawn * weights[others]), groups[others]),
+            of_real=share(hits[others], groups[others])
+            if len(numbers) == 1
+            else clustered(lambda drawn: _mean(hits[others], drawn * weights[others]), groups[others]),
             decided=dict(names),
         )
 

@@ -190,7 +190,7 @@ def _drawn(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
     """So many of the images, in their order."""
     if len(samples) <= most:
         return list(samples)
-    rng = np.random.default_rng(entropy(seed, Purpose.SHUFFLE))
+    rng = np.random.default_rng(entropy(seed, Purpose.AUDIT, number=most))
     return [samples[number] for number in np.sort(rng.choice(len(samples), most, replace=False))]
 
 
