@@ -68,16 +68,18 @@ def search(queries: Thumbnails, train: Thumbnails, owners: NDArray[np.int64]) ->
     Args:
         queries: uint8 `[N, SIDE, SIDE, 3]`, one each.
         train: uint8 `[M, SIDE, SIDE, 3]`, one or more each.
-        owners: of which train image each of the M is, int64 `[M]`.
+        owners: of which train image each of the M is, int64 `[M]`, from 0.
     """
-    images = len(np.unique(owners))
-    index = NearestNeighbors(algorithm="brute").fit(_coarse(train))
-    neighbours = min(NEIGHBOURS, images)
+    of_image = np.bincount(owners)
+    neighbours = min(NEIGHBOURS, len(of_image))
+    # So many that they are of enough images, even if all thumbnails of an image are among them.
+    index = NearestNeighbors(n_neighbors=min(neighbours * of_image.max(), len(train)), algorithm="brute")
+    index.fit(_coarse(train))
     found: list[tuple[int, int, float, float]] = []
     for start in range(0, len(queries), _QUERIES):
         chunk = queries[start : start + _QUERIES]
         by_view = np.concatenate([_coarse(turned(chunk, number)) for number in range(VIEWS)])
-        distances, places = index.kneighbors(by_view, min(neighbours, len(train)))
+        distances, places = index.kneighbors(by_view)
         of_queries = (array.reshape(VIEWS, len(chunk), -1).swapaxes(0, 1) for array in (distances, places))
         for query, its_distances, its_places in zip(chunk, *of_queries, strict=True):
             found.append(_closest(query, its_distances, its_places, train, owners, neighbours))

@@ -35,8 +35,8 @@ def write_pairs(verdicts: Verdicts, train: Seen, out: Path) -> None:
         verdict = "copy" if verdicts.copies[place] else "no copy"
         captions.append(f"{verdict}, {found.distances[place, 0]:.2f}")
     limit = verdicts.result.thresholds[0].below
-    said = "no threshold, as there are no held-out images" if limit is None else f"copies below {limit:.2f}"
-    title = f"Generated (left) and nearest train image (right), with their distance in pixels: {said}, or by others."
+    said = "no threshold" if limit is None else f"a copy below {limit:.2f}"
+    title = f"Generated (left), nearest train image (right), distance in pixels ({said}; other distances: copies.csv)"
     picture = io.BytesIO()
     Image.fromarray(_sheet(pairs, captions, title)).save(picture, "png")
     write_bytes_atomically(out / PICTURE, picture.getvalue())

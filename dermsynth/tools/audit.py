@@ -3,16 +3,8 @@
 from pathlib import Path
 
 from dermsynth import made_from
-from dermsynth.audit import copies, sheet
-from dermsynth.audit.features import DEFAULT, find_extractor
-from dermsynth.audit.fidelity import fidelity
-from dermsynth.audit.result import AuditResult
-from dermsynth.audit.seen import see
-from dermsynth.audit.sides import read_sides
 from dermsynth.data.sets.manifest import DATASET, METADATA
 from dermsynth.errors import InputError
-from dermsynth.files import make_folder
-from dermsynth.report import audit_text
 from dermsynth.run.config import RUN_FILE
 
 
@@ -20,11 +12,11 @@ def audit(
     out: Path,
     real: Path,
     synthetic: list[Path],
-    features: str = DEFAULT,
+    features: str = "tiny",
     exclude: bool = False,
     seed: int = 0,
 ) -> None:
-    """Audit generated images: do they look real, and is one of them somebody's photograph?
+    """Audit generated images: do they look like the real thing, and is one of them somebody's photograph?
 
     Every number stands beside what real images of other patients give. Prints audit.txt and writes it with audit.json,
     copies.csv, a row a generated image, and copies.png, the closest pairs. That picture shows patients: keep it.
@@ -35,42 +27,26 @@ def audit(
         synthetic: one or more generated sets.
         features: what makes numbers of images: tiny, the autoencoder in the package; the folder of another pipeline; a
             transformers model's folder or hub id; or a classifier's run or checkpoint, for its last features.
-        exclude: write the verdicts into the column `excluded` of the generated sets, so that no training is shown what
-            is called a copy.
+        exclude: write into the column `excluded` of the generated sets which images are called copies, so that no
+            training is shown them.
         seed: of what is drawn at random.
 
     Raises:
         InputError: a set or an extractor cannot be used, or `out` holds something else.
     """
     told = made_from.settings(locals(), inputs=["real", "synthetic"])
+    # Not above, as `audit --help` needs none of it.
+    from dermsynth.audit.questions import answer
+    from dermsynth.report import audit_text
+
     _refuse_other(out)
-    generated, originals = read_sides(synthetic, real)
-    extractor = find_extractor(features)
-    make_folder(out)
-    made_from.write(out, "audit", None)  # what was there is no longer of this, and this is not yet there
-    held_out = originals.of_split("val", "test")
-    train = see(originals.of_split("train"), extractor, all_views=True)
-    seen = see(generated, extractor)
-    verdicts = copies.find_copies(seen, see(held_out, extractor) if len(held_out) else None, train)
-    result = AuditResult(
-        real=real.resolve().name,
-        synthetic=tuple(folder.resolve().name for folder in synthetic),
-        features=extractor.name,
-        label_by=generated.label_by,
-        seed=seed,
-        n_train=len(train.side),
-        n_held_out=len(held_out),
-        n_synthetic=len(generated),
-        fidelity=fidelity(train, seen, seed),
-        copies=verdicts.result,
-    )
-    copies.write_table(verdicts, train, out)
-    sheet.write_pairs(verdicts, train, out)
-    result.write(out)
+    if out.is_dir():
+        made_from.write(out, "audit", None)  # what was there is no longer of this, and this is not yet there
+    result = answer(out, real, synthetic, features, exclude, seed)
     print(audit_text.write(result, out), end="")
-    print(f"\nWritten: {out / audit_text.TEXT}, with audit.json, {copies.TABLE} and {sheet.PICTURE}")
-    if exclude:
-        print(f"{copies.exclude(verdicts)} images are excluded from mixing (column excluded of metadata.csv)")
+    print(f"\nWritten: {out / audit_text.TEXT}, and audit.json, copies.csv and copies.png beside it")
+    if exclude and result.copies:
+        print(f"{result.copies.rows[0].copies} images are excluded from mixing (column excluded of metadata.csv)")
     inputs = {f"synthetic.{place}": made_from.content(folder) for place, folder in enumerate(synthetic)}
     made_from.write(out, "audit", {"settings": told, "inputs": {"real": made_from.content(real), **inputs}})
 
