@@ -155,3 +155,62 @@ class Artefacts:
     size: int
     left_out: tuple[str, ...]
     rows: tuple[Occurrence, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What one reader said of the pictures on a reading sheet.
+
+    Args:
+        name: as given on the sheet.
+        n: pictures that were called real or generated.
+        accuracy: the share of right answers.
+        of_real: of the real pictures, those that were called real.
+        of_generated: of the generated pictures, those that were called generated.
+        quality_real: mean grade of the real pictures, 1 to 5.
+        quality_generated: of the generated ones.
+    """
+
+    name: str
+    n: int
+    accuracy: Estimate
+    of_real: Estimate
+    of_generated: Estimate
+    quality_real: float | None
+    quality_generated: float | None
+
+
+@dataclass(frozen=True)
+class Kappa:
+    """How far two readers agree beyond chance (Cohen 1960).
+
+    Args:
+        first: a reader.
+        second: another.
+        n: pictures that both called real or generated.
+        kappa: 1 is always, 0 as often as chance; None where both said one and the same of all.
+    """
+
+    first: str
+    second: str
+    n: int
+    kappa: float | None
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Are readers able to tell real from generated images?
+
+    Args:
+        sheet: the name of the reading sheet.
+        n: pictures on it.
+        accuracy: of all readers' answers, with an interval from drawing pictures.
+        readers: each of them.
+        agreement: of each two of them.
+    """
+
+    sheet: str
+    n: int
+    accuracy: Estimate
+    readers: tuple[Reader, ...]
+    agreement: tuple[Kappa, ...]
