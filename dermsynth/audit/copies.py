@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from dermsynth.audit.features import Features
 from dermsynth.audit.nearest import Nearest, search
 from dermsynth.audit.result import Copies, CopiesRow, Threshold
 from dermsynth.audit.seen import Seen
@@ -67,7 +68,7 @@ class Verdicts:
     @property
     def copies(self) -> NDArray[np.bool_]:
         """Which are called copies, bool `[N]`."""
-        return self.beyond.any(axis=1)
+        return np.asarray(self.beyond.any(axis=1))
 
 
 def find_copies(generated: Seen, held_out: Seen | None, train: Seen) -> Verdicts:
@@ -91,8 +92,8 @@ def find_copies(generated: Seen, held_out: Seen | None, train: Seen) -> Verdicts
         threshold(name, others[:, column], FALSE_ALARMS / len(MEASURES)) for column, name in enumerate(MEASURES)
     )
     limits = np.array([-math.inf if limit.below is None else limit.below for limit in thresholds])
-    beyond = found.distances < limits
-    classes, judged = generated.side.classes, beyond.any(axis=1)
+    beyond = np.asarray(found.distances < limits)
+    classes, judged = generated.side.classes, np.asarray(beyond.any(axis=1))
     rows = []
     for name in ["", *sorted({str(name) for name in classes} - {""})]:
         chosen = classes == name if name else np.ones(len(classes), bool)
@@ -213,10 +214,25 @@ def _excluded(record: manifest.Record, copy: bool) -> manifest.Record:
 def _search(seen: Seen, train: Seen) -> Search:
     """Both searches: in pixels, and in features for the nearest of the train images' views."""
     found = search(seen.centres, train.thumbnails, train.owners)
-    index = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train.views.reshape(-1, train.views.shape[-1]))
-    apart, places = index.kneighbors(seen.features)
-    distances = np.stack([found.pixels, found.relative, apart[:, 0]], axis=1).astype(np.float64)
-    return Search(seen, found, places[:, 0] % len(train.features), distances)
+    apart, places = nearest_in_features(seen.features, train.views)
+    distances = np.stack([found.pixels, found.relative, apart], axis=1).astype(np.float64)
+    return Search(seen, found, places, distances)
+
+
+def nearest_in_features(features: Features, views: Features) -> tuple[Features, NDArray[np.int64]]:
+    """How far the nearest train image is from each image, in the likest of its views, and which that is.
+
+    Args:
+        features: `[N, D]`.
+        views: of M train images, `[V, M, D]`.
+
+    Returns:
+        Distances `[N]` and places `[N]`.
+    """
+    count, width = views.shape[1:]
+    index = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(views.reshape(-1, width))
+    distances, places = index.kneighbors(features)
+    return distances[:, 0], places[:, 0] % count
 
 
 def _known_copies(real: ImageSet) -> set[str]:

@@ -93,7 +93,8 @@ def _measure(real: Features, synthetic: Features, subsets: int, draw: np.random.
     ours, theirs = real.astype(np.float64), synthetic.astype(np.float64)
     values: dict[str, float] = {}
     fewest = min(len(ours), len(theirs))
-    sd, interval = None, (None, None)
+    sd: float | None = None
+    interval: tuple[float | None, float | None] = (None, None)
     if fewest >= 2:
         values["fid"] = measures.frechet(ours, theirs)
     if fewest >= 4:
@@ -101,10 +102,11 @@ def _measure(real: Features, synthetic: Features, subsets: int, draw: np.random.
     if fewest > NEAREST:
         values |= measures.neighbourhoods(ours, theirs)._asdict()
     if fewest >= 1:
-        values["irs"], *interval = measures.retrieval(ours, theirs)
+        values["irs"], low, high = measures.retrieval(ours, theirs)
+        interval = (low, high)
     if len(theirs) >= 2:
         values["diversity"] = measures.diversity(theirs)
-    return _Measured(values, sd, tuple(interval))
+    return _Measured(values, sd, interval)
 
 
 def _first_half(groups: Names, seed: int, repeat: int) -> NDArray[np.bool_]:

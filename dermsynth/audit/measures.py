@@ -41,7 +41,7 @@ def frechet(real: Array, synthetic: Array) -> float:
     roots, means = [], []
     for features in (real, synthetic):
         means.append(features.mean(axis=0))
-        roots.append(np.linalg.qr((features - means[-1]) / np.sqrt(len(features) - 1), mode="r"))
+        roots.append(np.asarray(np.linalg.qr((features - means[-1]) / np.sqrt(len(features) - 1), mode="r")))
     traces = sum(float((root**2).sum()) for root in roots)
     apart = float(((means[0] - means[1]) ** 2).sum())
     return apart + traces - 2 * float(svdvals(roots[0] @ roots[1].T).sum())

@@ -6,7 +6,7 @@ and in colour, and compared tile by tile. The distance is that of the worst tile
 are taken out first, so that a copy is found in other colours.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ _QUERIES = 1024  # at once
 _PART = 24
 _SCALES = (1.0, 0.95, 0.9)
 _TILES = 4  # a side
+_BLUR = 0.7  # pixels
 _FAINT = 4.0  # grey levels; the noise of an image of one colour is not made large
 _LONG = 1.1  # of the long side to the short one: an image that is longer is looked at at both ends, too
 
@@ -128,22 +129,26 @@ def worst_tile(query: RGB, original: RGB) -> float:
         query: `[SIDE, SIDE, 3]`.
         original: `[SIDE, SIDE, 3]`.
     """
-    ours = cv2.GaussianBlur(original, (0, 0), 0.7)
-    best, part, there = -np.inf, None, (0, 0)
+    ours = _smooth(original)
+    laid: list[tuple[float, RGB, RGB]] = []
     for scale in _SCALES:
         side = round(SIDE * scale)
-        small = cv2.resize(query, (side, side), interpolation=cv2.INTER_AREA) if side < SIDE else query
-        top = (side - _PART) // 2
-        middle = cv2.GaussianBlur(small, (0, 0), 0.7)[top : top + _PART, top : top + _PART]
-        scores = cv2.matchTemplate(ours, middle, cv2.TM_CCOEFF_NORMED)
-        place = np.unravel_index(int(scores.argmax()), scores.shape)
-        if scores[place] > best:
-            best, part, there = float(scores[place]), middle, (int(place[0]), int(place[1]))
-    window = ours[there[0] : there[0] + _PART, there[1] : there[1] + _PART]
+        small: Any = cv2.resize(query, (side, side), interpolation=cv2.INTER_AREA) if side < SIDE else query
+        start = (side - _PART) // 2
+        part = _smooth(small)[start : start + _PART, start : start + _PART]
+        scores = cv2.matchTemplate(ours, part, cv2.TM_CCOEFF_NORMED)
+        top, left = np.unravel_index(int(scores.argmax()), scores.shape)
+        laid.append((float(scores[top, left]), part, ours[top : top + _PART, left : left + _PART]))
+    _, part, window = max(laid, key=lambda one: one[0])
     difference = (_standardised(part) - _standardised(window)) ** 2
     tile = _PART // _TILES
     tiles = difference.reshape(_TILES, tile, _TILES, tile, 3).mean(axis=(1, 3, 4))
     return float(np.sqrt(tiles.max()))
+
+
+def _smooth(image: RGB) -> RGB:
+    """Without the noise that encoding makes, and what a shift of half a pixel does to an edge."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), _BLUR), dtype=np.uint8)
 
 
 def _standardised(image: RGB) -> NDArray[np.float32]:

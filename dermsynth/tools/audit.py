@@ -36,9 +36,13 @@ def audit(
     """
     told = made_from.settings(locals(), inputs=["real", "synthetic"])
     # Not above, as `audit --help` needs none of it.
+    from dermsynth.run.quiet import quieten, quieten_transformers
+
+    quieten()
     from dermsynth.audit.questions import answer
     from dermsynth.report import audit_text
 
+    quieten_transformers()
     _refuse_other(out)
     if out.is_dir():
         made_from.write(out, "audit", None)  # what was there is no longer of this, and this is not yet there
