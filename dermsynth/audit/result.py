@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
+from dermsynth.audit.answers import Artefacts, Labels, Membership, Readings, TwoSample
 from dermsynth.errors import InputError
 from dermsynth.files import read_json, write_atomically
 
@@ -144,6 +145,11 @@ class AuditResult:
         n_synthetic: generated images.
         fidelity: does it look like the real thing?
         copies: is it somebody's photograph?
+        membership: was this patient in the training set? Of each checkpoint that was given.
+        labels: does it show what its label says?
+        two_sample: can it be told from the real thing?
+        artefacts: are known artefacts as frequent?
+        readings: are readers able to tell?
     """
 
     real: str
@@ -156,6 +162,11 @@ class AuditResult:
     n_synthetic: int
     fidelity: Fidelity | None = None
     copies: Copies | None = None
+    membership: tuple[Membership, ...] | None = None
+    labels: Labels | None = None
+    two_sample: TwoSample | None = None
+    artefacts: Artefacts | None = None
+    readings: Readings | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""

@@ -1,15 +1,14 @@
 """An audit in plain sentences. The extractor's name stands beside its numbers."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dermsynth.audit.result import FEW, AuditResult, Copies, Fidelity, FidelityRow
 from dermsynth.files import write_atomically
-from dermsynth.report.wording import count
+from dermsynth.report import audit_answers
+from dermsynth.report.wording import count, wrap
 
 TEXT = "audit.txt"
-LINE = 100
 _NAMES = {"fid": "FID", "kid": "KID", "irs": "IRS"}
 _LESS_IS_BETTER = ("fid", "kid")
 _WHAT_THEY_ARE = (
@@ -34,11 +33,12 @@ def text(result: AuditResult) -> str:
         blocks.append("\n".join(_fidelity(result.fidelity, result.features)))
     if result.copies:
         blocks.append("\n".join(_copies(result.copies, result.features)))
+    blocks += audit_answers.blocks(result)
     return "\n\n".join(blocks) + "\n"
 
 
 def _about(r: AuditResult) -> str:
-    return _wrap(
+    return wrap(
         f"Audit of {', '.join(r.synthetic)} ({count(r.n_synthetic, 'generated image')}) against {r.real} "
         f"({count(r.n_train, 'train image')}, {r.n_held_out:,} of val and test)."
     )
@@ -53,16 +53,16 @@ def _fidelity(fidelity: Fidelity, features: str) -> Iterator[str]:
         yield f"{name or 'all'}, on {features}"
         yield f"  {'':<12}{'generated':>20}{'at equal n':>20}{'floor':>20}"
         yield from (_row(row) for row in rows)
-        yield _wrap(_verdict(rows), "  ")
+        yield wrap(_verdict(rows), "  ")
     yield ""
-    yield _wrap(
+    yield wrap(
         "Generated: all of them against the train images; ± is the spread of KID over random subsets. Floor: real "
         "images of one half of the patients against those of the other half; at equal n: as many generated ones "
         f"against the same half. Both are means ± standard deviations over {fidelity.repeats} ways of halving; every "
         "measure depends on the number of images, so compare these two."
     )
-    yield _wrap(_WHAT_THEY_ARE)
-    yield _wrap(
+    yield wrap(_WHAT_THEY_ARE)
+    yield wrap(
         "They describe how two sets of images differ to this extractor. That a classifier gains from such images they "
         "do not show."
     )
@@ -116,21 +116,21 @@ def _is_worse(row: FidelityRow) -> bool:
 
 def _copies(copies: Copies, features: str) -> Iterator[str]:
     yield "Is it somebody's photograph?"
-    yield _wrap(
+    yield wrap(
         f"Each generated image was compared with {count(copies.n_train, 'train image')} under the eight flips and "
         "rotations: by the worst of 16 tiles of pixels, relative to its 50 nearest, and by the distance in "
         f"{features}."
     )
     if copies.reached is None:
-        yield _wrap("There are no held-out images that would say how near strangers are: none is called a copy.")
+        yield wrap("There are no held-out images that would say how near strangers are: none is called a copy.")
         return
     out = f" ({copies.left_out:,} near-duplicates of train images left out)" if copies.left_out else ""
-    yield _wrap(
+    yield wrap(
         f"It is called a copy where it is nearer than chance: of {count(copies.n_held_out, 'real image')} of val and "
         f"test{out}, whose patients the generator has not seen, at most {copies.reached:.1%} are called so."
     )
     if copies.reached > copies.false_alarms:
-        yield _wrap(f"That is more than the {copies.false_alarms:.0%} that was asked for, for want of held-out images.")
+        yield wrap(f"That is more than the {copies.false_alarms:.0%} that was asked for, for want of held-out images.")
     yield ""
     yield f"{'':<14}{'generated':>12}{'copies':>10}{'share':>10}{'95% interval':>20}{'of train images':>18}"
     for row in copies.rows:
@@ -140,7 +140,7 @@ def _copies(copies: Copies, features: str) -> Iterator[str]:
             f"{row.class_name or 'all':<14}{row.n:>12,}{row.copies:>10,}{share:>10}{interval:>20}"
             f"{row.train_images:>18,}"
         )
-    yield _wrap(_verdict_on_copies(copies))
+    yield wrap(_verdict_on_copies(copies))
 
 
 def _verdict_on_copies(copies: Copies) -> str:
@@ -155,7 +155,3 @@ def _verdict_on_copies(copies: Copies) -> str:
         f"{said} This finds photographs that were reproduced. Whether a patient's having been in the train split "
         "can be told is another question, which only a membership test answers."
     )
-
-
-def _wrap(paragraph: str, indent: str = "") -> str:
-    return textwrap.fill(paragraph, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
