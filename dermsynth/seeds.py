@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     NOISE = 7
     LAYERS = 8
     IMAGE = 9
+    AUDIT = 10
 
 
 def entropy(seed: int, purpose: Purpose, place: int = 0, number: int = 0, *more: int) -> tuple[int, ...]:
