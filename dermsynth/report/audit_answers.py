@@ -83,7 +83,11 @@ def _labels(labels: Labels) -> Iterator[str]:
         taken = ", ".join(f"{other} {n:,}" for other, n in of.decided.items() if n)
         yield wrap(f"{name} are taken for: {taken}.", "  ")
     less = [name for name, of in labels.classes.items() if _apart(of.agreement, of.of_real)]
-    said = f"Less often than with real images: {', '.join(less)}." if less else "Nowhere clearly less often than with real."
+    said = (
+        f"Less often than with real images: {', '.join(less)}."
+        if less
+        else "Nowhere clearly less often than with real."
+    )
     few = [name for name, of in labels.classes.items() if min(of.n, of.n_real) < FEW]
     yield wrap(said + (f" Fewer than {FEW} images say little: {', '.join(few)}." if few else ""), "  ")
 

@@ -17,6 +17,7 @@ from dermsynth.audit.answers import (
 )
 from dermsynth.audit.estimates import Estimate
 from dermsynth.audit.result import AuditResult
+from dermsynth.report.audit_figures import membership_curve
 from dermsynth.report.audit_text import text
 
 NOTHING = Estimate(None, None, None)
@@ -119,3 +120,19 @@ def test_what_is_not_defined_is_a_dash(asked):
 
 def test_the_result_is_read_as_it_was_written(asked):
     assert AuditResult.from_dict(asked.to_dict()) == asked
+
+
+def test_the_curve_shows_each_class_over_steps_and_the_interval_of_all(asked):
+    (last,) = asked.membership
+    first = replace(last, step=100, overall=replace(last.overall, auroc=about(0.6)))
+    empty = replace(last.overall, auroc=NOTHING)
+    figure = membership_curve([last, replace(first, classes={**first.classes, "MEL": empty})])
+    (axes,) = figure.axes
+    curves = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert curves["all"] == [[100, 0.6], [500, 0.51]]
+    assert curves["NV"] == [[100, 0.51], [500, 0.51]]
+    assert curves["MEL"] == [[500, 0.51]]
+    (ends,) = axes.collections
+    assert [segment[:, 1].tolist() for segment in ends.get_segments()] == [
+        pytest.approx([0.55, 0.65]), pytest.approx([0.46, 0.56])
+    ]  # fmt: skip

@@ -46,6 +46,7 @@ def test_every_question_is_answered_and_read_as_it_was_written(audited):
     for question in ("in the training set?", "what its label says?", "told from the real thing?", "Are artefacts"):
         assert question in said
     assert max(map(len, said.splitlines())) <= 100
+    assert (audited / "membership.png").is_file()
 
 
 def test_what_it_was_made_from(audited):
