@@ -49,7 +49,7 @@ def _membership(tests: Sequence[Membership]) -> Iterator[str]:
 def _verdict_on_membership(test: Membership) -> str:
     of = test.overall
     said = [
-        f"Train images are told from those of {count(of.held_out_patients, 'held-out patient or lesion')}"
+        f"Train images are told from those of {of.held_out_patients:,} held-out patients or lesions"
         " beyond chance: somebody could find out that a patient was in the training set."
         if _above(of.auroc, 0.5)
         else "Train images are not told from held-out ones beyond chance."
@@ -84,9 +84,9 @@ def _labels(labels: Labels) -> Iterator[str]:
         yield wrap(f"{name} are taken for: {taken}.", "  ")
     less = [name for name, of in labels.classes.items() if _apart(of.agreement, of.of_real)]
     said = (
-        f"It agrees less than with real images: {', '.join(less)}."
+        f"Less often than with real images: {', '.join(less)}."
         if less
-        else "It agrees no less than with real ones."
+        else "Nowhere clearly less often than with real."
     )
     few = [name for name, of in labels.classes.items() if min(of.n, of.n_real) < FEW]
     yield wrap(said + (f" Fewer than {FEW} images say little: {', '.join(few)}." if few else ""), "  ")
