@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from dermsynth.audit.estimates import wilson
 from dermsynth.audit.features import Features
 from dermsynth.audit.nearest import Nearest, search
 from dermsynth.audit.result import Copies, CopiesRow, Threshold
@@ -97,14 +97,12 @@ def find_copies(generated: Seen, held_out: Seen | None, train: Seen) -> Verdicts
     rows = []
     for name in ["", *sorted({str(name) for name in classes} - {""})]:
         chosen = classes == name if name else np.ones(len(classes), bool)
-        low, high = wilson(int(judged[chosen].sum()), int(chosen.sum()))
         rows.append(
             CopiesRow(
                 class_name=name,
                 n=int(chosen.sum()),
                 copies=int(judged[chosen].sum()),
-                low=low,
-                high=high,
+                share=wilson(int(judged[chosen].sum()), int(chosen.sum())),
                 by_measure={m: int(beyond[chosen, column].sum()) for column, m in enumerate(MEASURES)},
                 train_images=len(np.unique(found.nearest.train[chosen & judged])),
             )
@@ -138,16 +136,6 @@ def threshold(measure: str, held_out: Distances, rate: float) -> Threshold:
         return Threshold(measure, None, 0.0)
     k = max(1, math.floor(rate * (n + 1)))
     return Threshold(measure, float(np.sort(held_out)[k - 1]), k / (n + 1))
-
-
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share (Wilson 1927)."""
-    if not n:
-        return 0.0, 1.0
-    z, p = NormalDist().inv_cdf((1 + level) / 2), hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def write_table(verdicts: Verdicts, train: Seen, out: Path) -> None:

@@ -38,10 +38,17 @@ def text(result: AuditResult) -> str:
 
 
 def _about(r: AuditResult) -> str:
-    return wrap(
+    about = wrap(
         f"Audit of {', '.join(r.synthetic)} ({count(r.n_synthetic, 'generated image')}) against {r.real} "
         f"({count(r.n_train, 'train image')}, {r.n_held_out:,} of val and test)."
     )
+    if not r.foreign:
+        return about
+    unknown = wrap(
+        f"The generator of {', '.join(r.foreign)} is not known to have been fitted on these train images. Photographs "
+        "that it was fitted on and that are not among them are not looked for."
+    )
+    return f"{about}\n{unknown}"
 
 
 def _fidelity(fidelity: Fidelity, features: str) -> Iterator[str]:
@@ -134,8 +141,8 @@ def _copies(copies: Copies, features: str) -> Iterator[str]:
     yield ""
     yield f"{'':<14}{'generated':>12}{'copies':>10}{'share':>10}{'95% interval':>20}{'of train images':>18}"
     for row in copies.rows:
-        share = f"{row.copies / row.n:.1%}" if row.n else "–"
-        interval = f"[{row.low:.1%}, {row.high:.1%}]"
+        share, low, high = (f"{end or 0:.1%}" for end in (row.share.value, row.share.low, row.share.high))
+        interval = f"[{low}, {high}]"
         yield (
             f"{row.class_name or 'all':<14}{row.n:>12,}{row.copies:>10,}{share:>10}{interval:>20}"
             f"{row.train_images:>18,}"
@@ -147,7 +154,7 @@ def _verdict_on_copies(copies: Copies) -> str:
     everything, limit = copies.rows[0], copies.reached or 0.0
     if not everything.copies:
         said = "None is called a copy."
-    elif everything.low > limit:
+    elif (everything.share.low or 0.0) > limit:
         said = "That is more than false alarms explain. Look at copies.png; --exclude keeps them from training."
     else:
         said = "False alarms alone would explain as many. Look at copies.png."
