@@ -30,6 +30,7 @@ TABLE = "copies.csv"
 REASON = "copy"
 FALSE_ALARMS = 0.01
 MEASURES = ("pixels", "relative", "features")
+PIXELS, FEATURES = 0, 2
 
 Distances = NDArray[np.float64]
 
@@ -42,12 +43,14 @@ class Search:
         seen: the images.
         nearest: in pixels.
         in_features: the place of the nearest train image in features, int64 `[N]`.
+        its_view: which of that image's views it is nearest to, int64 `[N]`.
         distances: float64 `[N, 3]`, a column a measure.
     """
 
     seen: Seen
     nearest: Nearest
     in_features: NDArray[np.int64]
+    its_view: NDArray[np.int64]
     distances: Distances
 
 
@@ -145,7 +148,7 @@ def write_table(verdicts: Verdicts, train: Seen, out: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["set", "image_id", "class", "verdict", "by", *MEASURES, "nearest_in_pixels", "view", "nearest_in_features"]
+        ["set", "image_id", "class", "verdict", "by", *MEASURES, "nearest_in_pixels", "nearest_in_features"]
     )
     for place in ranking(verdicts):
         number, record = generated.images[place]
@@ -159,7 +162,6 @@ def write_table(verdicts: Verdicts, train: Seen, out: Path) -> None:
                 " ".join(by),
                 *(f"{distance:.4f}" for distance in found.distances[place]),
                 ids[found.nearest.train[place]],
-                found.nearest.view[place],
                 ids[found.in_features[place]],
             ]
         )
@@ -202,12 +204,12 @@ def _excluded(record: manifest.Record, copy: bool) -> manifest.Record:
 def _search(seen: Seen, train: Seen) -> Search:
     """Both searches: in pixels, and in features for the nearest of the train images' views."""
     found = search(seen.centres, train.thumbnails, train.owners)
-    apart, places = nearest_in_features(seen.features, train.views)
+    apart, places, views = nearest_in_features(seen.features, train.views)
     distances = np.stack([found.pixels, found.relative, apart], axis=1).astype(np.float64)
-    return Search(seen, found, places, distances)
+    return Search(seen, found, places, views, distances)
 
 
-def nearest_in_features(features: Features, views: Features) -> tuple[Features, NDArray[np.int64]]:
+def nearest_in_features(features: Features, views: Features) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
     """How far the nearest train image is from each image, in the likest of its views, and which that is.
 
     Args:
@@ -215,12 +217,13 @@ def nearest_in_features(features: Features, views: Features) -> tuple[Features, 
         views: of M train images, `[V, M, D]`.
 
     Returns:
-        Distances `[N]` and places `[N]`.
+        Distances, places and numbers of the views, `[N]` each.
     """
     count, width = views.shape[1:]
     index = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(views.reshape(-1, width))
     distances, places = index.kneighbors(features)
-    return distances[:, 0], places[:, 0] % count
+    view, place = np.divmod(places[:, 0], count)
+    return distances[:, 0], place, view
 
 
 def _known_copies(real: ImageSet) -> set[str]:

@@ -11,6 +11,7 @@ from dermsynth.report.wording import count, wrap
 TEXT = "audit.txt"
 _NAMES = {"fid": "FID", "kid": "KID", "irs": "IRS"}
 _LESS_IS_BETTER = ("fid", "kid")
+_ROUNDING = 1e-9
 _WHAT_THEY_ARE = (
     "FID and KID are distances (less is nearer). Precision is the share of the generated images among the real ones, "
     "recall that of the real ones among the generated ones; density and coverage are the same less prone to outliers. "
@@ -92,7 +93,9 @@ def _spread(value: float | None, sd: float | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Three significant digits."""
+    """Three significant digits; what rounding leaves of 0 is 0."""
+    if abs(value) < _ROUNDING:
+        return "0"
     return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
 
 
