@@ -1,14 +1,16 @@
 """An audit in plain sentences. The extractor's name stands beside its numbers."""
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dermsynth.audit.result import FEW, AuditResult, Copies, Fidelity, FidelityRow
-from dermsynth.files import write_atomically
+from dermsynth.files import write_atomically, write_bytes_atomically
 from dermsynth.report import audit_answers
+from dermsynth.report.audit_figures import membership_curve
 from dermsynth.report.wording import count, wrap
 
-TEXT = "audit.txt"
+TEXT, CURVE = "audit.txt", "membership.png"
 _NAMES = {"fid": "FID", "kid": "KID", "irs": "IRS"}
 _LESS_IS_BETTER = ("fid", "kid")
 _ROUNDING = 1e-9
@@ -21,8 +23,12 @@ _WHAT_THEY_ARE = (
 
 
 def write(result: AuditResult, out: Path) -> str:
-    """Write audit.txt into a folder; return the text."""
+    """Write audit.txt, and membership.png where several checkpoints were tested, into a folder; return the text."""
     report = text(result)
+    if result.membership and len(result.membership) > 1:
+        picture = io.BytesIO()
+        membership_curve(result.membership).savefig(picture, format="png", dpi=160)
+        write_bytes_atomically(out / CURVE, picture.getvalue())
     write_atomically(out / TEXT, report)
     return report
 

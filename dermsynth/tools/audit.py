@@ -26,7 +26,7 @@ def audit(
 
     Every number stands beside what real images of other patients give. Prints audit.txt and writes it with audit.json,
     copies.csv, a row a generated image, and copies.png, the closest pairs. That picture shows patients: keep it, and a
-    reading sheet, to yourself.
+    reading sheet, to yourself. With several checkpoints membership.png is their curve.
 
     Args:
         out: folder for the results; made if it is not there.

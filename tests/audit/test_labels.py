@@ -5,13 +5,10 @@ import pytest
 
 from dermsynth.audit.labels import agreement
 from dermsynth.audit.sides import read_sides
-from dermsynth.cli import main
 from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
+from tests.audit.runs import classifier
 from tests.builders import CLASSES, make_set
-
-NETWORK = "{model_type: vit, image_size: 16, patch_size: 8, hidden_size: 16, num_hidden_layers: 1, "
-NETWORK += "num_attention_heads: 2, intermediate_size: 16}"
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +27,6 @@ def sets(tmp_path_factory):
     records = [r for n, r in enumerate(records) if n < 4 or r.file_name not in names]
     manifest.write(made, records, {})
     return real, made
-
-
-def classifier(folder, real, *more):
-    words = ["--run", folder, "--trainer.accelerator", "cpu", "--trainer.logger", "false", "--trainer.max_steps", 60]
-    words += ["--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false", "--seed_everything", 0]
-    words += ["--model", "Classifier", "--model.model", NETWORK, "--model.optimizer", "torch.optim.AdamW"]
-    words += ["--model.optimizer.lr", 0.01, "--data", "ClassificationData", "--data.real", real, "--data.size", 16]
-    words += ["--data.classes", f"[{', '.join(CLASSES)}]", "--data.batch_size", 8, *more]
-    assert main(["fit", *map(str, words)]) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,13 @@ import pytest
 import torch
 
 from dermsynth.audit.membership import attack, losses, memberships
-from dermsynth.cli import main
 from dermsynth.data.loading.modules import DreamBoothData
 from dermsynth.data.sets import manifest
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.errors import InputError
 from tests.audit.memorised import make_base_of_clear_latents, make_coloured_set
+from tests.audit.runs import TWO_CLASSES, generator
 from tests.builders import make_set
-
-CLASSES = ["NV", "MEL"]
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +25,10 @@ def clear_base(tmp_path_factory):
     return make_base_of_clear_latents(tmp_path_factory.mktemp("models") / "base")
 
 
-def trained(folder, base, real, steps, lr):
-    words = ["--run", folder, "--trainer.accelerator", "cpu", "--trainer.logger", "false", "--trainer.max_steps", steps]
-    words += ["--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false", "--seed_everything", 0]
-    words += ["--trainer.limit_val_batches", 0, "--model", "DreamBooth", "--model.base", base]
-    words += ["--model.optimizer", "torch.optim.AdamW", "--model.optimizer.lr", lr, "--data", "DreamBoothData"]
-    words += ["--data.real", real, "--data.classes", f"[{', '.join(CLASSES)}]", "--data.size", 16]
-    words += ["--data.batch_size", 10, "--data.augmentation", "none"]
-    assert main(["fit", *map(str, words)]) == 0
-    return folder / "checkpoints" / "last.ckpt"
-
-
 @pytest.fixture(scope="module")
 def overtrained(tmp_path_factory, clear_base, real):
     """The checkpoint of a model that saw the same ten images 300 times."""
-    return trained(tmp_path_factory.mktemp("runs") / "long", clear_base, real, 300, 1e-3)
+    return generator(tmp_path_factory.mktemp("runs") / "long", clear_base, real, 300, 1e-3)
 
 
 @pytest.mark.slow
@@ -51,6 +38,7 @@ def test_a_model_trained_far_too_long_on_ten_images_is_found_out(overtrained, re
     assert found.overall.auroc.value > 0.9
     assert found.overall.auroc.low > 0.7
     assert found.overall.found.value > 0.5
+    assert found.overall.by_base.low < 0.5 < found.overall.by_base.high
     assert {name: (a.train, a.held_out) for name, a in found.classes.items()} == {"NV": (6, 6), "MEL": (4, 4)}
     assert all(a.auroc.value > 0.9 for a in found.classes.values())
 
@@ -59,7 +47,7 @@ def test_a_model_trained_far_too_long_on_ten_images_is_found_out(overtrained, re
 def test_it_finds_nothing_in_images_that_the_overtrained_model_never_saw(overtrained, tmp_path):
     """What it says of the ten images is no property of any other two samples of such images."""
     others = make_coloured_set(tmp_path / "others", {"NV": 100, "MEL": 100})
-    data = DreamBoothData(real=others, classes=CLASSES, size=16, batch_size=4)
+    data = DreamBoothData(real=others, classes=TWO_CLASSES, size=16, batch_size=4)
     data.setup("validate")
     samples = [s for name in ("train", "val", "test") for s in data.samples[name] if s.record.image_id > "r_NV_006"]
     samples = samples[len(samples) % 2 :]
@@ -72,7 +60,7 @@ def test_it_finds_nothing_in_images_that_the_overtrained_model_never_saw(overtra
 
 
 def test_the_untouched_base_is_at_one_half(clear_base, real, tmp_path):
-    checkpoint = trained(tmp_path / "untouched", clear_base, real, 1, 0.0)
+    checkpoint = generator(tmp_path / "untouched", clear_base, real, 1, 0.0)
     (found,) = memberships([checkpoint], real)
     for one in (found.overall, *found.classes.values()):
         assert one.auroc.low <= 0.5 <= one.auroc.high
@@ -83,7 +71,7 @@ def test_the_untouched_base_is_at_one_half(clear_base, real, tmp_path):
 
 
 def test_images_that_the_base_knows_are_counted(clear_base, real, tmp_path, monkeypatch):
-    checkpoint = trained(tmp_path / "untouched", clear_base, real, 1, 0.0)
+    checkpoint = generator(tmp_path / "untouched", clear_base, real, 1, 0.0)
     known = [r.image_id for r in manifest.read(real).split("train")][:3]
     of_configuration = DreamBooth.of_configuration.__func__
 
@@ -97,7 +85,7 @@ def test_images_that_the_base_knows_are_counted(clear_base, real, tmp_path, monk
 
 
 def test_losses_are_those_of_the_validation_and_must_be_finite(clear_base, real):
-    data = DreamBoothData(real=real, classes=CLASSES, size=16, batch_size=5)
+    data = DreamBoothData(real=real, classes=TWO_CLASSES, size=16, batch_size=5)
     data.setup("validate")
     module = DreamBooth(clear_base).eval()
     (batch,) = data.val_dataloader()
@@ -113,7 +101,7 @@ def test_losses_are_those_of_the_validation_and_must_be_finite(clear_base, real)
 
 def test_patients_are_drawn_whole(real):
     """With all images of a side of one patient, the interval is wider than with each its own."""
-    data = DreamBoothData(real=real, classes=CLASSES, size=16, batch_size=4)
+    data = DreamBoothData(real=real, classes=TWO_CLASSES, size=16, batch_size=4)
     data.setup("validate")
     samples = [s for name in ("train", "val", "test") for s in data.samples[name]]
     few = [s._replace(record=replace(s.record, group=f"{n < 10}{n % 2}")) for n, s in enumerate(samples)]
