@@ -15,7 +15,8 @@ class Attack:
         held_out_patients: how many patients or lesions these are of.
         auroc: of the base's loss minus the checkpoint's; 0.5 is chance.
         found: share of the train images above the score that 1 % of the held-out ones exceed.
-        by_loss: the area of the checkpoint's own loss, without the base.
+        by_loss: the area of the checkpoint's loss alone.
+        by_base: the area of the base's loss alone: what it knew before, and how far the two splits differ anyway.
     """
 
     train: int
@@ -24,6 +25,7 @@ class Attack:
     auroc: Estimate
     found: Estimate
     by_loss: Estimate
+    by_base: Estimate
 
 
 @dataclass(frozen=True)

@@ -25,19 +25,20 @@ SIZE = 256
 #: Images a side; of more, so many are drawn.
 LIMIT = 1000
 _FRAME = 0.01  # of the side
-_CORNER = 0.06  # of the side, the legs of its triangle
-_CORNER_SHARE = 0.6
-_HAIR = 0.006
-_INK = 0.002
+# The legs of a corner's triangle, of the side, and its brightness, of the median.
+_CORNER, _CORNER_SHARE = 0.06, 0.6
+_HAIR = 0.006  # of the picture
+_INK = 0.002  # of the picture
 # Of b* of CIELAB, in which skin, pigment and blood lie above 0 and a blue-white veil a little below.
 _BLUE, _BLUER = -8, 15
 _SPOTS = 4
+# Of 255 above what is around it, and of the median.
 _GLARE, _GLARE_SHARE = 35, 1.15
 # Of the side: the shortest ruler, the strip beside its line in which ticks stand, and their greatest distance.
 _RULER, _STRIP, _FARTHEST = 0.22, 0.05, 0.1
-_LINES = 12
-_LINE_CONTRAST = 12
-_REGULAR = 0.55
+_LINES = 12  # that are looked at, the longest first
+_LINE_CONTRAST = 12  # of 255
+_REGULAR = 0.55  # correlation of the ticks with those one distance further on
 
 
 def artefacts(generated: Side, train: Side, seed: int) -> Artefacts:

@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from dermsynth.audit.estimates import wilson
 from dermsynth.audit.features import Features
 from dermsynth.audit.nearest import Nearest, search
 from dermsynth.audit.result import Copies, CopiesRow, Threshold
@@ -30,6 +30,7 @@ TABLE = "copies.csv"
 REASON = "copy"
 FALSE_ALARMS = 0.01
 MEASURES = ("pixels", "relative", "features")
+PIXELS, FEATURES = 0, 2
 
 Distances = NDArray[np.float64]
 
@@ -42,12 +43,14 @@ class Search:
         seen: the images.
         nearest: in pixels.
         in_features: the place of the nearest train image in features, int64 `[N]`.
+        its_view: which of that image's views it is nearest to, int64 `[N]`.
         distances: float64 `[N, 3]`, a column a measure.
     """
 
     seen: Seen
     nearest: Nearest
     in_features: NDArray[np.int64]
+    its_view: NDArray[np.int64]
     distances: Distances
 
 
@@ -97,14 +100,12 @@ def find_copies(generated: Seen, held_out: Seen | None, train: Seen) -> Verdicts
     rows = []
     for name in ["", *sorted({str(name) for name in classes} - {""})]:
         chosen = classes == name if name else np.ones(len(classes), bool)
-        low, high = wilson(int(judged[chosen].sum()), int(chosen.sum()))
         rows.append(
             CopiesRow(
                 class_name=name,
                 n=int(chosen.sum()),
                 copies=int(judged[chosen].sum()),
-                low=low,
-                high=high,
+                share=wilson(int(judged[chosen].sum()), int(chosen.sum())),
                 by_measure={m: int(beyond[chosen, column].sum()) for column, m in enumerate(MEASURES)},
                 train_images=len(np.unique(found.nearest.train[chosen & judged])),
             )
@@ -140,16 +141,6 @@ def threshold(measure: str, held_out: Distances, rate: float) -> Threshold:
     return Threshold(measure, float(np.sort(held_out)[k - 1]), k / (n + 1))
 
 
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share (Wilson 1927)."""
-    if not n:
-        return 0.0, 1.0
-    z, p = NormalDist().inv_cdf((1 + level) / 2), hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def write_table(verdicts: Verdicts, train: Seen, out: Path) -> None:
     """Write copies.csv: a row a generated image, the likeliest copies first."""
     found, generated = verdicts.search, verdicts.search.seen.side
@@ -157,7 +148,7 @@ def write_table(verdicts: Verdicts, train: Seen, out: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["set", "image_id", "class", "verdict", "by", *MEASURES, "nearest_in_pixels", "view", "nearest_in_features"]
+        ["set", "image_id", "class", "verdict", "by", *MEASURES, "nearest_in_pixels", "nearest_in_features"]
     )
     for place in ranking(verdicts):
         number, record = generated.images[place]
@@ -171,7 +162,6 @@ def write_table(verdicts: Verdicts, train: Seen, out: Path) -> None:
                 " ".join(by),
                 *(f"{distance:.4f}" for distance in found.distances[place]),
                 ids[found.nearest.train[place]],
-                found.nearest.view[place],
                 ids[found.in_features[place]],
             ]
         )
@@ -214,12 +204,12 @@ def _excluded(record: manifest.Record, copy: bool) -> manifest.Record:
 def _search(seen: Seen, train: Seen) -> Search:
     """Both searches: in pixels, and in features for the nearest of the train images' views."""
     found = search(seen.centres, train.thumbnails, train.owners)
-    apart, places = nearest_in_features(seen.features, train.views)
+    apart, places, views = nearest_in_features(seen.features, train.views)
     distances = np.stack([found.pixels, found.relative, apart], axis=1).astype(np.float64)
-    return Search(seen, found, places, distances)
+    return Search(seen, found, places, views, distances)
 
 
-def nearest_in_features(features: Features, views: Features) -> tuple[Features, NDArray[np.int64]]:
+def nearest_in_features(features: Features, views: Features) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
     """How far the nearest train image is from each image, in the likest of its views, and which that is.
 
     Args:
@@ -227,12 +217,13 @@ def nearest_in_features(features: Features, views: Features) -> tuple[Features, 
         views: of M train images, `[V, M, D]`.
 
     Returns:
-        Distances `[N]` and places `[N]`.
+        Distances, places and numbers of the views, `[N]` each.
     """
     count, width = views.shape[1:]
     index = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(views.reshape(-1, width))
     distances, places = index.kneighbors(features)
-    return distances[:, 0], places[:, 0] % count
+    view, place = np.divmod(places[:, 0], count)
+    return distances[:, 0], place, view
 
 
 def _known_copies(real: ImageSet) -> set[str]:

@@ -22,6 +22,7 @@ from dermsynth.errors import InputError
 from dermsynth.evaluation.metrics import Floats, Integers
 from dermsynth.evaluation.runs import REAL_ONLY, REPEATED
 from dermsynth.lesions import label_by
+from dermsynth.provenance import check_provenance
 from dermsynth.run.checkpoint_facts import kind_of
 from dermsynth.run.checkpoint_io import configuration_of, read_checkpoint
 from dermsynth.run.classes import named
@@ -91,7 +92,7 @@ def _refuse_unfit(content: dict[str, Any], config: dict[str, Any], real: Side) -
             "of real images alone."
         )
     (images,) = real.sets
-    fitted = content["dermsynth"].get("data", {}).get("train_split_sha256", "")
+    fitted = check_provenance("it", content["dermsynth"].get("data", {})).get("train_split_sha256", "")
     ours = train_split_sha256(images.records)
     if fitted != ours:
         raise InputError(

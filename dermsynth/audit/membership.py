@@ -26,6 +26,7 @@ from dermsynth.diffusion.parts import load_parts
 from dermsynth.errors import InputError
 from dermsynth.evaluation.statistics import Booleans, Floats
 from dermsynth.hub import first_line
+from dermsynth.provenance import check_provenance
 from dermsynth.run.checkpoint_facts import kind_of
 from dermsynth.run.checkpoint_io import configuration_of, read_checkpoint
 from dermsynth.run.classes import named
@@ -106,6 +107,7 @@ def attack(samples: Sequence[Sample], train: Booleans, before: Floats, after: Fl
         auroc=auroc(before - after, train, groups),
         found=true_positive_rate(before - after, train, groups, FALSE_POSITIVES),
         by_loss=auroc(-after, train, groups),
+        by_base=auroc(-before, train, groups),
     )
 
 
@@ -118,7 +120,7 @@ def _test(
     try:
         config = configuration_of(content)
         data = _data(config, real)
-        fitted = content["dermsynth"].get("data", {}).get("train_split_sha256", "")
+        fitted = check_provenance("it", content["dermsynth"].get("data", {})).get("train_split_sha256", "")
         if fitted != data.train_split_sha256:
             raise InputError(
                 f"it was fitted on another train split ({fitted[:12]}) than that of {real} "

@@ -12,7 +12,7 @@ from dermsynth.audit.labels import agreement
 from dermsynth.audit.membership import memberships
 from dermsynth.audit.result import AuditResult
 from dermsynth.audit.seen import see
-from dermsynth.audit.sides import read_sides
+from dermsynth.audit.sides import foreign, read_sides
 from dermsynth.audit.two_sample import two_sample
 from dermsynth.files import make_folder
 
@@ -72,6 +72,7 @@ def answer(
         n_train=len(train_side),
         n_held_out=len(held_out),
         n_synthetic=len(generated),
+        foreign=foreign(generated, originals),
         fidelity=fidelity(train, seen, seed),
         copies=verdicts.result,
         membership=membership,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 from dermsynth.audit.answers import Artefacts, Labels, Membership, Readings, TwoSample
+from dermsynth.audit.estimates import Estimate
 from dermsynth.errors import InputError
 from dermsynth.files import read_json, write_atomically
 
@@ -91,8 +92,7 @@ class CopiesRow:
         class_name: blank for all images.
         n: generated images.
         copies: of them called copies.
-        low: lower end of the 95 % interval of their share.
-        high: the upper end.
+        share: of them, with Wilson's interval.
         by_measure: how many each measure calls so; an image may be by several.
         train_images: different train images that they are copies of.
     """
@@ -100,8 +100,7 @@ class CopiesRow:
     class_name: str
     n: int
     copies: int
-    low: float
-    high: float
+    share: Estimate
     by_measure: dict[str, int]
     train_images: int
 
@@ -143,6 +142,7 @@ class AuditResult:
         n_train: real train images.
         n_held_out: real images of val and test.
         n_synthetic: generated images.
+        foreign: names of generated sets whose generator is not known to have been fitted on these train images.
         fidelity: does it look like the real thing?
         copies: is it somebody's photograph?
         membership: was this patient in the training set? Of each checkpoint that was given.
@@ -160,6 +160,7 @@ class AuditResult:
     n_train: int
     n_held_out: int
     n_synthetic: int
+    foreign: tuple[str, ...] = ()
     fidelity: Fidelity | None = None
     copies: Copies | None = None
     membership: tuple[Membership, ...] | None = None

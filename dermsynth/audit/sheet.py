@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dermsynth.audit.copies import Verdicts, ranking
+from dermsynth.audit.copies import FEATURES, MEASURES, PIXELS, Verdicts, ranking
+from dermsynth.audit.nearest import turned
 from dermsynth.audit.seen import Seen
 from dermsynth.audit.sides import square
 from dermsynth.data.sets.decoding import RGB
 from dermsynth.data.sets.images import read_rgb
-from dermsynth.data.sets.views import view
 from dermsynth.files import write_bytes_atomically
 from dermsynth.grids import grid
 
@@ -24,19 +24,31 @@ _GAP = 10
 
 
 def write_pairs(verdicts: Verdicts, train: Seen, out: Path) -> None:
-    """Write copies.png: the likeliest copies, each turned as its train image lies, beside it, with their distance."""
+    """Write copies.png: the likeliest copies, each beside its train image, one turned as the other lies.
+
+    The train image is the nearest in pixels, or in features where they alone call the generated one a copy.
+    """
     found, generated = verdicts.search, verdicts.search.seen.side
     paths, originals = generated.paths, train.side.paths
     pairs, captions = [], []
     for place in ranking(verdicts)[:PAIRS]:
-        ours = np.moveaxis(square(read_rgb(paths[place]), _SIDE), -1, 0)
-        likest = np.moveaxis(view(ours, int(found.nearest.view[place])), 0, -1)
-        pairs.append(np.hstack([likest, square(read_rgb(originals[found.nearest.train[place]]), _SIDE)]))
-        verdict = "copy" if verdicts.copies[place] else "no copy"
-        captions.append(f"{verdict}, {found.distances[place, 0]:.2f}")
-    limit = verdicts.result.thresholds[0].below
-    said = "no threshold" if limit is None else f"a copy below {limit:.2f}"
-    title = f"Generated (left), nearest train image (right), distance in pixels ({said}; other distances: copies.csv)"
+        beyond = verdicts.beyond[place]
+        by_features = bool(beyond[FEATURES]) and beyond.sum() == 1
+        shown = square(read_rgb(paths[place]), _SIDE)
+        original = (found.in_features if by_features else found.nearest.train)[place]
+        beside = square(read_rgb(originals[original]), _SIDE)
+        if by_features:
+            beside = turned(beside[None], int(found.its_view[place]))[0]
+        else:
+            shown = turned(shown[None], int(found.nearest.view[place]))[0]
+        pairs.append(np.hstack([shown, beside]))
+        by = " and ".join(name for name, is_beyond in zip(MEASURES, beyond, strict=True) if is_beyond)
+        measure = FEATURES if by_features else PIXELS
+        said = f"copy by {by}" if by else f"no copy, {MEASURES[measure]}"
+        captions.append(f"{said}: {found.distances[place, measure]:.3g}")
+    limits = [f"{limit.measure} {limit.below:.3g}" for limit in verdicts.result.thresholds if limit.below is not None]
+    title = "Generated (left) and nearest train image (right)"
+    title += f". Copies lie below: {', '.join(limits)}" if limits else ""
     picture = io.BytesIO()
     Image.fromarray(_sheet(pairs, captions, title)).save(picture, "png")
     write_bytes_atomically(out / PICTURE, picture.getvalue())

@@ -96,6 +96,16 @@ def read_sides(synthetic: Sequence[Path], real: Path) -> tuple[Side, Side]:
     return Side(sets, pairs, label_by), Side((of_real,), known, label_by)
 
 
+def foreign(synthetic: Side, real: Side) -> tuple[str, ...]:
+    """Names of the generated sets whose generator is not known to have been fitted on the real set's train split."""
+    ours = manifest.train_split_sha256(real.sets[0].records)
+    fitted_on = {
+        images.root.name: {record.extra.get("train_split_sha256") for record in images.records}
+        for images in synthetic.sets
+    }
+    return tuple(name for name, hashes in fitted_on.items() if hashes != {ours})
+
+
 def read_images(side: Side, what: str) -> Iterator[RGB]:
     """The images in their order, each once, uint8 `[H, W, 3]`; the next ones are decoded meanwhile.
 

@@ -27,17 +27,16 @@ def _membership(tests: Sequence[Membership]) -> Iterator[str]:
     yield wrap(
         "The denoising loss of each image under the base less that under the checkpoint, at the same noise, is the "
         "score: an image that was learned by heart has gained more. The area (AUROC) is 0.500 by chance; found are the "
-        "train images above the score that 1% of the held-out ones exceed. Intervals are of 95%, drawing whole "
-        "patients."
+        "train images above the score that 1% of the held-out ones exceed. Alone is the area of the checkpoint's or "
+        "the base's own loss, which also differs where the splits do. Intervals are of 95%, drawing whole patients."
     )
     for test in tests:
         yield ""
         yield f"{test.checkpoint}, {count(test.step, 'step')} from {test.base}"
-        yield f"  {'':<12}{'train':>8}{'held out':>10}{'area':>24}{'found':>26}{'loss alone':>12}"
+        yield f"  {'':<10}{'train':>7}{'held out':>10}{'area':>22}{'found':>24}{'loss alone':>12}{'base alone':>12}"
         for name, of in [("all", test.overall), *test.classes.items()]:
-            alone = "–" if of.by_loss.value is None else f"{of.by_loss.value:.3f}"
-            cells = f"{of.train:>8,}{of.held_out:>10,}{_area(of.auroc):>24}{_percent(of.found):>26}{alone:>12}"
-            yield f"  {name:<12}{cells}"
+            alone = f"{_three(of.by_loss.value):>12}{_three(of.by_base.value):>12}"
+            yield f"  {name:<10}{of.train:>7,}{of.held_out:>10,}{_area(of.auroc):>22}{_percent(of.found):>24}{alone}"
         yield wrap(_verdict_on_membership(test), "  ")
     yield ""
     yield wrap(
@@ -56,12 +55,12 @@ def _verdict_on_membership(test: Membership) -> str:
     ]
     if test.known_to_base:
         said.append(
-            f"The base itself was fitted on {test.known_to_base:,} of the train images. What it knows of them this "
-            "score hides, and the loss alone may show: its area is that of easy images, too."
+            f"The base itself was fitted on {test.known_to_base:,} of the train images. What it knows of them the "
+            "difference hides: only the areas alone can show it."
         )
-    if min(of.train, of.held_out) < FEW:
-        said.append(f"Fewer than {FEW} images say little.")
-    elif of.held_out < 100:
+    of_each = {"all": of, **test.classes}
+    said += _few({name: min(one.train, one.held_out) for name, one in of_each.items()})
+    if of.held_out < 100:
         said.append("With fewer than 100 held-out images, 1% of them is none: found is a share above all of them.")
     return " ".join(said)
 
@@ -88,8 +87,8 @@ def _labels(labels: Labels) -> Iterator[str]:
         if less
         else "Nowhere clearly less often than with real."
     )
-    few = [name for name, of in labels.classes.items() if min(of.n, of.n_real) < FEW]
-    yield wrap(said + (f" Fewer than {FEW} images say little: {', '.join(few)}." if few else ""), "  ")
+    few = _few({name: min(of.n, of.n_real) for name, of in labels.classes.items()})
+    yield wrap(" ".join([said, *few]), "  ")
 
 
 def _told_apart(test: TwoSample, features: str) -> Iterator[str]:
@@ -105,17 +104,16 @@ def _told_apart(test: TwoSample, features: str) -> Iterator[str]:
     for name, of in [("all", test.overall), *test.classes.items()]:
         halves = f"{_three(of.matched):>12}{_three(of.floor):>8}{_three(of.floor_high):>9}"
         yield f"  {name:<12}{of.n:>8,}{_area(of.auroc):>24}{of.n_half:>8,}{halves}"
-    yield wrap(_verdict_on_telling(test.overall, features), "  ")
+    few = _few({"all": test.overall.n, **{name: of.n for name, of in test.classes.items()}})
+    yield wrap(" ".join([_verdict_on_telling(test.overall, features), *few]), "  ")
 
 
 def _verdict_on_telling(of: Told, features: str) -> str:
     if of.matched is None or of.floor_high is None:
         return "Too few images for a floor."
     if of.matched > of.floor_high:
-        said = f"On {features} generated images are told from real ones better than real ones of other patients are."
-    else:
-        said = f"On {features} generated images are told from real ones no better than real ones of other patients."
-    return said + (f" Fewer than {FEW} images say little." if of.n < FEW else "")
+        return f"On {features} generated images are told from real ones better than real ones of other patients are."
+    return f"On {features} generated images are told from real ones no better than real ones of other patients."
 
 
 def _artefacts(found: Artefacts) -> Iterator[str]:
@@ -136,7 +134,8 @@ def _artefacts(found: Artefacts) -> Iterator[str]:
     more = [row.artefact for row in everything if _apart(row.real, row.generated)]
     said = [f"Rarer than among real images: {', '.join(less)}."] if less else []
     said += [f"More frequent than among real images: {', '.join(more)}."] if more else []
-    yield wrap(" ".join(said) or "In none do the two intervals lie apart.", "  ")
+    few = _few({row.class_name or "all": min(row.n, row.n_real) for row in found.rows})
+    yield wrap(" ".join([*(said or ["In none do the two intervals lie apart."]), *few]), "  ")
 
 
 def _readings(readings: Readings) -> Iterator[str]:
@@ -161,6 +160,12 @@ def _readings(readings: Readings) -> Iterator[str]:
         else "That they can tell was not shown.",
         "  ",
     )
+
+
+def _few(counts: dict[str, int]) -> list[str]:
+    """A sentence where some of these are few."""
+    few = [name for name, n in counts.items() if n < FEW]
+    return [f"Fewer than {FEW} images say little: {', '.join(few)}."] if few else []
 
 
 def _above(estimate: Estimate, chance: float) -> bool:

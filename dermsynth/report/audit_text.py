@@ -13,6 +13,7 @@ from dermsynth.report.number_format import count, wrap
 TEXT, CURVE = "audit.txt", "membership.png"
 _NAMES = {"fid": "FID", "kid": "KID", "irs": "IRS"}
 _LESS_IS_BETTER = ("fid", "kid")
+_ROUNDING = 1e-9
 _WHAT_THEY_ARE = (
     "FID and KID are distances (less is nearer). Precision is the share of the generated images among the real ones, "
     "recall that of the real ones among the generated ones; density and coverage are the same less prone to outliers. "
@@ -44,10 +45,17 @@ def text(result: AuditResult) -> str:
 
 
 def _about(r: AuditResult) -> str:
-    return wrap(
+    about = wrap(
         f"Audit of {', '.join(r.synthetic)} ({count(r.n_synthetic, 'generated image')}) against {r.real} "
         f"({count(r.n_train, 'train image')}, {r.n_held_out:,} of val and test)."
     )
+    if not r.foreign:
+        return about
+    unknown = wrap(
+        f"The generator of {', '.join(r.foreign)} is not known to have been fitted on these train images. Photographs "
+        "that it was fitted on and that are not among them are not looked for."
+    )
+    return f"{about}\n{unknown}"
 
 
 def _fidelity(fidelity: Fidelity, features: str) -> Iterator[str]:
@@ -91,7 +99,9 @@ def _spread(value: float | None, sd: float | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Three significant digits."""
+    """Three significant digits; what rounding leaves of 0 is 0."""
+    if abs(value) < _ROUNDING:
+        return "0"
     return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
 
 
@@ -140,8 +150,8 @@ def _copies(copies: Copies, features: str) -> Iterator[str]:
     yield ""
     yield f"{'':<14}{'generated':>12}{'copies':>10}{'share':>10}{'95% interval':>20}{'of train images':>18}"
     for row in copies.rows:
-        share = f"{row.copies / row.n:.1%}" if row.n else "–"
-        interval = f"[{row.low:.1%}, {row.high:.1%}]"
+        share, low, high = (f"{end or 0:.1%}" for end in (row.share.value, row.share.low, row.share.high))
+        interval = f"[{low}, {high}]"
         yield (
             f"{row.class_name or 'all':<14}{row.n:>12,}{row.copies:>10,}{share:>10}{interval:>20}"
             f"{row.train_images:>18,}"
@@ -153,7 +163,7 @@ def _verdict_on_copies(copies: Copies) -> str:
     everything, limit = copies.rows[0], copies.reached or 0.0
     if not everything.copies:
         said = "None is called a copy."
-    elif everything.low > limit:
+    elif (everything.share.low or 0.0) > limit:
         said = "That is more than false alarms explain. Look at copies.png; --exclude keeps them from training."
     else:
         said = "False alarms alone would explain as many. Look at copies.png."

@@ -59,6 +59,8 @@ def audit(
 
     quieten_transformers()
     _refuse_other(out)
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected 0 or more.")
     if score:
         result = replace(results.read(out), readings=reading.score(score, out / reading.KEY))
         result.write(out)

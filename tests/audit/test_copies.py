@@ -4,7 +4,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dermsynth.audit.copies import MEASURES, exclude, find_copies, ranking, threshold, wilson, write_table
+from dermsynth.audit.copies import MEASURES, exclude, find_copies, ranking, threshold, write_table
 from dermsynth.data.sets import manifest
 from tests.audit.sides import a_side, seen
 from tests.planted import KINDS, drawn
@@ -47,7 +47,7 @@ def test_counts_per_class_and_overall(verdicts):
     assert (everything.n, melanoma.n, naevus.n) == (38, 8, 30)
     assert everything.copies == melanoma.copies + naevus.copies == verdicts.copies.sum()
     assert melanoma.train_images == melanoma.copies
-    assert melanoma.low < melanoma.copies / 8 <= melanoma.high
+    assert melanoma.share.low < melanoma.copies / 8 == melanoma.share.value <= melanoma.share.high
     assert verdicts.result.n_held_out == 400
     assert verdicts.result.reached == pytest.approx(3 / 401)
 
@@ -130,8 +130,3 @@ def test_excluded_images_are_marked_and_others_unmarked(verdicts, tmp_path):
     expected = ["copy" if copy else "" for copy in verdicts.copies]
     assert written == [*expected[:9], "blurred", *expected[10:]]
     assert manifest.read(tmp_path).info["command"] == "drawn"
-
-
-@pytest.mark.parametrize(("hits", "n", "expected"), [(0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634)), (0, 0, (0, 1))])
-def test_wilson(hits, n, expected):
-    assert wilson(hits, n) == pytest.approx(expected, abs=1e-4)

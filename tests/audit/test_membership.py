@@ -38,6 +38,7 @@ def test_a_model_trained_far_too_long_on_ten_images_is_found_out(overtrained, re
     assert found.overall.auroc.value > 0.9
     assert found.overall.auroc.low > 0.7
     assert found.overall.found.value > 0.5
+    assert found.overall.by_base.low < 0.5 < found.overall.by_base.high
     assert {name: (a.train, a.held_out) for name, a in found.classes.items()} == {"NV": (6, 6), "MEL": (4, 4)}
     assert all(a.auroc.value > 0.9 for a in found.classes.values())
 

@@ -30,7 +30,7 @@ def about(value, half=0.05):
 @pytest.fixture
 def asked():
     """An audit of which these questions were asked, all with good news."""
-    attack = Attack(200, 150, 90, about(0.51), about(0.02, 0.015), about(0.55, 0.06))
+    attack = Attack(200, 150, 90, about(0.51), about(0.02, 0.015), about(0.55, 0.06), about(0.5))
     agreed = Agreement(60, about(0.9), 40, about(0.92), {"NV": 54, "MEL": 6})
     told = Told(100, about(0.52), 50, 0.51, 0.5, 0.54)
     return AuditResult(
@@ -111,7 +111,7 @@ def test_bad_news_is_said(asked):
 
 def test_what_is_not_defined_is_a_dash(asked):
     (test,) = asked.membership
-    none = replace(test.overall, auroc=NOTHING, found=NOTHING, by_loss=NOTHING, held_out=0)
+    none = replace(test.overall, auroc=NOTHING, found=NOTHING, by_loss=NOTHING, by_base=NOTHING, held_out=0)
     empty = Told(3, NOTHING, 1, None, None, None)
     said = text(replace(asked, membership=(replace(test, overall=none),), two_sample=TwoSample(5, 3, empty, {})))
     assert "–" in next(line for line in said.splitlines() if line.startswith("  all "))
