@@ -14,7 +14,7 @@ from typing import Protocol
 
 from dermsynth.errors import InputError
 from dermsynth.study.artefacts import look
-from dermsynth.study.outcome import last_error, move_aside, report_failures
+from dermsynth.study.outcome import check_all_done, last_error, move_aside, report_failures
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
 
@@ -163,11 +163,7 @@ class Runner:
                 raise KeyboardInterrupt
             raise SystemExit(128 + self._told)
         report_failures(self._failed, len(waiting), len(self.steps), self.overview)
-        if changed := [step.name for step in self.steps if look(step).state != "done"]:
-            raise InputError(
-                f"the study, or what it is made from, was changed while it ran, so that {', '.join(changed[:3])} "
-                f"{'and more ' if len(changed) > 3 else ''}are of what it was before. Give the same command again."
-            )
+        check_all_done(self.steps)
 
     def _log(self, step: Step) -> Path:
         return self.out / "logs" / f"{step.name.replace(' ', '-')}.log"

@@ -12,7 +12,7 @@ from pathlib import Path
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder, write_atomically
 from dermsynth.study.artefacts import STAGES, look
-from dermsynth.study.outcome import last_error, move_aside, report_failures
+from dermsynth.study.outcome import check_all_done, last_error, move_aside, report_failures
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
 
@@ -68,7 +68,7 @@ class SlurmRunner:
         """Submit and watch.
 
         Raises:
-            InputError: there is no Slurm, it refuses a job, or a step failed.
+            InputError: there is no Slurm, it refuses a job, a step failed, or the study was changed meanwhile.
         """
         if not shutil.which("sbatch") or not shutil.which("squeue"):
             raise InputError("--slurm: no sbatch on this machine; it belongs to no Slurm cluster. Leave --slurm out.")
@@ -192,6 +192,7 @@ class SlurmRunner:
             if left:
                 time.sleep(_POLL)
         report_failures(failed, not_begun, len(self.steps), self.overview)
+        check_all_done(self.steps, elsewhere=True)
 
     def _log(self, task: str) -> Path:
         found = sorted((self.out / "logs").glob(f"*-{task}.out"))

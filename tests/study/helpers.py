@@ -134,6 +134,17 @@ def make_study(folder, base, **changes):
     return write_yaml(folder / "study.yaml", content(folder, data=data, **changes))
 
 
+def change(file, key, value):
+    """Another value at a dotted key of a YAML file."""
+    content = yaml.safe_load(file.read_text())
+    *parents, last = key.split(".")
+    inner = content
+    for name in parents:
+        inner = inner[name]
+    inner[last] = value
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
 def forked(words, log, environment):
     """Start a command in a fork of this process, which has imported everything."""
     pid = os.fork()

@@ -1,6 +1,7 @@
 """What a study gives to sbatch and its script to srun; a real Slurm is in tests/slurm/test_study.py."""
 
 import io
+import json
 import re
 import shlex
 
@@ -13,7 +14,7 @@ from dermsynth.study.plan import plan
 from dermsynth.study.slurm import SlurmRunner
 from tests.builders import make_set
 from tests.jobs import ROOT, commands, dermsynth, job
-from tests.study.helpers import content, recipes, write_yaml
+from tests.study.helpers import change, content, recipes, write_yaml
 
 SBATCH = """printf '%q ' "$@" >> submitted; echo >> submitted
 if [ "$(wc -l < submitted)" = "${REFUSED:-no}" ]; then echo 'invalid partition' >&2; exit 1; fi
@@ -21,21 +22,37 @@ wc -l < submitted"""
 
 
 @pytest.fixture
-def runner(tmp_path, monkeypatch):
-    """Of a study with two shards and two seeds, among commands of Slurm that only note what they are given."""
+def cluster(tmp_path, monkeypatch):
+    """A project's folder, among commands of Slurm that only note what they are given."""
+    (tmp_path / "slurm").symlink_to(ROOT / "slurm")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dermsynth.study.slurm._POLL", 0)
+    bodies = {"sbatch": SBATCH, "squeue": "cat queue 2> /dev/null || true", "scancel": 'echo "$@" > cancelled'}
+    monkeypatch.setenv("PATH", commands(tmp_path, bodies))
+
+
+@pytest.fixture
+def runner(cluster, tmp_path):
+    """Of a study with two shards and two seeds."""
     make_set(tmp_path / "real")
     recipes(tmp_path, "base")
     declared = content(tmp_path)
     declared["generator"] |= {"shards": 2}
     declared["classifier"] |= {"seeds": [0, 1]}
     file = write_yaml(tmp_path / "study.yaml", declared)
-    (tmp_path / "slurm").symlink_to(ROOT / "slurm")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dermsynth.study.slurm._POLL", 0)
-    bodies = {"sbatch": SBATCH, "squeue": "cat queue 2> /dev/null || true", "scancel": 'echo "$@" > cancelled'}
-    monkeypatch.setenv("PATH", commands(tmp_path, bodies))
-    steps = plan(declaration.read(file), tmp_path / "out")
-    return SlurmRunner(steps, tmp_path / "out", ["--partition=long"], Overview(steps, 1, io.StringIO()))
+    return slurm_runner(file, tmp_path / "out")
+
+
+def slurm_runner(file, out):
+    steps = plan(declaration.read(file), out)
+    return SlurmRunner(steps, out, ["--partition=long"], Overview(steps, 1, io.StringIO()))
+
+
+def in_the_queue(folder, out, tasks, state="PENDING"):
+    """The study's tasks are in the queue, and have ended at the second look after that which submits none."""
+    (out / "jobs.json").write_text(json.dumps(tasks))
+    (folder / "queue").write_text("".join(f"{task}|{state}\n" for task in tasks))
+    (folder / "bin/squeue").write_text("#!/bin/bash\ncat queue; sed -i 's/|.*/|COMPLETED/' queue\n")
 
 
 def submitted(folder):
@@ -70,12 +87,22 @@ def test_what_is_refused_leaves_nothing_submitted(runner, tmp_path, monkeypatch)
 
 def test_jobs_that_are_in_the_queue_are_watched_and_none_is_submitted(runner, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/jobs.json").write_text('{"7_0": ["generator-seed0"]}')
-    (tmp_path / "queue").write_text("7_0|PENDING\n")
-    # Seen once as waiting, then as ended.
-    (tmp_path / "bin/squeue").write_text("#!/bin/bash\ncat queue; echo '7_0|FAILED' > queue\n")
+    in_the_queue(tmp_path, tmp_path / "out", {"7_0": ["generator-seed0"]})
     with pytest.raises(InputError, match="1 of 16 steps failed"):
         runner.run()
+    assert not (tmp_path / "submitted").exists()
+
+
+def test_a_study_that_is_changed_while_its_jobs_run_does_not_pass_for_one_that_was_not(again, cluster, tmp_path):
+    file, out = again
+    steps = plan(declaration.read(file), out)
+    tasks = {str(number): [step.name] for number, step in enumerate(steps)}
+    in_the_queue(tmp_path, out, tasks, "RUNNING")
+    slurm_runner(file, out).run()
+    change(file.parent / "vit.yaml", "model.init_args.optimizer.init_args.lr", 0.02)
+    in_the_queue(tmp_path, out, tasks, "RUNNING")
+    with pytest.raises(InputError, match="was changed while it ran, so that fit real-seed0, fit repeated-seed0, fit"):
+        slurm_runner(file, out).run()
     assert not (tmp_path / "submitted").exists()
 
 
