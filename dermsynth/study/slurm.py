@@ -15,23 +15,9 @@ from dermsynth.study.artefacts import STAGES, look
 from dermsynth.study.outcome import check_all_done, last_error, move_aside, report_failures
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
+from dermsynth.study.queue import ENDED, JOBS, cancel, in_queue, states, submitted
 
-#: In the study's folder: which task of which job is at which steps. What is done is told by the products alone.
-JOBS = "jobs.json"
 _POLL = 5.0  # seconds between two looks at the queue
-# What squeue says of a job that will do no more.
-_ENDED = {
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "REVOKED",
-    "TIMEOUT",
-}
 
 
 @dataclass(frozen=True)
@@ -76,14 +62,23 @@ class SlurmRunner:
             raise InputError(
                 f"--slurm: no slurm/study.sbatch in {Path.cwd()}. Give the command in the project's folder."
             )
-        file = self.out / JOBS
-        self._tasks = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if self._in_queue():
+        self._tasks = submitted(self.out)
+        if waiting := in_queue(self._tasks):
+            self._refuse_unknown(waiting)
             self.overview.say("jobs of this study are in the queue, so none is submitted; what they do:")
         else:
             self._submit()
-            write_atomically(file, json.dumps(self._tasks, indent=1) + "\n")
+            write_atomically(self.out / JOBS, json.dumps(self._tasks, indent=1) + "\n")
         self._watch()
+
+    def _refuse_unknown(self, waiting: Sequence[str]) -> None:
+        """Refuse jobs of steps that the study no longer has, such as those of an arm of another name."""
+        names = {step.name for step in self.steps}
+        if unknown := [name for of_task in self._tasks.values() for name in of_task if name not in names]:
+            raise InputError(
+                f"{self.out / JOBS}: jobs in the queue are to do `{unknown[0]}`, which this study no longer has. "
+                f"Put its file back as it was, or take them out of the queue: {cancel(waiting)}"
+            )
 
     def _submit(self) -> None:
         """Submit the steps that are not done, in arrays of those that wait for the same."""
@@ -101,8 +96,8 @@ class SlurmRunner:
             try:
                 job = self._sbatch(name, tasks, needs)
             except InputError:
-                if submitted := sorted(set(ids.values())):
-                    subprocess.run(["scancel", *submitted], check=False)
+                if sent := sorted(set(ids.values())):
+                    subprocess.run(["scancel", *sent], check=False)
                 raise
             for place, task in enumerate(tasks):
                 done_by = [step.name for step in task.steps]
@@ -156,10 +151,10 @@ class SlurmRunner:
         not_begun, running = 0, set[str]()
         left = dict(self._tasks)
         while left:
-            states = self._states()
+            found = states()
             for task, names in list(left.items()):
-                state = states.get(task)
-                over = state is None or state in _ENDED
+                state = found.get(task)
+                over = state is None or state in ENDED
                 if state == "RUNNING" or over:
                     # One after another, each complete when its product is there.
                     while names and by_name[names[0]].makes.is_file():
@@ -197,19 +192,6 @@ class SlurmRunner:
     def _log(self, task: str) -> Path:
         found = sorted((self.out / "logs").glob(f"*-{task}.out"))
         return found[-1] if found else self.out / "logs" / f"{task}.out"
-
-    def _in_queue(self) -> bool:
-        return any(state not in _ENDED for task, state in self._states().items() if task in self._tasks)
-
-    def _states(self) -> dict[str, str]:
-        """State of each task in the queue, and of those that ended lately."""
-        words = ["squeue", "--noheader", "--me", "--states=all", "--array", "--format=%i|%T"]
-        for attempt in (1, 2, 3):
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                return dict(line.split("|") for line in done.stdout.split())
-            time.sleep(attempt)
-        raise InputError(f"squeue fails, so nobody knows what the jobs do ({done.stderr.strip()}). Try again later.")
 
 
 def _tasks(steps: Sequence[Step]) -> Iterator[Task]:

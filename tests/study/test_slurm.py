@@ -93,6 +93,19 @@ def test_jobs_that_are_in_the_queue_are_watched_and_none_is_submitted(runner, tm
     assert not (tmp_path / "submitted").exists()
 
 
+def test_jobs_of_steps_that_the_study_no_longer_has(runner, tmp_path):
+    (tmp_path / "out").mkdir()
+    in_the_queue(tmp_path, tmp_path / "out", {"7_0": ["generator-seed0"], "8_0": ["fit mixed-gen0-seed0"], "8_1": []})
+    message = r"jobs\.json: jobs in the queue are to do `fit mixed-gen0-seed0`, which .*: scancel 7 8$"
+    with pytest.raises(InputError, match=message):
+        runner.run()
+    assert not (tmp_path / "submitted").exists()
+    # Once they are over, they are nobody's concern.
+    (tmp_path / "queue").write_text("")
+    with pytest.raises(InputError, match="3 of 16 steps failed"):
+        runner.run()
+
+
 def test_a_study_that_is_changed_while_its_jobs_run_does_not_pass_for_one_that_was_not(again, cluster, tmp_path):
     file, out = again
     steps = plan(declaration.read(file), out)
