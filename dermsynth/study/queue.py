@@ -1,5 +1,6 @@
 """Which steps of a study are in Slurm's queue, by jobs.json and squeue."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -62,3 +63,18 @@ def states() -> dict[str, str]:
 def cancel(tasks: Sequence[str]) -> str:
     """The command that takes the jobs of these tasks out of the queue."""
     return f"scancel {' '.join(dict.fromkeys(task.partition('_')[0] for task in tasks))}"
+
+
+def refuse_beside_jobs(out: Path) -> None:
+    """Keep a study from running here what jobs of it are at, whose folders it would take for left ones.
+
+    A machine without Slurm cannot tell: results that were taken there are looked at freely.
+
+    Raises:
+        InputError: jobs of it are in the queue, or Slurm does not answer.
+    """
+    if shutil.which("squeue") and (tasks := in_queue(submitted(out))):
+        raise InputError(
+            f"--out {out}: {len(tasks)} tasks of this study are in Slurm's queue. Give --slurm to watch them, or end "
+            f"them before it runs here: {cancel(tasks)}"
+        )

@@ -7,6 +7,7 @@ from dermsynth.study import artefacts, declaration, local
 from dermsynth.study.lock import locked
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import plan
+from dermsynth.study.queue import refuse_beside_jobs
 from dermsynth.study.script import script
 from dermsynth.study.slurm import SlurmRunner
 
@@ -60,6 +61,7 @@ def study(
         if slurm:
             SlurmRunner(steps, out, sbatch or (), overview).run()
         else:
+            refuse_beside_jobs(out)
             local.Runner(steps, out, jobs, local.visible_gpus() if jobs > 1 else (), overview).run()
         overview.say(f"all {len(steps)} steps are done; {overview.time()}\n")
     for step in steps:

@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from dermsynth.cli import main
 from dermsynth.errors import InputError
 from dermsynth.study import declaration
 from dermsynth.study.overview import Overview
@@ -104,6 +105,15 @@ def test_jobs_of_steps_that_the_study_no_longer_has(runner, tmp_path):
     (tmp_path / "queue").write_text("")
     with pytest.raises(InputError, match="3 of 16 steps failed"):
         runner.run()
+
+
+def test_nothing_runs_here_beside_jobs_that_are_in_the_queue(runner, tmp_path, capfd):
+    (tmp_path / "out").mkdir()
+    in_the_queue(tmp_path, tmp_path / "out", {"7_0": ["generator-seed0"], "8_0": ["fit real-seed0"]})
+    assert main(["study", "study.yaml", "--out", "out"]) == 2
+    assert "--out out: 2 tasks of this study are in Slurm's queue." in (said := capfd.readouterr().err)
+    assert said.endswith("or end them before it runs here: scancel 7 8\n")
+    assert not (tmp_path / "out/logs").exists()
 
 
 def test_a_study_that_is_changed_while_its_jobs_run_does_not_pass_for_one_that_was_not(again, cluster, tmp_path):
