@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class SlurmRunner:
         """Submit the steps that are not done, in arrays of those that wait for the same."""
         names = self._left()
         left = [step for step in self.steps if step.name in names]
-        ids: dict[str, str] = {}  # of jobs, by the steps that they do
+        of_step: dict[str, str] = {}  # the task that does it, as sbatch names it
         self._tasks = {}
         make_folder(self.out / "logs")
         make_folder(self.out / "slurm")
@@ -92,17 +92,19 @@ class SlurmRunner:
         for number, tasks in enumerate(jobs):
             first = tasks[0].steps[0]
             name = f"{self.out.name}-{number}-{first.command}"
-            needs = sorted({ids[step] for task in tasks for step in task.needs if step in ids}, key=int)
+            # All tasks of an array need the same; of another array they wait for those tasks alone.
+            needs = dict.fromkeys(task for step, task in of_step.items() if step in tasks[0].needs)
             try:
                 job = self._sbatch(name, tasks, needs)
             except InputError:
-                if sent := sorted(set(ids.values())):
-                    subprocess.run(["scancel", *sent], check=False)
+                if self._tasks:
+                    subprocess.run(shlex.split(cancel(list(self._tasks))), check=False)
                 raise
             for place, task in enumerate(tasks):
                 done_by = [step.name for step in task.steps]
-                self._tasks[f"{job}_{place}" if first.command in STAGES else job] = done_by
-                ids |= dict.fromkeys(done_by, job)
+                called = f"{job}_{place}" if first.command in STAGES else job
+                self._tasks[called] = done_by
+                of_step |= dict.fromkeys(done_by, called)
         if jobs:
             self.overview.say(f"{len(self._tasks)} tasks in {len(jobs)} jobs are submitted: squeue --me")
 
@@ -121,10 +123,10 @@ class SlurmRunner:
                 move_aside(step, self.out, "what it was made from is made again", self.overview)
         return left
 
-    def _sbatch(self, name: str, tasks: Sequence[Task], needs: Sequence[str]) -> str:
+    def _sbatch(self, name: str, tasks: Sequence[Task], needs: Iterable[str]) -> str:
         words = ["sbatch", "--parsable", f"--job-name={name}"]
-        if needs:
-            words += [f"--dependency=afterok:{':'.join(needs)}", "--kill-on-invalid-dep=yes"]
+        if waits_for := ":".join(needs):
+            words += [f"--dependency=afterok:{waits_for}", "--kill-on-invalid-dep=yes"]
         if tasks[0].steps[0].command in STAGES:
             list_file = self.out / "slurm" / name
             for place, task in enumerate(tasks):

@@ -35,13 +35,17 @@ def cluster(tmp_path, monkeypatch):
 @pytest.fixture
 def runner(cluster, tmp_path):
     """Of a study with two shards and two seeds."""
-    make_set(tmp_path / "real")
-    recipes(tmp_path, "base")
-    declared = content(tmp_path)
+    declared = declare(tmp_path)
     declared["generator"] |= {"shards": 2}
     declared["classifier"] |= {"seeds": [0, 1]}
-    file = write_yaml(tmp_path / "study.yaml", declared)
-    return slurm_runner(file, tmp_path / "out")
+    return slurm_runner(write_yaml(tmp_path / "study.yaml", declared), tmp_path / "out")
+
+
+def declare(folder):
+    """What a study file says, of what lies in the folder."""
+    make_set(folder / "real")
+    recipes(folder, "base")
+    return content(folder)
 
 
 def slurm_runner(file, out):
@@ -60,14 +64,20 @@ def submitted(folder):
     return [shlex.split(line) for line in (folder / "submitted").read_text().splitlines()]
 
 
+def waits(lines):
+    """What each job waits for."""
+    prefix = "--dependency="
+    return [next((word.removeprefix(prefix) for word in words if word.startswith(prefix)), None) for words in lines]
+
+
 def test_steps_that_wait_for_the_same_are_an_array(runner, tmp_path):
     with pytest.raises(InputError, match=r"3 of 16 steps failed, and 13 that need"):  # none of the jobs does a thing
         runner.run()
     lines = submitted(tmp_path)
     arrays = [next((word for word in words if word.startswith("--array")), None) for words in lines]
     assert arrays == ["--array=0-0", "--array=0-1", "--array=0-1", "--array=0-3", None]
-    waits = [[word for word in words if word.startswith("--dependency")] for words in lines]
-    assert waits == [[], ["--dependency=afterok:1"], [], ["--dependency=afterok:2"], ["--dependency=afterok:3:4"]]
+    after_all = "afterok:3_0:3_1:4_0:4_1:4_2:4_3"
+    assert waits(lines) == [None, "afterok:1_0", None, "afterok:2_0:2_1", after_all]
     assert all("--partition=long" in words for words in lines)
     assert lines[-1][lines[-1].index("slurm/tool.sbatch") + 1] == "compare"
     # A task's file holds the fit and the test of one run.
@@ -76,6 +86,30 @@ def test_steps_that_wait_for_the_same_are_an_array(runner, tmp_path):
     fit, test = map(shlex.split, hybrid.read_text().splitlines())
     assert (fit[0], test[0]) == ("fit", "test")
     assert test[-2:] == ["--run", str(tmp_path / "out/runs/hybrid-gen0-seed1")]
+
+
+def test_what_is_made_of_one_generator_waits_for_that_one_alone(cluster, tmp_path):
+    declared = declare(tmp_path)
+    declared["generator"] |= {"seeds": [0, 1]}
+    runner = slurm_runner(write_yaml(tmp_path / "study.yaml", declared), tmp_path / "out")
+    with pytest.raises(InputError, match="steps failed"):
+        runner.run()
+    steps_of = json.loads((tmp_path / "out/jobs.json").read_text())
+    found = {}
+    for number, needs in enumerate(waits(submitted(tmp_path)), 1):
+        needed = {steps_of[task][0] for task in (needs or "").removeprefix("afterok:").split(":") if task}
+        found |= {steps[0]: needed for task, steps in steps_of.items() if task.partition("_")[0] == str(number)}
+    assert found.pop("compare") == {f"fit {run}-seed0" for run in ("real", "repeated", "hybrid-gen0", "hybrid-gen1")}
+    assert found == {
+        "generator-seed0": set(),
+        "generator-seed1": set(),
+        "synthetic-seed0": {"generator-seed0"},
+        "synthetic-seed1": {"generator-seed1"},
+        "fit real-seed0": set(),
+        "fit repeated-seed0": {"synthetic-seed0"},
+        "fit hybrid-gen0-seed0": {"synthetic-seed0"},
+        "fit hybrid-gen1-seed0": {"synthetic-seed1"},
+    }
 
 
 def test_what_is_refused_leaves_nothing_submitted(runner, tmp_path, monkeypatch):
