@@ -17,7 +17,20 @@ from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
 from dermsynth.study.queue import ENDED, JOBS, cancel, in_queue, states, submitted
 
+_STAGE, _TOOL = "slurm/study.sbatch", "slurm/tool.sbatch"  # what is submitted, from the project's folder
 _POLL = 5.0  # seconds between two looks at the queue
+
+
+def check_slurm() -> None:
+    """Refuse before anything is made where no job can be submitted.
+
+    Raises:
+        InputError: there is no Slurm, or this is not the project's folder.
+    """
+    if not shutil.which("sbatch") or not shutil.which("squeue"):
+        raise InputError("--slurm: no sbatch on this machine; it belongs to no Slurm cluster. Leave --slurm out.")
+    if missing := [script for script in (_STAGE, _TOOL) if not Path(script).is_file()]:
+        raise InputError(f"--slurm: no {missing[0]} in {Path.cwd()}. Give the command in the project's folder.")
 
 
 @dataclass(frozen=True)
@@ -54,14 +67,8 @@ class SlurmRunner:
         """Submit and watch.
 
         Raises:
-            InputError: there is no Slurm, it refuses a job, a step failed, or the study was changed meanwhile.
+            InputError: Slurm refuses a job, a step failed, or the study was changed meanwhile.
         """
-        if not shutil.which("sbatch") or not shutil.which("squeue"):
-            raise InputError("--slurm: no sbatch on this machine; it belongs to no Slurm cluster. Leave --slurm out.")
-        if not Path("slurm/study.sbatch").is_file():
-            raise InputError(
-                f"--slurm: no slurm/study.sbatch in {Path.cwd()}. Give the command in the project's folder."
-            )
         self._tasks = submitted(self.out)
         if waiting := in_queue(self._tasks):
             self._refuse_unknown(waiting)
@@ -133,10 +140,10 @@ class SlurmRunner:
                 lines = [shlex.join(_with_run(step)) for step in task.steps]
                 write_atomically(list_file.with_name(f"{name}.{place}"), "\n".join(lines) + "\n")
             words += [f"--output={self.out}/logs/%x-%A_%a.out", *self.options, f"--array=0-{len(tasks) - 1}"]
-            words += ["slurm/study.sbatch", str(list_file)]
+            words += [_STAGE, str(list_file)]
         else:
             words += [f"--output={self.out}/logs/%x-%j.out", *self.options]
-            words += ["slurm/tool.sbatch", *tasks[0].steps[0].words]
+            words += [_TOOL, *tasks[0].steps[0].words]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InputError(f"--slurm: sbatch refused {name}, and nothing is left submitted: {done.stderr.strip()}")

@@ -9,7 +9,7 @@ from dermsynth.study.overview import Overview
 from dermsynth.study.plan import plan
 from dermsynth.study.queue import refuse_beside_jobs
 from dermsynth.study.script import script
-from dermsynth.study.slurm import SlurmRunner
+from dermsynth.study.slurm import SlurmRunner, check_slurm
 
 
 def study(
@@ -40,6 +40,8 @@ def study(
         raise InputError(f"--jobs {jobs}: expected at least 1.")
     if sbatch and not slurm:
         raise InputError("--sbatch: options of Slurm jobs, which --slurm submits. Give both or none.")
+    if slurm and not dry_run:
+        check_slurm()
     declared = declaration.read(file)
     out = out or Path("studies") / file.stem
     if (missing := declared.missing()) and not dry_run:

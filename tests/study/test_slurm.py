@@ -163,10 +163,18 @@ def test_a_study_that_is_changed_while_its_jobs_run_does_not_pass_for_one_that_w
     assert not (tmp_path / "submitted").exists()
 
 
-def test_a_machine_without_slurm(runner, monkeypatch):
+def test_a_machine_without_slurm(runner, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(InputError, match=r"--slurm: no sbatch on this machine; it belongs to no Slurm cluster\."):
-        runner.run()
+    assert main(["study", "study.yaml", "--out", "out", "--slurm"]) == 2
+    assert "--slurm: no sbatch on this machine; it belongs to no Slurm cluster." in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_not_the_projects(runner, tmp_path, capfd):
+    (tmp_path / "slurm").unlink()
+    assert main(["study", "study.yaml", "--out", "out", "--slurm"]) == 2
+    assert f"--slurm: no slurm/study.sbatch in {tmp_path}." in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_task_runs_its_steps_one_after_another(tmp_path):
