@@ -24,7 +24,7 @@ def study(
 
     Each step is a command of its own, whose output goes to a log in OUT/logs. The same command resumes a study that
     was interrupted; a step is run again exactly when its settings or the content of its inputs changed, and what
-    it had made is then moved to OUT/replaced.
+    it had made is then moved to OUT/replaced. With --slurm the steps that follow on such a one are run again, too.
 
     Args:
         file: what the study declares; ready ones are in configs/studies/.

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 
 import pytest
 
@@ -139,6 +140,16 @@ def test_jobs_of_steps_that_the_study_no_longer_has(runner, tmp_path):
     (tmp_path / "queue").write_text("")
     with pytest.raises(InputError, match="3 of 16 steps failed"):
         runner.run()
+
+
+def test_what_was_made_of_a_step_that_is_done_again_is_made_again(again, cluster, tmp_path):
+    file, out = again
+    shutil.rmtree(out / "runs/real-seed0")
+    with pytest.raises(InputError, match="1 of 13 steps failed, and 4 that"):
+        slurm_runner(file, out).run()
+    moved = {folder.name for folder in (out / "replaced").iterdir()}
+    assert moved == {"test-on-elsewhere-real-seed0-1", "compare-1", "compare-on-elsewhere-1"}
+    assert (out / "runs/hybrid-gen0-seed0/predictions.csv").is_file()
 
 
 def test_nothing_runs_here_beside_jobs_that_are_in_the_queue(runner, tmp_path, capfd):
