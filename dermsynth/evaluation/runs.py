@@ -145,11 +145,8 @@ def read_run(folder: Path) -> Run:
     repeated = [name for name, count in Counter(image_ids).items() if count > 1]
     if repeated:
         raise InputError(f"{table}: image {repeated[0]} occurs twice; each image must have one prediction.")
-    file = _configuration_file(folder)
-    configuration = leaves(read_yaml(file)) if file else {}
-    arm, seed = arm_and_seed(folder)
-    if configuration.get("arm") is not None:
-        arm, seed = str(configuration["arm"]), configuration.get("seed_everything")
+    configuration = _configuration(folder)
+    arm, seed = _arm_and_seed(folder, configuration)
     return Run(
         folder,
         arm,
@@ -163,6 +160,27 @@ def read_run(folder: Path) -> Run:
         labels,
         np.array(probabilities),
     )
+
+
+def arm_of(folder: Path) -> str:
+    """The arm of a run's folder, as a comparison takes it.
+
+    Raises:
+        InputError: its configuration cannot be read.
+    """
+    return _arm_and_seed(folder, _configuration(folder))[0]
+
+
+def _arm_and_seed(folder: Path, configuration: Mapping[str, Any]) -> tuple[str, int | None]:
+    if configuration.get("arm") is not None:
+        return str(configuration["arm"]), configuration.get("seed_everything")
+    return arm_and_seed(folder)
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    """By dotted key; empty where nothing is known."""
+    file = _configuration_file(folder)
+    return leaves(read_yaml(file)) if file else {}
 
 
 def _configuration_file(folder: Path) -> Path | None:
