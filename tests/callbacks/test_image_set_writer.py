@@ -64,7 +64,9 @@ def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
         pixels = cv2.imread(str(made.path(record)))[:, :, ::-1]
         again = model.sample([record.extra["prompt"]], [image_seed(4, index)])[0]
         assert np.abs(pixels.astype(int) - again).max() <= 1
-        assert "not a patient" in Image.open(made.path(record)).text["Description"]
+        about = Image.open(made.path(record))
+        assert "not a patient" in about.text["Description"]
+        assert b"digitalsourcetype/trainedAlgorithmicMedia" in about.info["xmp"]
     width, height = Image.open(tmp_path / "made/grid.png").size
     assert width > 2 * 16 + 2, "the classes' names stand beside their rows"
     assert height == 2 * 16 + 2
