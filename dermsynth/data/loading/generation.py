@@ -1,6 +1,6 @@
 """The data module of generation: which prompt and seed each image to be made has, and which process makes it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import dermsynth.run.lean  # noqa: F401
@@ -9,6 +9,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from dermsynth import lesions
+from dermsynth.contracts import PlannedImage
 from dermsynth.data.loading.captions import INSTANCE_PROMPT, prompts_of, refuse_blank
 from dermsynth.errors import InputError
 from dermsynth.run.ranks import rank_and_ranks
@@ -68,22 +69,33 @@ class GenerationData(LightningDataModule):
         #: What the model must have been taught for the prompts to mean anything.
         self.token = token if prompts != prompts_of(prompt, INSTANCE_PROMPT, classes, "", "prompt") else ""
         names = [name for name in classes for _ in range(counts[name])]
-        self.items = [
-            {
-                "index": index,
-                "seed": image_seed(seed, index),
-                "class_name": name,
-                "prompt": prompts[name],
-            }
+        images: list[PlannedImage] = [
+            {"index": index, "seed": image_seed(seed, index), "class_name": name, "prompt": prompts[name]}
             for index, name in enumerate(names)
-        ][shard::shards]
+        ]
+        #: What this set is to hold.
+        self.items: Sequence[PlannedImage] = images[shard::shards]
+        #: Indices of the images that are there already.
+        self.made: Set[int] = frozenset()
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """The images of this rank: every `world_size`-th of the shard."""
+    def batches(self) -> list[Sequence[PlannedImage]]:
+        """Those of this rank, which makes every `world_size`-th image of the shard."""
         rank, ranks = rank_and_ranks(self.trainer)
         if len(self.items) < ranks:  # a process without an image would let the others wait for it
             raise InputError(f"data.count: {len(self.items)} images are fewer than the {ranks} processes. Use fewer.")
-        return DataLoader(self.items[rank::ranks], batch_size=self.batch_size)  # type: ignore[arg-type]
+        mine = self.items[rank::ranks]
+        return [mine[start : start + self.batch_size] for start in range(0, len(mine), self.batch_size)]
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The batches of this rank in which an image is missing.
+
+        The last one comes in any case: of a rank without any, Lightning would skip the end as well.
+        """
+        batches = self.batches()
+        left = [batch for batch in batches if any(image["index"] not in self.made for image in batch)]
+        # All but the last are full, so these are cut again as they were.
+        images = [image for batch in left or batches[-1:] for image in batch]
+        return DataLoader(images, batch_size=self.batch_size)  # type: ignore[arg-type]
 
 
 def image_seed(run_seed: int, index: int) -> int:

@@ -21,6 +21,8 @@ from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT, malignancy
 
 METADATA = "metadata.csv"
 DATASET = "dataset.json"
+#: The mark of a generated set that is not complete; see unfinished.py.
+BEGUN = ".begun-by-predict"
 SPLITS = ("train", "val", "test", "unused")
 ORIGINS = ("real", "synthetic")
 #: How the name of a group begins in which no patient and no lesion is known; an image's id follows.
