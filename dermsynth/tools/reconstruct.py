@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dermsynth
 from dermsynth import made_from
 from dermsynth.data.prepare.image_set import command
 from dermsynth.data.sets import manifest
@@ -14,9 +15,10 @@ from dermsynth.errors import InputError
 from dermsynth.files import make_folder, new_folder
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
-
+    from dermsynth.diffusion.parts import Parts
     from dermsynth.provenance import Provenance
+
+_ABOUT = "A photograph as an autoencoder gives it back; made by dermsynth, not for diagnosis."
 
 
 def reconstruct(real: Path, base: str, out: Path) -> None:
@@ -42,10 +44,11 @@ def reconstruct(real: Path, base: str, out: Path) -> None:
     import torch
     from tqdm import tqdm
 
+    from dermsynth.diffusion.base_license import license_of_base
     from dermsynth.diffusion.reconstruction import reconstruct as through
 
-    vae, known = _autoencoder(base, images)
-    vae = vae.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    parts, known = _parts(base, images)
+    vae = parts.vae.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     columns = {
         "base_model": known.get("base_model", _name(base)),
         "checkpoint_sha256": sha256_file(Path(base)) if Path(base).is_file() else "",
@@ -59,7 +62,7 @@ def reconstruct(real: Path, base: str, out: Path) -> None:
             image = through(vae, read_rgb(images.path(record), (record.width, record.height)))
             image_id = f"{record.image_id}_reconstructed"
             file_name = f"images/{image_id}.png"
-            stored = write_png(folder / file_name, image, generated_notes("A photograph through an autoencoder."))
+            stored = write_png(folder / file_name, image, generated_notes(_ABOUT))
             made.append(
                 replace(  # patient, lesion and group stay, as everything in it is theirs
                     record,
@@ -72,14 +75,20 @@ def reconstruct(real: Path, base: str, out: Path) -> None:
                     extra={**record.extra, **columns, "reconstructed_from": record.image_id},
                 )
             )
-        manifest.write(folder, made, {"command": command("reconstruct", [real], base=_name(base), out=out), **columns})
+        info = {
+            "command": command("reconstruct", [real], base=_name(base), out=out),
+            "dermsynth": dermsynth.__version__,
+            "base_license": license_of_base(parts.base),
+            **columns,
+        }
+        manifest.write(folder, made, info)
         made_from.write(folder, "reconstruct", {"settings": told, "inputs": inputs})
     print(f"{len(made)} train images through the autoencoder of {base}: {out}")
     print(f'next: fit with --config configs/arms/synthetic_only.yaml --data.synthetic "[{out}]"')
 
 
-def _autoencoder(base: str, real: ImageSet) -> "tuple[AutoencoderKL, Provenance]":
-    """The autoencoder and what is known of its weights, unless they may know images that are held out."""
+def _parts(base: str, real: ImageSet) -> "tuple[Parts, Provenance]":
+    """The generator and what is known of its weights, unless they may know images that are held out."""
     from dermsynth.diffusion.autoencoder import Autoencoder
     from dermsynth.diffusion.dreambooth import DreamBooth
     from dermsynth.diffusion.parts import load_parts, refuse_foreign_weights
@@ -96,7 +105,7 @@ def _autoencoder(base: str, real: ImageSet) -> "tuple[AutoencoderKL, Provenance]
     held_out = [record.image_id for record in real.records if record.split in ("val", "test")]
     data: Provenance = {"train_split_sha256": train_split_sha256(real.records)}
     refuse_foreign_weights(f"--base: {base}", known, data, held_out)
-    return parts.vae, known
+    return parts, known
 
 
 def _name(base: str) -> str:

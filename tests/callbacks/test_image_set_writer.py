@@ -1,4 +1,5 @@
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -75,6 +76,16 @@ def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
     width, height = Image.open(tmp_path / "made/grid.png").size
     assert width > 2 * 16 + 2, "the classes' names stand beside their rows"
     assert height == 2 * 16 + 2
+
+
+def test_its_card_says_what_it_was_made_of_and_passes_the_bases_restrictions_on(base, tmp_path):
+    shutil.copytree(base, tmp_path / "stable-diffusion-v1-5")
+    generate(str(tmp_path / "stable-diffusion-v1-5"), tmp_path / "made")
+    card = (tmp_path / "made/README.md").read_text()
+    assert "CreativeML Open RAIL-M" in card
+    assert "Fitted on: no image set; the base as it is" in card
+    assert "- Steps: `3`\n" in card
+    assert "| MEL | 3 |\n| NV | 3 |\n" in card
 
 
 def test_generated_images_are_png_as_the_prepared_ones_are(base, tmp_path):
