@@ -22,7 +22,7 @@ from dermsynth.data.sets.manifest import BEGUN, IMAGE_GROUP, Record
 from dermsynth.data.sets.unfinished import IMAGES, BackgroundWriter, Drawn, begin
 from dermsynth.diffusion.base_license import license_of_base
 from dermsynth.errors import InputError
-from dermsynth.files import whole_file
+from dermsynth.files import make_folder, whole_file
 from dermsynth.grids import grid, name_rows
 from dermsynth.run.checkpoint_io import seed_of
 from dermsynth.run.checkpoints import datamodule_of
@@ -39,12 +39,14 @@ class ImageSetWriter(Callback):
     Args:
         grid_images: of each class on the picture `grid.png`, one row a class.
         beside: a real image set whose training images of the same class are shown in a row above each generated one.
+        class_folders: put images of a class into `images/CLASS`, so that programs which take a folder a class, such as
+            torchvision's ImageFolder and the datasets library's imagefolder, open `images`.
     """
 
-    def __init__(self, grid_images: int = 12, beside: Path | None = None) -> None:
+    def __init__(self, grid_images: int = 12, beside: Path | None = None, class_folders: bool = False) -> None:
         if grid_images < 1:
             raise InputError(f"ImageSetWriter.grid_images: {grid_images} must be at least 1.")
-        self.grid_images, self.beside = grid_images, beside
+        self.grid_images, self.beside, self.class_folders = grid_images, beside, class_folders
         self._above: manifest.ImageSet | None = None
         self._mine: list[PlannedImage] = []
         self._writer = BackgroundWriter()
@@ -68,8 +70,10 @@ class ImageSetWriter(Callback):
                 "ImageSetWriter: data must be a GenerationData, which says what images the set is to hold."
             )
         self._above = manifest.read(self.beside) if self.beside else None
-        there = told_by_first(lambda: begin(self._out, _plan(trainer, pl_module, data)), trainer)
+        there = told_by_first(lambda: begin(self._out, self._plan(trainer, pl_module, data)), trainer)
         self._mine = [image for batch in data.batches() for image in batch]
+        for folder in {self._path(image).parent for image in self._mine}:
+            make_folder(folder)
         if there:
             for image in self._mine:
                 if kept := stored(self._path(image)):
@@ -151,14 +155,15 @@ class ImageSetWriter(Callback):
             print(f'next: give it to fit, as --data.synthetic "[{self._out}]"', flush=True)
 
     def _path(self, image: PlannedImage) -> Path:
-        return self._out / IMAGES / f"{_id_of(image)}.png"
+        folder = self._out / IMAGES
+        return (folder / image["class_name"] if self.class_folders else folder) / f"{_id_of(image)}.png"
 
     def _record(self, image: PlannedImage, stored: Stored) -> Record:
         image_id, class_name = _id_of(image), image["class_name"]
         diagnosis = lesions.DIAGNOSES.get(class_name)
         malignant = diagnosis.malignant if diagnosis else class_name == lesions.MALIGNANT
         return Record(
-            file_name=f"{IMAGES}/{image_id}.png",
+            file_name=self._path(image).relative_to(self._out).as_posix(),
             image_id=image_id,
             sha256=stored.sha256,
             width=stored.width,
@@ -174,6 +179,19 @@ class ImageSetWriter(Callback):
             attribution=self._attribution,
             extra={"prompt": image["prompt"], "seed": str(image["seed"]), **self._columns},
         )
+
+    def _plan(self, trainer: Trainer, model: Generator, data: PlannedData) -> dict[str, Any]:
+        """What decides every image of the set; neither batches nor the number of processes do."""
+        return {
+            "class_folders": self.class_folders,
+            "images": dict(Counter(image["class_name"] for image in data.items)),
+            "seeds and prompts": hashlib.sha256(json.dumps(data.items).encode()).hexdigest(),
+            **dataclasses.asdict(model.sampling),
+            "base": made_from.content(Path(model.base)),
+            "checkpoint": made_from.content(Path(trainer.ckpt_path)) if trainer.ckpt_path else None,
+            "precision": trainer.precision,
+            "device": trainer.strategy.root_device.type,
+        }
 
     def _picture(self, records: list[Record]) -> None:
         """One row a class, in the order of the indices; with `beside`, the real ones above."""
@@ -195,19 +213,6 @@ class ImageSetWriter(Callback):
         picture = name_rows(grid(images, columns), [name for name, _ in rows])
         with whole_file(self._out / "grid.png") as file:
             Image.fromarray(picture).save(file, format="PNG")
-
-
-def _plan(trainer: Trainer, model: Generator, data: PlannedData) -> dict[str, Any]:
-    """What decides every image of the set; neither batches nor the number of processes do."""
-    return {
-        "images": dict(Counter(image["class_name"] for image in data.items)),
-        "seeds and prompts": hashlib.sha256(json.dumps(data.items).encode()).hexdigest(),
-        **dataclasses.asdict(model.sampling),
-        "base": made_from.content(Path(model.base)),
-        "checkpoint": made_from.content(Path(trainer.ckpt_path)) if trainer.ckpt_path else None,
-        "precision": trainer.precision,
-        "device": trainer.strategy.root_device.type,
-    }
 
 
 def _id_of(image: PlannedImage) -> str:
