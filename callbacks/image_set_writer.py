@@ -79,19 +79,18 @@ class ImageSetWriter(Callback):
                 if kept := stored(self._path(image)):
                     self._writer.stored[image["index"]] = kept
             if trainer.is_global_zero:
-                print(
-                    f"{self._out}: {there:,} of {len(data.items):,} images are there; the others are made", flush=True
-                )
+                print(f"{self._out}: {there:,} of {len(data.items):,} images are there; resumed", flush=True)
         data.made = frozenset(self._writer.stored)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where the weights come from."""
         assert isinstance(pl_module, Generator)
-        how = pl_module.sampling
+        how = self._sampling = pl_module.sampling
         known = pl_module.provenance
+        scale = how.guidance_scale
         self._columns = {
             "negative_prompt": how.negative_prompt,
-            "guidance_scale": f"{how.guidance_scale:g}",
+            "guidance_scale": f"{scale[0]:g} to {scale[1]:g}" if isinstance(scale, tuple) else f"{scale:g}",
             "steps": str(how.steps),
             "scheduler": how.scheduler,
             "base_model": known.get("base_model", pl_module.base),
@@ -177,7 +176,12 @@ class ImageSetWriter(Callback):
             source=self._out.name,
             license=self._license,
             attribution=self._attribution,
-            extra={"prompt": image["prompt"], "seed": str(image["seed"]), **self._columns},
+            extra={
+                "prompt": image["prompt"],
+                "seed": str(image["seed"]),
+                **self._columns,
+                "guidance_scale": f"{self._sampling.guidance(image['seed']):g}",
+            },
         )
 
     def _plan(self, trainer: Trainer, model: Generator, data: PlannedData) -> dict[str, Any]:

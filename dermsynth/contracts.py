@@ -180,8 +180,11 @@ class SamplingSettings(Protocol):
         """Of the sampler."""
 
     @property
-    def guidance_scale(self) -> float:
-        """Of classifier-free guidance."""
+    def guidance_scale(self) -> float | tuple[float, float]:
+        """Of classifier-free guidance, or the least and the most."""
+
+    def guidance(self, seed: int) -> float:
+        """That of the image with this seed."""
 
     @property
     def scheduler(self) -> str:

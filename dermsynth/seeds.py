@@ -18,6 +18,8 @@ class Purpose(IntEnum):
     NOISE = 7
     LAYERS = 8
     IMAGE = 9
+    PROMPT = 10
+    GUIDANCE = 11
 
 
 def entropy(seed: int, purpose: Purpose, place: int = 0, number: int = 0, *more: int) -> tuple[int, ...]:

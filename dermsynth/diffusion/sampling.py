@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dermsynth.diffusion.parts import Parts
 from dermsynth.errors import InputError
+from dermsynth.seeds import Purpose, entropy
 
 _MOST_STEPS = 1000  # of Stable Diffusion's noise schedule
 SchedulerName = Literal["dpmsolver++", "ddim", "euler", "euler_a", "pndm"]
@@ -42,21 +43,43 @@ class Sampling:
     Args:
         steps: of the sampler.
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022); 1 turns it off. About 2 to 3 has been found
-            better than 7.5 for training classifiers (Sarıyıldız et al. 2023).
+            better than 7.5 for training classifiers (Sarıyıldız et al. 2023). Of `[low, high]`, each image draws one.
         scheduler: the sampler. `pndm` without its warm-up steps is PLMS.
         negative_prompt: what guidance leads away from.
     """
 
     steps: int = 25
-    guidance_scale: float = 7.5
+    guidance_scale: float | tuple[float, float] = 7.5
     scheduler: SchedulerName = "dpmsolver++"
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= _MOST_STEPS:
             raise InputError(f"model.sampling.steps: {self.steps} must be from 1 to {_MOST_STEPS}.")
-        if not 1 <= self.guidance_scale < math.inf:
-            raise InputError(f"model.sampling.guidance_scale: {self.guidance_scale} must be at least 1.")
+        low, high = self._range()
+        if not 1 <= low <= high < math.inf:
+            what = "be at least 1" if low == high or math.isnan(low) else "be two numbers from 1, the smaller one first"
+            raise InputError(f"model.sampling.guidance_scale: {self.guidance_scale} must {what}.")
+
+    @property
+    def guided(self) -> bool:
+        """Whether the model is also asked about the negative prompt."""
+        return self._range()[1] > 1
+
+    def guidance(self, seed: int) -> float:
+        """The guidance scale of the image with this seed, of two decimals where it is drawn.
+
+        Drawn from a stream of its own, so that it says nothing of the image's noise.
+        """
+        low, high = self._range()
+        if low == high:
+            return low
+        drawn = low + (high - low) * np.random.default_rng(entropy(seed, Purpose.GUIDANCE)).random()
+        return min(max(round(drawn, 2), low), high)
+
+    def _range(self) -> tuple[float, float]:
+        scale = self.guidance_scale
+        return scale if isinstance(scale, tuple) else (scale, scale)
 
 
 class PromptEmbeddings:
@@ -135,7 +158,7 @@ def _denoise(
     parts: Parts, prompts: Sequence[str], seeds: Sequence[int], how: Sampling, embed: PromptEmbeddings
 ) -> Tensor:
     """Latents `[B, C, h, w]` of prompts, in the UNet's scale."""
-    unet, scheduler, guided = parts.unet, _sampler(parts, how), how.guidance_scale > 1
+    unet, scheduler, guided = parts.unet, _sampler(parts, how), how.guided
     embeddings = embed(prompts)
     if guided:
         embeddings = torch.cat([embed([how.negative_prompt] * len(prompts)), embeddings])
@@ -147,12 +170,15 @@ def _denoise(
     latents = torch.stack(noise).to(unet.device) * scheduler.init_noise_sigma
     # The only sampler here that draws noise in its steps.
     more = {"generator": generators} if how.scheduler == "euler_a" else {}
+    scale: float | Tensor = how.guidance(seeds[0])
+    if isinstance(how.guidance_scale, tuple):
+        scale = torch.tensor([how.guidance(seed) for seed in seeds], device=unet.device).view(-1, 1, 1, 1)
     for timestep in scheduler.timesteps:
         noisy = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
         prediction = unet(noisy, timestep, encoder_hidden_states=embeddings, return_dict=False)[0]
         if guided:
             away, towards = prediction.chunk(2)
-            prediction = away + how.guidance_scale * (towards - away)
+            prediction = away + scale * (towards - away)
         latents = scheduler.step(prediction, timestep, latents, **more, return_dict=False)[0]
     return latents
 

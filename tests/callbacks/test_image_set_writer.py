@@ -24,6 +24,7 @@ from tests.builders import make_set
 from tests.processes import Ranks
 from tests.tools.drawn import download, go
 
+WORDS = ("nevus", "melanoma")
 ROOT = Path(__file__).parents[2]
 
 
@@ -266,6 +267,27 @@ def write_recipe(base, folder, count=None, batch_size=1):
         },
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def test_a_plan_is_read_from_a_recipe(base, tmp_path):
+    real = make_set(tmp_path / "real", {"NV": 6, "MEL": 2})
+    write_recipe(base, tmp_path)
+    recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    recipe["model"]["init_args"]["sampling"]["guidance_scale"] = [2, 3.5]
+    del recipe["data"]["init_args"]["count"]
+    texts = [{"text": "a {lesion}", "weight": 2}, {"text": "a photograph of {lesion}"}]
+    recipe["data"]["init_args"] |= {"fill_to": 4, "real": str(real), "prompt": texts, "metadata": ["sex"]}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    ranks = Ranks(["predict", "--config", "recipe.yaml", "--run", "made"], 1, tmp_path)
+    assert ranks.statuses() == [0], ranks.log(0)
+    made = manifest.read(tmp_path / "made")
+    assert [record.class_name("diagnosis") for record in made.records] == ["MEL"] * 3 + ["NV"]
+    assert {r.extra["prompt"] for r in made.records} <= {f"{a} {b}" for a in ("a", "a photograph of") for b in WORDS}
+    how = Sampling(2, (2.0, 3.5))
+    scales = [f"{how.guidance(int(record.extra['seed'])):g}" for record in made.records]
+    assert [record.extra["guidance_scale"] for record in made.records] == scales
+    assert len(set(scales)) > 1
+    assert made.info["guidance_scale"] == "2 to 3.5"
 
 
 @pytest.mark.parametrize("name", ["fit.yaml", "checkpoints/last.ckpt"])

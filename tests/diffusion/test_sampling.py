@@ -1,3 +1,4 @@
+import math
 from typing import get_args
 
 import numpy as np
@@ -38,6 +39,28 @@ def test_images_are_those_of_diffusers_pipeline(base, scheduler, guidance):
         output_type="np",
     ).images
     assert np.array_equal(sample(parts, prompts, seeds, how), (images * 255).round().astype(np.uint8))
+
+
+def test_each_image_has_the_guidance_that_its_seed_draws(base):
+    parts, prompts = load_parts(base), ["melanoma", "nevus", "melanoma"]
+    how = Sampling(4, (1.0, 9.0))
+    scales = [how.guidance(seed) for seed in (1, 2, 3)]
+    images = sample(parts, prompts, [1, 2, 3], how)
+    for image, prompt, seed, scale in zip(images, prompts, (1, 2, 3), scales, strict=True):
+        (alone,) = sample(parts, [prompt], [seed], Sampling(4, scale))
+        assert np.abs(alone.astype(int) - image).max() <= 1
+    many = [how.guidance(seed) for seed in range(2000)]
+    assert min(many) < 1.1
+    assert max(many) > 8.9
+    assert abs(np.mean(many) - 5) < 0.25
+    assert all(scale == round(scale, 2) for scale in many)
+    assert Sampling(4, (1.234, 1.236)).guidance(1) in (1.234, 1.236)
+
+
+@pytest.mark.parametrize("scale", [(0.5, 2.0), (3.0, 2.0), (2.0, math.inf), (math.nan, 3.0), (2.0, math.nan)])
+def test_a_range_of_no_sense_is_refused(scale):
+    with pytest.raises(InputError, match=r"model\.sampling\.guidance_scale: .* two numbers from 1|at least 1"):
+        Sampling(5, scale)
 
 
 def test_a_prompt_is_embedded_once(base):

@@ -39,12 +39,12 @@ class Drawn:
     notes: Mapping[str, str]
 
 
-def begin(root: Path, plan: Mapping[str, Any]) -> int:
+def begin(root: Path, settings: Mapping[str, Any]) -> int:
     """Claim a folder for a plan, or find it claimed.
 
     Args:
         root: the set's folder.
-        plan: what decides the images, as JSON has it.
+        settings: the plan, which is all that decides the images, as JSON can hold it.
 
     Returns:
         How many images of this plan are there.
@@ -53,6 +53,7 @@ def begin(root: Path, plan: Mapping[str, Any]) -> int:
         InputError: it holds images of another plan, or some that predict did not make.
     """
     mark, images = root / BEGUN, root / IMAGES
+    plan: dict[str, Any] = json.loads(json.dumps(settings))  # a tuple comes back as a list
     if images.exists() and not mark.exists():
         raise InputError(f"--run {root}: it holds images that predict did not make. Choose another folder.")
     there = sum(1 for _ in images.rglob("*.png"))
@@ -62,7 +63,7 @@ def begin(root: Path, plan: Mapping[str, Any]) -> int:
         there = 0
     if there:
         noted = read_json(mark, "Remove the folder.")
-        if changes := made_from.changes({"settings": noted}, {"settings": dict(plan)}):
+        if changes := made_from.changes({"settings": noted}, {"settings": plan}):
             raise InputError(
                 f"--run {root}: it holds {there:,} images of another plan ({'; '.join(changes)}). Give the command "
                 "that began them, or another folder."

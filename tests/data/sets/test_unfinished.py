@@ -6,7 +6,7 @@ from dermsynth.data.sets.manifest import BEGUN
 from dermsynth.data.sets.unfinished import BackgroundWriter, Drawn, begin
 from dermsynth.errors import InputError
 
-PLAN = {"images": {"NV": 2}, "steps": 25, "guidance_scale": [2.0, 3.5], "checkpoint": None}
+PLAN = {"images": {"NV": 2}, "steps": 25, "guidance_scale": (2.0, 3.5), "checkpoint": None}
 
 
 def image(index, path, value=0):
