@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     IMAGE = 9
     PROMPT = 10
     GUIDANCE = 11
+    REDRAWN = 12
 
 
 def entropy(seed: int, purpose: Purpose, place: int = 0, number: int = 0, *more: int) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from dermsynth.data.sets.manifest import BEGUN, sha256_file
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.diffusion.sampling import Sampling
 from dermsynth.errors import InputError
+from dermsynth.seeds import Purpose, stream_seed
 from tests.builders import make_set
 from tests.processes import Ranks
 from tests.tools.drawn import download, go
@@ -28,16 +29,18 @@ WORDS = ("nevus", "melanoma")
 ROOT = Path(__file__).parents[2]
 
 
-def generate(base, out, provenance=None, beside=None, steps=3, class_folders=False, **options):
+def generate(
+    base, out, provenance=None, beside=None, steps=3, class_folders=False, kind=DreamBooth, redraws=10, **options
+):
     options = {"classes": ["NV", "MEL"], "count": 3, "batch_size": 2, "seed": 4, **options}
-    model = DreamBooth(base, sampling=Sampling(steps, 2.0, negative_prompt="hair"))
+    model = kind(base, sampling=Sampling(steps, 2.0, negative_prompt="hair"))
     model.provenance = {"token": "sks", **(provenance or {})}
     trainer = Trainer(
         accelerator="cpu",
         default_root_dir=out,
         logger=False,
         enable_progress_bar=False,
-        callbacks=[ImageSetWriter(grid_images=2, beside=beside, class_folders=class_folders)],
+        callbacks=[ImageSetWriter(grid_images=2, beside=beside, class_folders=class_folders, redraws=redraws)],
     )
     trainer.predict(model, GenerationData(**options), return_predictions=False)
     return model
@@ -205,6 +208,60 @@ def test_the_size_of_batches_makes_no_other_plan(base, tmp_path, monkeypatch):
     (tmp_path / "made/images/NV_000001.png").unlink()
     generate(base, tmp_path / "made", batch_size=5)
     assert len(manifest.read(tmp_path / "made").records) == 6
+
+
+class SometimesBlank(DreamBooth):
+    """Draws nothing for some seeds."""
+
+    blank = frozenset(image_seed(4, index) for index in (1, 5)) | {stream_seed(image_seed(4, 5), Purpose.REDRAWN, 1)}
+
+    def sample(self, prompts, seeds, black_if_nan=False):
+        images = super().sample(prompts, seeds, black_if_nan)
+        images[[seed in self.blank for seed in seeds]] = 77
+        return images
+
+
+class AlwaysBlank(DreamBooth):
+    def sample(self, prompts, seeds, black_if_nan=False):
+        return super().sample(prompts, seeds, black_if_nan) * 0
+
+
+def test_images_that_show_nothing_are_drawn_again(base, tmp_path):
+    model = generate(base, tmp_path / "made", kind=SometimesBlank)
+    generate(base, tmp_path / "without")
+    made, without = manifest.read(tmp_path / "made"), manifest.read(tmp_path / "without")
+    again = {
+        "NV_000001": stream_seed(image_seed(4, 1), Purpose.REDRAWN, 1),
+        "MEL_000005": stream_seed(image_seed(4, 5), Purpose.REDRAWN, 2),
+    }
+    for record, other in zip(made.records, without.records, strict=True):
+        seed = again.get(record.image_id, int(other.extra["seed"]))
+        assert int(record.extra["seed"]) == seed
+        assert (record.sha256 == other.sha256) == (record.image_id not in again)
+        pixels = cv2.imread(str(made.path(record)))[:, :, ::-1]
+        assert np.abs(pixels.astype(int) - model.sample([record.extra["prompt"]], [seed])[0]).max() <= 1
+    assert made.info["redrawn"] == {"MEL": 1, "NV": 1}
+    assert without.info["redrawn"] == {}
+    assert "were drawn again: MEL 1, NV 1." in (tmp_path / "made/README.md").read_text()
+
+
+def test_a_set_with_redrawn_images_is_resumed_byte_for_byte(base, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole/made", tmp_path / "broken/made"
+    generate(base, whole, kind=SometimesBlank)
+    begin(base, broken, monkeypatch, kind=SometimesBlank)
+    (broken / "images/MEL_000005.png").unlink()
+    (broken / "images/NV_000000.png").unlink()  # NV_000001 is of its batch, and is kept
+    generate(base, broken, kind=SometimesBlank)
+    assert_same_files(whole, broken)
+
+
+def test_a_model_that_draws_nothing_ends_the_run_or_is_let_be(base, tmp_path):
+    with pytest.raises(InputError, match=r"NV_000000\.png: of one colour in each of 4 draws\. Give a checkpoint"):
+        generate(base, tmp_path / "made", kind=AlwaysBlank, redraws=3)
+    generate(base, tmp_path / "kept", kind=AlwaysBlank, redraws=0)
+    assert len(manifest.read(tmp_path / "kept").records) == 6
+    with pytest.raises(InputError, match=r"redraws: -1 must be at least 0"):
+        ImageSetWriter(redraws=-1)
 
 
 def test_class_folders_are_what_imagefolder_opens(base, tmp_path, monkeypatch):

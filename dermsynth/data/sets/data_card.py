@@ -67,12 +67,12 @@ def lines(records: "Sequence[Record]", info: Mapping[str, Any]) -> list[str]:
         "",
         "The headings are those of [Zamzmi et al. 2025](https://doi.org/10.1038/s44172-025-00450-1).",
         "",
-        *(f"- **{heading}.** {text}" for heading, text in _scorecard(records, license).items()),
+        *(f"- **{heading}.** {text}" for heading, text in _scorecard(records, license, _redrawn(info)).items()),
         "",
     ]
 
 
-def _scorecard(records: "Sequence[Record]", license: str) -> dict[str, str]:
+def _scorecard(records: "Sequence[Record]", license: str, redrawn: str) -> dict[str, str]:
     """What is known under each heading, as far as the set itself tells."""
     known = {name: sum(getattr(record, name) not in ("", None) for record in records) for name in _KNOWN}
     told = ", ".join(f"{name} {count:,}" for name, count in known.items() if count) or "none"
@@ -84,7 +84,8 @@ def _scorecard(records: "Sequence[Record]", license: str) -> dict[str, str]:
         "Congruence": "How well the images agree with real ones was not measured when this card was written.",
         "Coverage": f"{len(records):,} images, {files:,} different files. How much of the variety of real lesions they "
         "show was not measured.",
-        "Constraint": "No physician has checked that the images show the classes in their rows and nothing impossible.",
+        "Constraint": "No physician has checked that the images show the classes in their rows and nothing impossible."
+        f"{redrawn}",
         "Completeness": f"Of {len(records):,} images are known: {told}. They say what the image was made to show.",
         "Compliance": "Every row has licence, attribution and the hash of the train split that the generator was "
         f"fitted on.{restricted} Whether an image comes close to a photograph of a training patient was not measured, "
@@ -94,6 +95,15 @@ def _scorecard(records: "Sequence[Record]", license: str) -> dict[str, str]:
         "Consistency": "Each file is known by its SHA-256. Whether all groups of patients are shown equally well was "
         "not measured.",
     }
+
+
+def _redrawn(info: Mapping[str, Any]) -> str:
+    """How many images of each class were drawn again, as they showed nothing; blank where nobody looked."""
+    counts = info.get("redrawn")
+    if counts is None:
+        return ""
+    told = ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
+    return f" Images that showed nothing (of one colour, or saturated) and were drawn again: {told}."
 
 
 def _fitted_on(records: "Sequence[Record]") -> str:

@@ -1,5 +1,9 @@
 """What the file of a generated image says of itself, to people and to programs."""
 
+from pathlib import Path
+
+from PIL import Image
+
 import dermsynth
 
 #: That a trained model made an image, in the vocabulary of the press: https://cv.iptc.org/newscodes/digitalsourcetype/
@@ -14,16 +18,26 @@ _XMP = (
     '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
     f'Iptc4xmpExt:DigitalSourceType="{TRAINED_MODEL}"/></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
 )
+_SEED = "Seed"
 
 
-def generated_notes(description: str) -> dict[str, str]:
+def generated_notes(description: str, seed: int | None = None) -> dict[str, str]:
     """The notes of a generated image's PNG, by keyword: text that image viewers show, and the mark in XMP.
 
     Args:
         description: of the image, for people.
+        seed: what it was drawn from, if it was.
     """
     return {
         "Description": description,
+        **({} if seed is None else {_SEED: str(seed)}),
         "Software": f"dermsynth {dermsynth.__version__}",
         _XMP_KEYWORD: _XMP,
     }
+
+
+def seed_of_png(path: Path) -> int | None:
+    """The seed in the notes of a PNG that is whole; None where there is none. No pixel is decoded."""
+    with Image.open(path) as image:
+        text = image.info.get(_SEED, "")
+    return int(text) if text.isdecimal() else None
