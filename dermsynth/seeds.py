@@ -18,9 +18,10 @@ class Purpose(IntEnum):
     NOISE = 7
     LAYERS = 8
     IMAGE = 9
-    PROMPT = 10
-    GUIDANCE = 11
-    REDRAWN = 12
+    AUDIT = 10
+    PROMPT = 11
+    GUIDANCE = 12
+    REDRAWN = 13
 
 
 def entropy(seed: int, purpose: Purpose, place: int = 0, number: int = 0, *more: int) -> tuple[int, ...]:

@@ -81,7 +81,8 @@ def _scorecard(records: "Sequence[Record]", license: str, redrawn: str) -> dict[
         " The base model's licence restricts their use, see above." if base_licenses.restricts_use(license) else ""
     )
     return {
-        "Congruence": "How well the images agree with real ones was not measured when this card was written.",
+        "Congruence": "How well the images agree with real ones was not measured when this card was written; "
+        "`python -m dermsynth audit` does, beside how well real ones agree.",
         "Coverage": f"{len(records):,} images, {files:,} different files. How much of the variety of real lesions they "
         "show was not measured.",
         "Constraint": "No physician has checked that the images show the classes in their rows and nothing impossible."

@@ -34,6 +34,8 @@ _WHOLE = {
     "lesion_id": "are of one lesion",
     "sha256": "are byte for byte the same file",
 }
+#: A column of generated sets: why an image is not to be mixed in; blank where it is.
+EXCLUDED = "excluded"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Years; more than that is a mistake.
 OLDEST = 150
