@@ -133,7 +133,7 @@ class Occurrence:
         n: generated images that were looked at.
         generated: the share of them.
         n_real: real train images that were looked at.
-        real: the share of them.
+        real: the share of them; of all, each class weighing as much as among the generated ones.
     """
 
     artefact: str

@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dermsynth.audit.answers import Artefacts, Occurrence
-from dermsynth.audit.estimates import share, wilson
+from dermsynth.audit.estimates import share, weighted_share, wilson
 from dermsynth.audit.sides import Side, read_images
 from dermsynth.data.sets.cleaning import frame_and_corners, hair_mask
 from dermsynth.data.sets.decoding import RGB
 from dermsynth.data.sets.images import fit_short_side
+from dermsynth.evaluation.statistics import Floats
 from dermsynth.seeds import Purpose, entropy
 
 #: Pixels of the short side at which images are looked at, or those of the smallest of them.
@@ -58,6 +60,7 @@ def artefacts(generated: Side, train: Side, seed: int) -> Artefacts:
         images = (fit_short_side(image, size) for image in read_images(side, f"artefacts of {what} images"))
         found.append(np.array([[find(image) for find in finders.values()] for image in images], dtype=np.bool_))
     groups = np.unique(sides[1].groups, return_inverse=True)[1].astype(np.int64)
+    weights = _as_generated(*(side.classes for side in sides))
     rows = []
     for place, artefact in enumerate(finders):
         for name in ("", *sorted({str(name) for name in sides[0].classes} - {""})):
@@ -70,10 +73,18 @@ def artefacts(generated: Side, train: Side, seed: int) -> Artefacts:
                     n=len(hits),
                     generated=wilson(int(hits.sum()), len(hits)),
                     n_real=len(real_hits),
-                    real=share(real_hits, groups[theirs]),
+                    real=share(real_hits, groups[theirs]) if name else weighted_share(real_hits, weights, groups),
                 )
             )
     return Artefacts(size, tuple(name for name in FINDERS if name not in finders), tuple(rows))
+
+
+def _as_generated(generated: NDArray[np.str_], real: NDArray[np.str_]) -> Floats:
+    """Weights of the real images by which each class counts as much as among the generated ones, `[N]`."""
+    names, place = np.unique(np.concatenate([generated, real]), return_inverse=True)
+    ours, theirs = place[: len(generated)], place[len(generated) :]
+    counts = np.bincount(ours, minlength=len(names)) / np.maximum(1, np.bincount(theirs, minlength=len(names)))
+    return counts[theirs]
 
 
 def _drawn(side: Side, draw: np.random.Generator) -> Side:

@@ -72,6 +72,22 @@ def share(hits: Booleans, groups: Integers) -> Estimate:
     return clustered(lambda weights: (weights @ hits) / weights.sum(axis=1), groups)
 
 
+def weighted_share(hits: Booleans, weights: Floats, groups: Integers) -> Estimate:
+    """A share of images that do not count alike, with a clustered interval.
+
+    Args:
+        hits: `[N]`.
+        weights: of each image, `[N]`, at least 0.
+        groups: of each image, `[N]`.
+    """
+
+    def mean(drawn: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return ((drawn * weights) @ hits) / (drawn @ weights)
+
+    return clustered(mean, groups)
+
+
 def auroc(scores: Floats, positive: Booleans, groups: Integers) -> Estimate:
     """Area under the ROC curve with a clustered interval.
 

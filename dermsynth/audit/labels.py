@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dermsynth.audit.answers import Agreement, Labels
-from dermsynth.audit.estimates import clustered, share, wilson
+from dermsynth.audit.estimates import share, weighted_share, wilson
 from dermsynth.audit.features import best_checkpoint
 from dermsynth.audit.sides import Side, read_images
 from dermsynth.classification.classifier import KIND, Classifier
@@ -21,6 +20,10 @@ from dermsynth.data.sets.manifest import train_split_sha256
 from dermsynth.errors import InputError
 from dermsynth.evaluation.metrics import Floats, Integers
 from dermsynth.evaluation.runs import REAL_ONLY, REPEATED
+<<<<<<< HEAD
+=======
+from dermsynth.evaluation.statistics import Integers
+>>>>>>> audit-a
 from dermsynth.lesions import label_by
 from dermsynth.provenance import check_provenance
 from dermsynth.run.checkpoint_facts import kind_of
@@ -70,7 +73,7 @@ def agreement(run: Path, generated: Side, real: Side) -> Labels:
             n_real=int(others.sum()),
             of_real=share(hits[others], groups[others])
             if len(numbers) == 1
-            else clustered(lambda drawn: _mean(hits[others], drawn * weights[others]), groups[others]),
+            else weighted_share(hits[others], weights[others], groups[others]),
             decided=dict(names),
         )
 
@@ -121,9 +124,3 @@ def _decisions(module: Classifier, side: Side, size: int, what: str) -> Integers
             pixels = torch.stack([show(image, seed=0) for image in batch]).to(module.device)
             decided.append(module(pixels).argmax(dim=1).cpu().numpy())
     return np.concatenate(decided)
-
-
-def _mean(hits: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Weighted mean under each row of weights, NaN where all are 0."""
-    with np.errstate(invalid="ignore"):
-        return (weights @ hits) / weights.sum(axis=1)

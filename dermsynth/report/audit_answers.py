@@ -120,7 +120,8 @@ def _artefacts(found: Artefacts) -> Iterator[str]:
     yield "Are artefacts as frequent as among real images?"
     yield wrap(
         f"Each by one rule on both sides, at {found.size} pixels (dermsynth/audit/artefacts.py says which). A share is "
-        "that of the images in which the rule finds something; it is wrong of some. Intervals are of 95%."
+        "that of the images in which the rule finds something; it is wrong of some. Of all real images each class "
+        "weighs as much as among the generated ones. Intervals are of 95%."
     )
     if found.left_out:
         yield wrap(f"Too fine to be seen at this size: {', '.join(found.left_out)}.")
