@@ -18,12 +18,8 @@ from dermsynth.classification.classifier import KIND, Classifier
 from dermsynth.data.loading.transforms import Transform
 from dermsynth.data.sets.manifest import train_split_sha256
 from dermsynth.errors import InputError
-from dermsynth.evaluation.metrics import Floats, Integers
+from dermsynth.evaluation.metrics import Integers
 from dermsynth.evaluation.runs import REAL_ONLY, REPEATED
-<<<<<<< HEAD
-=======
-from dermsynth.evaluation.statistics import Integers
->>>>>>> audit-a
 from dermsynth.lesions import label_by
 from dermsynth.provenance import check_provenance
 from dermsynth.run.checkpoint_facts import kind_of
