@@ -206,7 +206,7 @@ class Readings:
     Args:
         sheet: the name of the reading sheet.
         n: pictures on it.
-        accuracy: of all readers' answers, with an interval from drawing pictures.
+        accuracy: of all readers' answers, with an interval over pictures.
         readers: each of them.
         agreement: of each two of them.
     """

@@ -24,7 +24,7 @@ from dermsynth.seeds import Purpose, entropy
 
 #: Pixels of the short side at which images are looked at, or those of the smallest of them.
 SIZE = 256
-#: Images a side; of more, so many are drawn.
+#: Images a side; of more, so many are taken at random.
 LIMIT = 1000
 _FRAME = 0.01  # of the side
 # The legs of a corner's triangle, of the side, and its brightness, of the median.
@@ -49,10 +49,10 @@ def artefacts(generated: Side, train: Side, seed: int) -> Artefacts:
     Args:
         generated: the generated images.
         train: the real train images.
-        seed: of the drawing of images where a side has more than `LIMIT`.
+        seed: of the choice of images where a side has more than `LIMIT`.
     """
     draw = np.random.default_rng(entropy(seed, Purpose.AUDIT, LIMIT, SIZE))
-    sides = [_drawn(side, draw) for side in (generated, train)]
+    sides = [_sampled(side, draw) for side in (generated, train)]
     size = min(SIZE, *(min(r.width, r.height) for side in sides for r in side.records))
     finders = {name: finder.find for name, finder in FINDERS.items() if size >= finder.least}
     found = []
@@ -87,7 +87,7 @@ def _as_generated(generated: NDArray[np.str_], real: NDArray[np.str_]) -> Floats
     return counts[theirs]
 
 
-def _drawn(side: Side, draw: np.random.Generator) -> Side:
+def _sampled(side: Side, draw: np.random.Generator) -> Side:
     if len(side) <= LIMIT:
         return side
     places = np.sort(draw.choice(len(side), LIMIT, replace=False))

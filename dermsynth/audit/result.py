@@ -59,7 +59,7 @@ class Fidelity:
     Args:
         nearest: k of precision, recall, density and coverage.
         repeats: how often the patients are halved.
-        limit: the most images a side that are looked at, drawn at random from more.
+        limit: the most images a side that are looked at, taken at random from more.
         rows: overall and then per class, in the order of the measures.
     """
 
@@ -138,7 +138,7 @@ class AuditResult:
         synthetic: names of the folders of the generated sets.
         features: name of the extractor.
         label_by: the column that classes are taken by.
-        seed: of what is drawn at random.
+        seed: of what is taken at random.
         n_train: real train images.
         n_held_out: real images of val and test.
         n_synthetic: generated images.

@@ -28,7 +28,7 @@ def _membership(tests: Sequence[Membership]) -> Iterator[str]:
         "The denoising loss of each image under the base less that under the checkpoint, at the same noise, is the "
         "score: an image that was learned by heart has gained more. The area (AUROC) is 0.500 by chance; found are the "
         "train images above the score that 1% of the held-out ones exceed. Alone is the area of the checkpoint's or "
-        "the base's own loss, which also differs where the splits do. Intervals are of 95%, drawing whole patients."
+        "the base's own loss, which also differs where the splits do. Intervals are of 95%, resampling whole patients."
     )
     for test in tests:
         yield ""
