@@ -71,7 +71,7 @@ def artefacts(generated: Side, train: Side, seed: int) -> Artefacts:
                     artefact=artefact,
                     class_name=name,
                     n=len(hits),
-                    generated=wilson(int(hits.sum()), len(hits)),
+                    synthetic=wilson(int(hits.sum()), len(hits)),
                     n_real=len(real_hits),
                     real=share(real_hits, groups[theirs]) if name else weighted_share(real_hits, weights, groups),
                 )

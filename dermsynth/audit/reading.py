@@ -177,9 +177,9 @@ def _reader(name: str, answers: Sequence[_Answer], origins: dict[int, str]) -> R
         n=right(VERDICTS)[1],
         accuracy=wilson(*right(VERDICTS)),
         of_real=wilson(*right([real])),
-        of_generated=wilson(*right([made])),
+        of_synthetic=wilson(*right([made])),
         quality_real=quality(real),
-        quality_generated=quality(made),
+        quality_synthetic=quality(made),
     )
 
 
