@@ -24,7 +24,7 @@ from dermsynth.seeds import Purpose, entropy
 
 #: Pixels of the short side at which images are looked at, or those of the smallest of them.
 SIZE = 256
-#: Images a side; of more, so many are taken at random.
+#: Images per side; of more, so many are taken at random.
 LIMIT = 1000
 _FRAME = 0.01  # of the side
 # The legs of a corner's triangle, of the side, and its brightness, of the median.

@@ -27,7 +27,7 @@ from dermsynth.seeds import Purpose, entropy
 
 FOLDS = 5
 REPEATS = 3
-#: Images a side; of more, so many are taken at random.
+#: Images per side; of more, so many are taken at random.
 LIMIT = 2000
 # Inverse strength of the penalty: with more features than images nothing else keeps the fit from learning by heart.
 _C = 0.01
