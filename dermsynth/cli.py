@@ -10,6 +10,7 @@ import importlib
 import inspect
 import io
 import itertools
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,12 +33,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "ISIC downloads, class folders, CSVs to an image set, split by patient",
     ),
     "adopt": ("dermsynth.tools.adopt:adopt", "synthetic images made elsewhere to an image set"),
+    "reconstruct": (
+        "dermsynth.tools.reconstruct:reconstruct",
+        "real train images through a generator's autoencoder, as an image set",
+    ),
     "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
     "fit": ("dermsynth.run.training_cli:run", "train what a configuration describes, or resume it"),
     "validate": ("dermsynth.run.training_cli:run", "measure a model on the validation split"),
     "test": ("dermsynth.run.training_cli:run", "measure a checkpoint on the test split; writes predictions.csv"),
     "predict": ("dermsynth.run.training_cli:run", "generate images"),
     "export": ("dermsynth.tools.export:export", "a checkpoint to a format that other programs read"),
+    "audit": ("dermsynth.tools.audit:audit", "do generated images look real, and is one somebody's photograph?"),
     "compare": (
         "dermsynth.tools.compare:compare",
         "runs of two or more arms to a table with intervals and tests",
@@ -172,6 +178,7 @@ def tool_arguments(function: Callable[..., None], arguments: Sequence[str]) -> d
     parser.add_function_arguments(function, skip={first} if positional else None)
     flags = [key for key, _ in parser.get_defaults().items() if key != first or not positional]
     rest = _as_known(rest, flags, [name for name, of in parameters.items() if of.annotation is bool])
+    rest = _with_lists(rest, [name for name, of in parameters.items() if of.annotation in _LISTS and name in flags])
     check_arguments(rest, [])
     try:
         values = parser.parse_args(rest)
@@ -197,6 +204,22 @@ def _as_known(words: Sequence[str], flags: Sequence[str], switches: Sequence[str
     return known
 
 
+_LISTS = (list[Path], list[Path] | None)
+
+
+def _with_lists(words: Sequence[str], lists: Sequence[str]) -> list[str]:
+    """Words in which all that follow a flag for several paths, up to the next flag, are one list: `--synthetic A B`."""
+    known, left = list[str](), list(words)
+    while left:
+        known.append(left.pop(0))
+        if known[-1].removeprefix("--") in lists and known[-1].startswith("--"):
+            paths = list(itertools.takewhile(lambda word: not word.startswith("--"), left))
+            if paths and not paths[0].startswith("["):
+                known.append(json.dumps(paths))
+                left = left[len(paths) :]
+    return known
+
+
 def tool(name: str) -> Callable[..., None]:
     """The function of a command that is none of LightningCLI's."""
     module, function = COMMANDS[name][0].split(":")
@@ -205,7 +228,7 @@ def tool(name: str) -> Callable[..., None]:
 
 
 def _help() -> str:
-    lines = "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
+    lines = "\n".join(f"  {name:<13}{text}" for name, (_, text) in COMMANDS.items())
     return (
         f"usage: {PROGRAM} COMMAND ...\n\n"
         "Train a generator on some patients' dermoscopy images, make synthetic ones, and find out whether a\n"

@@ -119,7 +119,7 @@ class CountedValidation(Protocol):
 
 @runtime_checkable
 class PromptedData(Protocol):
-    """Data with a prompt an image."""
+    """Data with a prompt per image."""
 
     #: The rare word that the prompts ask for; blank if they have none.
     token: str
@@ -171,7 +171,7 @@ class LatentModel(Protocol):
 
 
 class SamplingSettings(Protocol):
-    """A dataclass that says how images are drawn from a generator."""
+    """A dataclass that says how images are sampled from a generator."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
@@ -204,7 +204,7 @@ class Generator(Protocol):
 
     @property
     def sampling(self) -> SamplingSettings:
-        """How its images are drawn."""
+        """How its images are sampled."""
 
     @property
     def base(self) -> str:

@@ -1,5 +1,6 @@
 """A seam: where this package uses what a library does not promise, checked before it is used."""
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -23,6 +24,23 @@ class SeamError(InputError):
             f"{library} {version(library)} {lacking}, on which {seam} relies. Install a version of {library} that this "
             "package was tested with (constraints.txt)."
         )
+
+
+def part_of(seam: str, library: str, module: str) -> ModuleType:
+    """A module of a library that it does not promise.
+
+    Args:
+        seam: the function that relies on it.
+        library: by the name that it is installed by.
+        module: its dotted name.
+
+    Raises:
+        SeamError: it is not there.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SeamError(seam, library, f"has no module {module}") from error
 
 
 def relied_on(

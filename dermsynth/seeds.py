@@ -18,8 +18,9 @@ class Purpose(IntEnum):
     NOISE = 7
     LAYERS = 8
     IMAGE = 9
-    PROMPT = 10
-    GUIDANCE = 11
+    AUDIT = 10
+    PROMPT = 11
+    GUIDANCE = 12
 
 
 def entropy(seed: int, purpose: Purpose, place: int = 0, number: int = 0, *more: int) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ DOMAINS = ("dermsynth.diffusion", "dermsynth.classification", "dermsynth.evaluat
 # What every room may import.
 COMMON = {
     "dermsynth",
+    "dermsynth.base_licenses",
     "dermsynth.contracts",
     "dermsynth.errors",
     "dermsynth.lesions",
@@ -119,9 +120,22 @@ def test_the_rooms_of_data_build_on_one_another_in_one_direction(file):
 
 
 def test_wording_and_figures_know_results_alone():
+    results = ("result", "answers", "estimates")
+    known = ("dermsynth.report", "dermsynth.evaluation", *(f"dermsynth.audit.{name}" for name in results))
     for file in ROOT.glob("dermsynth/report/*.py"):
         ours = {m for m in imports(file) if m.startswith("dermsynth")}
-        assert not {m for m in ours if not m.startswith(("dermsynth.report", "dermsynth.evaluation"))} - COMMON, file
+        assert not {m for m in ours if not m.startswith(known)} - COMMON, file
+
+
+def test_the_audit_lies_above_the_domains_and_below_the_commands():
+    above = ("dermsynth.cli", "dermsynth.tools", "dermsynth.study", "dermsynth.report", "dermsynth.run.training_cli")
+    readers = ("dermsynth.audit", "dermsynth.tools", "dermsynth.study", "dermsynth.report")
+    for file in FILES:
+        me, wanted = name_of(file), imports(file)
+        if me.startswith("dermsynth.audit"):
+            assert not {m for m in wanted if m.startswith(above)}, me
+        if not me.startswith(readers):
+            assert not {m for m in wanted if m.startswith("dermsynth.audit")}, me
 
 
 def test_the_command_line_imports_only_the_standard_library():

@@ -9,10 +9,9 @@ import pytest
 import torch
 from diffusers.models import attention, resnet
 from lightning import Trainer
-from lightning.fabric.utilities import data as lightning_data
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops import fit_loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
@@ -70,7 +69,8 @@ MISSING = {
         "_should_check_val_fx",
         lambda folder: of_runs.validates_now(trainer(folder)),
     ),
-    "epochs": (lightning_data, "_set_sampler_epoch", lambda _: of_runs.check_epochs_reach(loader())),
+    "loop": (fit_loop, "_FitLoop", lambda _: of_runs.check_epochs_reach(loader())),
+    "epochs": (fit_loop, "_set_sampler_epoch", lambda _: of_runs.check_epochs_reach(loader())),
     "lean": (imports, "_version", lambda _: lean._import_torchmetrics()),
     "lean, too": (imports, "package_available", lambda _: lean._import_torchmetrics()),
     "transformer": (attention, "BasicTransformerBlock", lambda _: of_diffusion.repeated_blocks(nn.Linear(1, 1))),
@@ -111,6 +111,21 @@ def test_what_objects_have_no_longer_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("module", "use"),
+    [
+        ("lightning.pytorch.loops.fit_loop", lambda: of_runs.check_epochs_reach(loader())),
+        ("lightning.pytorch.trainer.connectors.checkpoint_connector", of_runs.OpenCLI),
+        ("diffusers.models.attention", lambda: of_diffusion.repeated_blocks(nn.Linear(1, 1))),
+        ("transformers.models.clip.modeling_clip", lambda: of_diffusion.repeated_blocks(nn.Linear(1, 1))),
+    ],
+)
+def test_a_module_that_a_library_has_no_longer_is_named(monkeypatch, module, use):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SeamError, match=rf"^{module.split('.')[0]} \d.* has no module {module}, on which"):
+        use()
+
+
+@pytest.mark.parametrize(
     ("owner", "name", "use"),
     [
         (torch.ops, "mkldnn", lambda: of_runs.cpu_computes(torch.bfloat16)),
@@ -145,7 +160,7 @@ CHANGED = {
         "does not use _broadcast_sigterm_tensor",
     ),
     "epochs": (
-        _FitLoop,
+        fit_loop._FitLoop,
         "on_advance_start",
         lambda _: of_runs.check_epochs_reach(loader()),
         "does not use _set_sampler_epoch",

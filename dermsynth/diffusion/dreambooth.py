@@ -197,17 +197,21 @@ class DreamBooth(Reloadable):
         self._held_out: HeldOutLoss = HeldOutLoss(data.classes, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Denoising loss of held-out images, each at timesteps and noise of its own; see `held_out`."""
+        """Add the held-out loss of each image."""
+        self._held_out.add(self.held_out_losses(batch), batch["label"])
+
+    def held_out_losses(self, batch: Batch) -> Tensor:
+        """Denoising loss of each image at timesteps and noise of its own, float32 `[B]`; see `held_out`."""
         draws = [image_generator(image_id) for image_id in batch["image_id"]]
         latents, embeddings = self._latents(batch, draws), self._embeddings(batch)
         errors = []
         for timesteps in to_device(image_timesteps(len(self.alphas_cumprod), draws), self.device):
             prediction, wanted = self._predict(latents, self._randn_like(latents, draws), timesteps, embeddings)
             errors.append(sample_errors(prediction, wanted))
-        self._held_out.add(torch.stack(errors).mean(dim=0), batch["label"])
+        return torch.stack(errors).mean(dim=0)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one a class."""
+        """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one per class."""
         self._evaluation.close()
         losses = self._held_out.means(self.trainer.strategy.reduce)
         for name, value in losses.items():
@@ -347,7 +351,7 @@ class DreamBooth(Reloadable):
 
     def _denoise(self, batch: Batch, draws: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """The UNet's output, what it should be, and the timesteps, at random noise."""
-        # Random numbers are drawn on the CPU in the reference's order: latents, noise, its offset, timesteps.
+        # Random numbers are made on the CPU in the reference's order: latents, noise, its offset, timesteps.
         latents = self._latents(batch, draws)
         noise = self._randn_like(latents, draws)
         if self.objective.noise_offset:

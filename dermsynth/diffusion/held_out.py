@@ -1,6 +1,6 @@
 """The denoising loss of held-out images, at noise and timesteps that belong to the image. Pure torch.
 
-Drawn at random, timesteps would make most of the difference between two validations: the loss at t = 10 is many times
+Taken at random, timesteps would make most of the difference between two validations: the loss at t = 10 is many times
 that at t = 900. Here they depend on the image's id alone, so that two checkpoints, two runs and two seeds are compared
 on the same noise, whatever the batches and ranks.
 """
@@ -22,7 +22,7 @@ def image_generator(image_id: str) -> torch.Generator:
 
 
 def image_timesteps(length: int, draws: Sequence[torch.Generator]) -> Tensor:
-    """Timesteps spread evenly over the schedule from one random number an image (Kingma et al. 2021, appendix I.1).
+    """Timesteps spread evenly over the schedule from one random number per image (Kingma et al. 2021, appendix I.1).
 
     Args:
         length: T, the timesteps of the schedule.

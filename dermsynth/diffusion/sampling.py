@@ -38,7 +38,7 @@ _SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How images are drawn from the model.
+    """How images are sampled from the model.
 
     Args:
         steps: of the sampler.
@@ -115,7 +115,7 @@ def sample(
 ) -> NDArray[np.uint8]:
     """Draw one image a prompt, of the parts' weights as they are.
 
-    Each image's noise comes from its own seed, drawn on the CPU, so neither the device nor the rest of the batch
+    Each image's noise comes from its own seed and is made on the CPU, so neither the device nor the rest of the batch
     changes it.
 
     Args:
@@ -123,7 +123,7 @@ def sample(
         prompts: B texts.
         seeds: B numbers in `[0, 2⁶³)`.
         how: sampler settings.
-        black_if_nan: draw what cannot be drawn in black, with a warning.
+        black_if_nan: give black images, with a warning, where the model gives NaN.
         embed: what has embedded other prompts of the same weights.
 
     Returns:

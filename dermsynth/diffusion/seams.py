@@ -3,11 +3,16 @@
 import functools
 
 import torch
-from diffusers.models import attention, resnet
 from torch import nn
-from transformers.models.clip import modeling_clip
 
-from dermsynth.seams import SeamError, relied_on
+from dermsynth.seams import SeamError, part_of, relied_on
+
+# By library, where its blocks are.
+_BLOCKS = (
+    ("diffusers", "diffusers.models.attention", "BasicTransformerBlock"),
+    ("diffusers", "diffusers.models.resnet", "ResnetBlock2D"),
+    ("transformers", "transformers.models.clip.modeling_clip", "CLIPEncoderLayer"),
+)
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
@@ -19,17 +24,13 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     Raises:
         SeamError: it has none.
     """
-    check = functools.partial(relied_on, "diffusion.seams.repeated_blocks")
-    kinds = (
-        check("diffusers", attention, "BasicTransformerBlock"),
-        check("diffusers", resnet, "ResnetBlock2D"),
-        check("transformers", modeling_clip, "CLIPEncoderLayer"),
-    )
+    seam = "diffusion.seams.repeated_blocks"
+    kinds = tuple(relied_on(seam, library, part_of(seam, library, module), name) for library, module, name in _BLOCKS)
     found = [module for module in model.modules() if isinstance(module, kinds)]
     if not found:
         names = " nor ".join(kind.__name__ for kind in kinds)
         library = type(model).__module__.partition(".")[0]
-        raise SeamError("diffusion.seams.repeated_blocks", library, f"has in {type(model).__name__} neither {names}")
+        raise SeamError(seam, library, f"has in {type(model).__name__} neither {names}")
     return found
 
 
@@ -44,6 +45,7 @@ def set_compiler(shapes: int) -> None:
     """
     config = torch._dynamo.config
     check = functools.partial(relied_on, "diffusion.seams.set_compiler", "torch", config)
-    config.cache_size_limit = max(shapes, check("cache_size_limit"))
+    least = check("cache_size_limit")
     check("optimize_ddp")
+    config.cache_size_limit = max(shapes, least)
     config.optimize_ddp = False

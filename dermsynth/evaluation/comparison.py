@@ -108,7 +108,7 @@ class Comparison:
 
     @property
     def unit(self) -> str:
-        """What is drawn with replacement, and taken as independent."""
+        """What is resampled with replacement, and taken as independent."""
         return "images" if self.n_without_id == self.n_images else "patients or lesions"
 
     @property

@@ -31,7 +31,7 @@ def measure(
         classes: the names of the `C` classes.
 
     Returns:
-        `[R]` for each of `quantities(classes)`; NaN where it is not defined, as when a class is not drawn.
+        `[R]` for each of `quantities(classes)`; NaN where it is not defined, as when a resample lacks a class.
     """
     values = by_class(probabilities, labels, groups, weights)
     found = {Quantity(name): values[name].mean(axis=1) for name in OVERALL}

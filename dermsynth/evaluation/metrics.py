@@ -1,6 +1,6 @@
 """The metrics, one object each: training, comparison, tables, plot, CSV and `--primary` read them here. Pure NumPy.
 
-A resample of images is a row of weights: how often each was drawn. A formula takes rows of weights, so that the plain
+A resample of images is a row of weights: how often each was taken. A formula takes rows of weights, so that the plain
 value (all ones) and its bootstrap are one piece of code.
 """
 
@@ -118,7 +118,7 @@ def auprc(scores: Floats, positive: Booleans, weights: Floats) -> Floats:
 
     Precision at an image is that among the images of its score and above, so that ties are one step of the curve; the
     mean by weight is Σ (Rₙ - Rₙ₋₁) Pₙ, without interpolation, which would be too optimistic (Davis & Goadrich 2006).
-    Scores that say nothing give the share of the positives. NaN also where no negative was drawn, as any scores would
+    Scores that say nothing give the share of the positives. NaN also where no negative was taken, as any scores would
     then give 1.
     """
     of_positives, of_negatives = weights[:, positive], weights[:, ~positive]

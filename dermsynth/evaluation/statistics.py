@@ -24,7 +24,7 @@ class McNemar(NamedTuple):
 
 
 def resampling_weights(n_groups: int, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
-    """Cluster bootstrap: how often each group is drawn when `n_groups` are drawn with replacement.
+    """Cluster bootstrap: how often each group is taken when `n_groups` are taken with replacement.
 
     Drawing whole groups keeps the dependence of images within a patient (the cluster bootstrap of Field &
     Welsh 2007); where each image is a group of its own it is the plain bootstrap. The counts of such a draw

@@ -1,8 +1,11 @@
 """How quantities and their numbers are written, in text and in plots alike."""
 
 import math
+import textwrap
 
 from dermsynth.evaluation.metrics import METRICS, Quantity, Unit
+
+LINE = 100
 
 
 def is_percent(metric: str) -> bool:
@@ -54,3 +57,8 @@ def p_value(p: float | None) -> str:
 def count(n: int, noun: str) -> str:
     """`1 seed`, `2 seeds`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def wrap(paragraph: str, indent: str = "") -> str:
+    """A paragraph in lines of at most `LINE` characters."""
+    return textwrap.fill(paragraph, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

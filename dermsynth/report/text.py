@@ -1,7 +1,6 @@
 """A comparison as text for a terminal."""
 
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from dermsynth.evaluation.comparison import ENSEMBLE, Comparison, Result
@@ -9,9 +8,8 @@ from dermsynth.evaluation.metrics import ACCURACY, AUROC, METRICS, Quantity
 from dermsynth.evaluation.statistics import LEVEL, SEED
 from dermsynth.report.csv_table import DOUBTS
 from dermsynth.report.findings import sections
-from dermsynth.report.number_format import count, heading, interval, number, p_value, points, spread
+from dermsynth.report.number_format import count, heading, interval, number, p_value, points, spread, wrap
 
-LINE = 100
 NOT_ESTABLISHED = "not established"  # in the place of a p
 
 
@@ -176,5 +174,4 @@ def _cells(name: str, cells: Sequence[str], width: int) -> str:
 def _wrap(paragraph: str, indent: str = "") -> str:
     # Hard spaces while wrapping keep a p and its number on one line.
     whole = re.sub(r"p ([=<]) ", "p\xa0\\1\xa0", paragraph)
-    filled = textwrap.fill(whole, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-    return filled.replace("\xa0", " ")
+    return wrap(whole, indent).replace("\xa0", " ")

@@ -51,8 +51,11 @@ class CheckpointFacts:
     lora: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As a checkpoint keeps it."""
-        return {_key(name): value for name, value in asdict(self).items() if value is not None}
+        """As a checkpoint keeps it: its bytes, whose hash stands in what it generates, are those of former versions."""
+        said = {_key(name): vars(self)[name] for name in _TYPES if vars(self)[name] is not None}
+        if self.train_text_encoder is not None:  # a generator, which says that it has no adapters, too
+            said["lora"] = self.lora
+        return {"kind": self.kind, **said, "data": self.provenance}
 
     @classmethod
     def from_dict(cls, content: object) -> Self:

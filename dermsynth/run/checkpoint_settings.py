@@ -5,6 +5,7 @@ What the weights are, as adapters or not, is the checkpoint's to say; a configur
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from dermsynth.errors import InputError
 from dermsynth.run.checkpoint_io import CONFIGURATION, configuration_of, read_checkpoint
 from dermsynth.run.classes import located, named
 from dermsynth.run.config import leaves
+from dermsynth.run.config_checks import given_path
 from dermsynth.run.yaml_files import read_yaml
 
 _STAGES = ("validate", "test", "predict")
-# Of each model what its weights depend on. All else, such as how images are drawn, is the configuration's to say.
+# Of each model what its weights depend on. All else, such as how images are sampled, is the configuration's to say.
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "DreamBooth": ("base", "train_text_encoder", "lora", "objective"),
     "Autoencoder": ("base",),
@@ -46,7 +48,10 @@ def settings_of(words: Sequence[str], to_come: bool = False) -> dict[str, Any]:
     checkpoint = _given(words, "ckpt_path") if stage in _STAGES else None
     if not checkpoint:
         return {}
-    path = Path(checkpoint).expanduser()
+    try:
+        path = given_path(checkpoint)
+    except ValueError as error:
+        raise InputError(f"ckpt_path: {error}") from error
     if to_come and not path.exists():
         return _TO_COME if stage == "predict" else {}
     content = _read(path, trusted=str(_given(words, "weights_only")).lower() == "false")
@@ -64,10 +69,13 @@ def settings_of(words: Sequence[str], to_come: bool = False) -> dict[str, Any]:
 
 
 def _read(path: Path, trusted: bool) -> dict[str, Any]:
-    try:  # without a look at the bytes of all weights, which may be gigabytes and are looked at when they are loaded
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # whatever unpickling raises
-        content = {} if trusted else read_checkpoint(path)  # which says what is wrong
+    content: object = None
+    if path.is_file():  # a pipe would be waited on for ever
+        # Without a look at the bytes of all weights, which may be gigabytes, and are looked at when they are loaded.
+        with suppress(Exception):  # whatever unpickling raises
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if content is None and not trusted:
+        content = read_checkpoint(path)  # which says what is wrong
     return content if isinstance(content, dict) else {}
 
 

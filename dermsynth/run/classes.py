@@ -35,7 +35,7 @@ MIXES = dict.fromkeys(
 )
 CALLBACKS = {
     "ClassifierPictures": "callbacks.classifier_pictures",
-    "Drawn": "callbacks.drawn",
+    "ShownImages": "callbacks.shown_images",
     "EMA": "callbacks.ema",
     "ImageSetWriter": "callbacks.image_set_writer",
     "LastCheckpoint": "dermsynth.run.folder",
@@ -48,6 +48,8 @@ CALLBACKS = {
 #: Name: the module in which the class lies today.
 CLASSES = {**MODELS, **DATA, **MIXES, **CALLBACKS, "WarmupCosine": "dermsynth.run.schedules"}
 
+# What classes were called in former versions, whose configurations still name them so.
+_FORMER = {"Drawn": "ShownImages"}
 _OURS = re.compile(r"(?:(?:dermsynth|callbacks)\.(?:\w+\.)*)?(\w+)")
 _IN_YAML = re.compile(r"^([\s-]*class_path: )(\S+)$", re.MULTILINE)
 
@@ -61,14 +63,15 @@ def located(path: str) -> str:
     Returns:
         The dotted path; the argument where the class is none of this package.
     """
-    found = _OURS.fullmatch(path)
-    return f"{CLASSES[found[1]]}.{found[1]}" if found and found[1] in CLASSES else path
+    name = named(path)
+    return f"{CLASSES[name]}.{name}" if name in CLASSES else path
 
 
 def named(path: str) -> str:
     """The name alone of a class of this package; the argument where it is none."""
     found = _OURS.fullmatch(path)
-    return found[1] if found and found[1] in CLASSES else path
+    name = _FORMER.get(found[1], found[1]) if found else ""
+    return name if name in CLASSES else path
 
 
 def names_alone(text: str) -> str:

@@ -12,14 +12,11 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.fabric.utilities import data as lightning_data
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.loops.fit_loop import _FitLoop
-from lightning.pytorch.trainer.connectors import checkpoint_connector
 from torch.utils.data import DataLoader
 
-from dermsynth.seams import SeamError, relied_on
+from dermsynth.seams import SeamError, part_of, relied_on
 
 # Exceptions that nothing but their text tells apart. One that is worded otherwise is shown as it is, with a traceback.
 EARLY_STOPPING = "Early stopping conditioned on metric"  # Lightning, of a metric that nothing logs
@@ -29,6 +26,8 @@ OVERFLOW = ("cannot be converted to type", "without overflow")  # torch, of an o
 OF_A_WORKER = "Original Traceback"  # torch, of a loader process
 OTHER_WEIGHTS = "Error(s) in loading state_dict"  # torch
 NO_YAML = r"class_path='([\w.]+)'"  # jsonargparse, of a default that YAML has no word for; a pattern
+
+_RESTORES = "lightning.pytorch.trainer.connectors.checkpoint_connector"
 
 
 class OpenCLI(LightningCLI):
@@ -44,6 +43,7 @@ class OpenCLI(LightningCLI):
         check("_set_seed", ("self",), LightningCLI.__init__)
         check("_parse_ckpt_path", ("self",), LightningCLI.__init__)
         check("_parser", ("self", "subcommand"), LightningCLI.instantiate_trainer)
+        part_of("run.seams.raised_while_restoring", "lightning", _RESTORES)
         super().__init__(*args, **kwargs)
 
     def run_stage(self, stage: str) -> None:
@@ -125,8 +125,10 @@ def check_epochs_reach(loader: DataLoader[Any]) -> None:
         loader: whose batch sampler has `epoch` and `set_epoch`, and itself for its `sampler`.
     """
     seam, sampler = "run.seams.check_epochs_reach", loader.batch_sampler
+    module = part_of(seam, "lightning", "lightning.pytorch.loops.fit_loop")
+    loop = relied_on(seam, "lightning", module, "_FitLoop")
     takes = ("dataloader", "epoch")
-    tell = relied_on(seam, "lightning", lightning_data, "_set_sampler_epoch", takes, _FitLoop.on_advance_start)
+    tell = relied_on(seam, "lightning", module, "_set_sampler_epoch", takes, loop.on_advance_start)
     before: int = sampler.epoch  # type: ignore[union-attr]
     tell(loader, before + 1)
     told: int = sampler.epoch  # type: ignore[union-attr]
@@ -144,7 +146,7 @@ def write_summary(logger: TensorBoardLogger, summary: Any) -> None:
 def raised_while_restoring(error: BaseException) -> bool:
     """Whether Lightning raised it while it took a checkpoint apart, which alone tells a broken one from a mistake."""
     frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__") == checkpoint_connector.__name__ for frame, _ in frames)
+    return any(frame.f_globals.get("__name__") == _RESTORES for frame, _ in frames)
 
 
 def cpu_computes(kind: torch.dtype) -> bool:

@@ -1,4 +1,4 @@
-"""What a running study shows: a block that is drawn again in a terminal, a line an event in a log file."""
+"""What a running study shows: a block that is rewritten in a terminal, a line an event in a log file."""
 
 import sys
 import time

@@ -77,10 +77,10 @@ class _Plan:
             return
         needs: tuple[str, ...] = ()
         if data.phantoms is not None:
-            drawn = self.out / "phantoms"
-            words = ("phantoms", "--out", str(drawn), *_words(data.phantoms))
-            yield Step("phantoms", words, (), drawn / "train.csv")
-            sources, needs = [drawn], ("phantoms",)
+            phantoms = self.out / "phantoms"
+            words = ("phantoms", "--out", str(phantoms), *_words(data.phantoms))
+            yield Step("phantoms", words, (), phantoms / "train.csv")
+            sources, needs = [phantoms], ("phantoms",)
         words = ("prepare", *map(str, sources), "--out", str(self.real), *_words(data.options))
         yield Step("prepare", words, needs, self.real / "metadata.csv")
 

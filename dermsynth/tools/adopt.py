@@ -1,24 +1,12 @@
 """`adopt`: images that somebody else's generator made become an image set."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from dermsynth import made_from
-from dermsynth.data.prepare import splits
-from dermsynth.data.prepare.image_set import (
-    check_numbers,
-    command,
-    complete,
-    fill,
-    fingerprint,
-    origin_of,
-    refuse_inside,
-)
+from dermsynth.data.prepare.adopted import Adoption, make_set
 from dermsynth.data.prepare.layouts.download import Choices, Columns
-from dermsynth.data.prepare.sources import contradicting, read_source, refuse_unused, report_contradicting
-from dermsynth.data.sets.manifest import IMAGE_GROUP
-from dermsynth.errors import InputError
 
 
 def adopt(
@@ -26,6 +14,7 @@ def adopt(
     out: Path,
     license: str,
     attribution: str,
+    fitted_on: Path | None = None,
     name: str | None = None,
     layout: Literal["auto", "folders", "csv"] = "auto",
     size: int = 512,
@@ -37,15 +26,18 @@ def adopt(
 ) -> None:
     """Make an image set out of synthetic images that were generated elsewhere, such as those of Derm-T2IM.
 
-    They go through the same resizing and the same encoder as real images, so that neither tells them apart. Nobody
-    here knows which patients their generator saw, so train_split_sha256 says unknown, and a classifier or DreamBooth
-    takes the set only if it is named in data.allow_foreign.
+    They go through the same resizing and the same encoder as real images, so that neither tells them apart. With
+    --fitted_on they are held to the same rules on leaks as images of our own generators. Without it nobody here knows
+    which patients their generator saw, so train_split_sha256 says unknown, and a classifier or DreamBooth takes the set
+    only if it is named in data.allow_foreign.
 
     Args:
         source: folder with a folder a class, or with a CSV.
         out: folder of the image set; new, or one that the same command began.
         license: of the images, as CC-BY-4.0.
         attribution: whom to credit, with a link or DOI.
+        fitted_on: image set whose train split, and nothing else of it, the generator was fitted on. The images take its
+            train_split_sha256, and near-copies of what it validates or tests on are refused.
         name: of where they come from, which metadata.csv has as their source; else the source folder's name.
         layout: folders or csv; auto recognises it by its files.
         size: pixels of the short side; the aspect is kept.
@@ -57,59 +49,19 @@ def adopt(
         processes: that decode at the same time; one for each core if not given.
         max_broken: share of the images, from 0 to 1, that may be unreadable; more are an error.
     """
-    told = made_from.settings(locals(), inputs=["source"])
-    check_numbers(size, processes, max_broken)
-    refuse_inside(out, [source])
-    for flag, value in (("license", license), ("attribution", attribution)):
-        if not value.strip():
-            raise InputError(f"--{flag}: blank. Say what is known, or `unknown`.")
-    columns = replace(columns, patient="", lesion="", split="")
-    choices = Choices(columns, labels or {})
-    reading = read_source(source, layout, choices, among=("folders", "csv"))
-    refuse_unused([reading], choices)
-    source_name = name or source.resolve().name
-    images = [
-        replace(
-            image,
-            record=replace(
-                image.record,
-                group=f"{IMAGE_GROUP}{image.record.image_id}",
-                split=split,
-                origin="synthetic",
-                image_manipulation="synthetic",
-                source=source_name,
-                license=image.record.license or license,
-                attribution=image.record.attribution or attribution,
-                # Not blank: that is what images of a base have that was never fitted on an image set.
-                extra={**image.record.extra, "train_split_sha256": "unknown"},
-            ),
-        )
-        for image in reading.download.images
-    ]
-    options = {
-        "license": license,
-        "attribution": attribution,
-        "size": size,
-        "split": split,
-        "columns": asdict(columns),
-        "labels": labels or {},
-    }
-    settings = {
-        "source": source_name,
-        "tables": reading.account()["tables"],
-        "images": fingerprint(images),
-        "layout": reading.layout.name,
-        **options,
-    }
-    origin = origin_of("adopt", told, [source])
-    filled = fill(images, out, settings, processes, max_broken, origin)
-    twins = contradicting(filled, splits.identical(filled))
-    info = {
-        "command": command("adopt", [source], out=out, name=name, layout=layout, max_broken=max_broken, **options),
-        "sources": [reading.account()],
-        "contradictions": twins,
-    }
-    records = complete(filled, out, settings, info, origin)
-    report_contradicting(twins)
-    print(f"{len(records)} synthetic images of {source_name}, {license}: {out}")
-    print(f'next: give them to fit, as --data.synthetic "[{out}]" --data.allow_foreign "[{out.name}]"')
+    told = made_from.settings(locals(), inputs=["source", "fitted_on"])
+    adoption = Adoption(
+        source=source,
+        out=out,
+        license=license,
+        attribution=attribution,
+        fitted_on=fitted_on,
+        name=name,
+        layout=layout,
+        size=size,
+        split=split,
+        choices=Choices(replace(columns, patient="", lesion="", split=""), labels or {}),
+        processes=processes,
+        max_broken=max_broken,
+    )
+    make_set(adoption, told)

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from dermsynth import made_from
-from dermsynth.data.phantoms import patients as drawn
+from dermsynth.data.phantoms import patients as phantom_patients
 
 
 def phantoms(out: Path, patients: int = 60, seed: int = 0, size: int = 256, malignant_share: float = 0.3) -> None:
@@ -25,9 +25,9 @@ def phantoms(out: Path, patients: int = 60, seed: int = 0, size: int = 256, mali
         InputError: a number is out of its range, or the folder holds something.
     """
     told = made_from.settings(locals())
-    images = drawn.write(out, patients, seed, size, malignant_share)
+    images = phantom_patients.write(out, patients, seed, size, malignant_share)
     made_from.write(out, "phantoms", {"settings": told})
     malignant = sum(image.malignant for image in images)
-    print(f"{out}: {len(images)} drawn images of {patients} patients, {malignant} malignant.")
+    print(f"{out}: {len(images)} phantom images of {patients} patients, {malignant} malignant.")
     folder, image_set = shlex.quote(str(out)), shlex.quote(f"sets/{out.resolve().name}")
     print(f"next: python -m dermsynth prepare {folder} --out {image_set} --size {size}")

@@ -1,4 +1,5 @@
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -27,7 +28,7 @@ WORDS = ("nevus", "melanoma")
 ROOT = Path(__file__).parents[2]
 
 
-def generate(base, out, provenance=None, beside=None, steps=3, **options):
+def generate(base, out, provenance=None, beside=None, steps=3, class_folders=False, **options):
     options = {"classes": ["NV", "MEL"], "count": 3, "batch_size": 2, "seed": 4, **options}
     model = DreamBooth(base, sampling=Sampling(steps, 2.0, negative_prompt="hair"))
     model.provenance = {"token": "sks", **(provenance or {})}
@@ -36,7 +37,7 @@ def generate(base, out, provenance=None, beside=None, steps=3, **options):
         default_root_dir=out,
         logger=False,
         enable_progress_bar=False,
-        callbacks=[ImageSetWriter(grid_images=2, beside=beside)],
+        callbacks=[ImageSetWriter(grid_images=2, beside=beside, class_folders=class_folders)],
     )
     trainer.predict(model, GenerationData(**options), return_predictions=False)
     return model
@@ -70,10 +71,22 @@ def test_it_writes_a_whole_image_set_with_its_provenance(base, tmp_path):
         pixels = cv2.imread(str(made.path(record)))[:, :, ::-1]
         again = model.sample([record.extra["prompt"]], [image_seed(4, index)])[0]
         assert np.abs(pixels.astype(int) - again).max() <= 1
-        assert "not a patient" in Image.open(made.path(record)).text["Description"]
+        about = Image.open(made.path(record))
+        assert "not a patient" in about.text["Description"]
+        assert b"digitalsourcetype/trainedAlgorithmicMedia" in about.info["xmp"]
     width, height = Image.open(tmp_path / "made/grid.png").size
     assert width > 2 * 16 + 2, "the classes' names stand beside their rows"
     assert height == 2 * 16 + 2
+
+
+def test_its_card_says_what_it_was_made_of_and_passes_the_bases_restrictions_on(base, tmp_path):
+    shutil.copytree(base, tmp_path / "stable-diffusion-v1-5")
+    generate(str(tmp_path / "stable-diffusion-v1-5"), tmp_path / "made")
+    card = (tmp_path / "made/README.md").read_text()
+    assert "CreativeML Open RAIL-M" in card
+    assert "Fitted on: no image set; the base as it is" in card
+    assert "- Steps: `3`\n" in card
+    assert "| MEL | 3 |\n| NV | 3 |\n" in card
 
 
 def test_generated_images_are_png_as_the_prepared_ones_are(base, tmp_path):
@@ -177,6 +190,7 @@ def assert_same_files(one, other):
         ({"count": 4}, r"images: \{'NV': 3, 'MEL': 3\} there, \{'NV': 4, 'MEL': 4\} here; seeds and prompts: "),
         ({"seed": 5}, r"seeds and prompts: [0-9a-f]{64} there"),
         ({"steps": 4}, r"steps: 3 there, 4 here\)\. Give the command"),
+        ({"class_folders": True}, r"class_folders: False there, True here"),
     ],
 )
 def test_images_of_another_plan_are_neither_mixed_nor_removed(base, tmp_path, monkeypatch, options, said):
@@ -191,6 +205,23 @@ def test_the_size_of_batches_makes_no_other_plan(base, tmp_path, monkeypatch):
     (tmp_path / "made/images/NV_000001.png").unlink()
     generate(base, tmp_path / "made", batch_size=5)
     assert len(manifest.read(tmp_path / "made").records) == 6
+
+
+def test_class_folders_are_what_imagefolder_opens(base, tmp_path, monkeypatch):
+    """torchvision's takes each folder in its root for a class, and every image below it; so does that of datasets."""
+    generate(base, tmp_path / "flat")
+    begin(base, tmp_path / "made", monkeypatch, class_folders=True)
+    (tmp_path / "made/images/MEL/MEL_000004.png").unlink()
+    (tmp_path / "made/images/MEL/.MEL_000004.png.part").write_bytes(b"left over")
+    generate(base, tmp_path / "made", class_folders=True)
+    root = tmp_path / "made/images"
+    assert sorted(entry.name for entry in root.iterdir()) == ["MEL", "NV"]
+    files = {file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()}
+    assert files == {f"{'NV' if i < 3 else 'MEL'}/{'NV' if i < 3 else 'MEL'}_{i:06d}.png" for i in range(6)}
+    made, flat = manifest.read(tmp_path / "made"), manifest.read(tmp_path / "flat")
+    assert {record.file_name for record in made.records} == {f"images/{file}" for file in files}
+    assert [record.sha256 for record in made.records] == [record.sha256 for record in flat.records]
+    assert "images/MEL/*" in (tmp_path / "made/README.md").read_text(), "and load_dataset of the set finds them"
 
 
 def test_a_finished_set_is_not_overwritten(base, tmp_path):

@@ -10,8 +10,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from callbacks.drawn import Drawn
 from callbacks.ema import EMA
+from callbacks.shown_images import ShownImages
 from callbacks.throughput import Throughput
 from dermsynth.diffusion import dreambooth
 from dermsynth.diffusion.dreambooth import DreamBooth
@@ -106,7 +106,7 @@ def test_all_of_a_step_is_on_the_gpu_and_waits_for_none_of_it(base, sets, tmp_pa
     if cached:
         trainer_of(tmp_path, 1, limit_val_batches=0).fit(DreamBooth(base, optimizer=foreach), data)
     model = DreamBooth(base, optimizer=foreach, channels_last=True, **options)
-    callbacks = [Drawn(), Throughput(), *([] if precision == "bf16-true" else [EMA(decay=0.5)])]
+    callbacks = [ShownImages(), Throughput(), *([] if precision == "bf16-true" else [EMA(decay=0.5)])]
     steps = fit_on_pretended_gpu(model, data, tmp_path, callbacks, precision=precision, gradient_clip_val=1.0)
     assert steps == 2
 

@@ -26,7 +26,7 @@ AUTOENCODER = {"kind": "autoencoder", "base": "tiny", "data": {}}
 @pytest.mark.parametrize("content", [CLASSIFIER, DREAMBOOTH, AUTOENCODER], ids=lambda content: content["kind"])
 def test_the_keys_of_former_checkpoints_are_read_and_written(content):
     facts = CheckpointFacts.from_dict(content)
-    assert facts.to_dict() == {key: value for key, value in content.items() if value is not None}
+    assert list(facts.to_dict().items()) == list(content.items())  # in their order, so that the file's hash is the same
     assert CheckpointFacts.from_dict(facts.to_dict()) == facts
     checkpoint = {"state_dict": {}}
     facts.into(checkpoint)

@@ -1,5 +1,6 @@
 """What `predict`, `test` and `validate` need not be told again, through the real command line."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -138,6 +139,24 @@ def test_a_strangers_checkpoint_imports_nothing(generator, folder, monkeypatch):
     with pytest.raises(InputError, match="DreamBooth needs base"):
         run(["predict", "--config", generator, "--ckpt_path", "evil.ckpt", "--run", "out"])
     assert "evil" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("pipe", r"pipe: no file\. Give a checkpoint"),
+        (".", r"\. is a folder\. Give a checkpoint"),
+        ("generate.yaml", r"generate\.yaml: not a whole checkpoint"),
+        ("~nobody-here/x.ckpt", r"ckpt_path: .*there is no such user"),
+        ("x" * 300, "ckpt_path: .*no file can have such a name"),
+    ],
+    ids=["pipe", "folder", "text", "user", "name"],
+)
+def test_what_is_no_checkpoint_is_named(generator, path, message):
+    if path == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(InputError, match=message):
+        run(["predict", "--config", generator, "--ckpt_path", path, "--run", "out"])
 
 
 def test_a_checkpoint_that_says_no_configuration_changes_nothing(generator, base):

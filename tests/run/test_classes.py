@@ -43,6 +43,7 @@ def test_none_is_missing():
 def test_names_and_paths():
     assert named("dermsynth.where.it.once.was.Ratio") == named("Ratio") == "Ratio"
     assert located("dermsynth.where.it.once.was.Ratio") == located("Ratio")
+    assert named("Drawn") == named("callbacks.drawn.Drawn") == "ShownImages", "its name in a former version"
     for other in ("torch.optim.AdamW", "mine.Ratio", "dermsynth.run.classes.Unknown", "Unknown"):
         assert named(other) == located(other) == other
     assert names_alone("a:\n  - class_path: callbacks.ema.EMA\n  - class_path: mine.EMA\n") == (

@@ -41,8 +41,8 @@ def names(*words, **more):
     ("words", "expected"),
     [
         ([], ALL),
-        (["--trainer.callbacks", "[{class_path: Drawn}]"], [*ALL, "Drawn"]),
-        (["--trainer.callbacks+=callbacks.drawn.Drawn"], [*ALL, "Drawn"]),
+        (["--trainer.callbacks", "[{class_path: ShownImages}]"], [*ALL, "ShownImages"]),
+        (["--trainer.callbacks+=callbacks.shown_images.ShownImages"], [*ALL, "ShownImages"]),
         (["--without", "[LearningRateMonitor]"], ALL[:2]),
         (["--without", "[ModelCheckpoint, Preemption, LearningRateMonitor]"], []),
         (["--trainer.logger", "false"], ALL[:2]),
@@ -86,7 +86,7 @@ def test_what_is_written_repeats_itself(tmp_path, monkeypatch):
 
 
 def test_a_run_of_an_earlier_version_is_the_same_run():
-    now = read_configuration("fit", [*WORDS, "--trainer.callbacks", "[{class_path: Drawn}, {class_path: EMA}]"])
+    now = read_configuration("fit", [*WORDS, "--trainer.callbacks", "[{class_path: ShownImages}, {class_path: EMA}]"])
     before = yaml.safe_load(yaml.safe_dump(now))
     best, preemption, _, drawn, ema = before["trainer"]["callbacks"]
     del before["without"]

@@ -1,5 +1,6 @@
 """What a run does with Lightning's insides; each test fails without the seam."""
 
+import signal
 from pathlib import Path
 
 import lightning as L
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from dermsynth.cli import main
 from dermsynth.data.mixing.sampler import ResumableLoader, TrainSampler
 from dermsynth.run.configuration import read_configuration
+from dermsynth.run.seams import replace_signal_handlers
 from tests.line import checkpoint, fit
 from tests.processes import Ranks
 
@@ -73,6 +75,24 @@ class Numbers:
 
     def __len__(self):
         return 4
+
+
+def test_lightning_puts_back_the_handlers_of_before():
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    before = signal.getsignal(signal.SIGUSR1)
+    replace_signal_handlers(trainer, lambda: {signal.SIGUSR1: signal.signal(signal.SIGUSR1, signal.SIG_IGN)})
+    trainer.fit(Epochs(), DataLoader(range(2)))
+    try:
+        assert signal.getsignal(signal.SIGUSR1) == before != signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_each_epoch_is_dealt_as_its_own():

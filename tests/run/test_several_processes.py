@@ -110,7 +110,7 @@ def vit(folder):
         "init_args": {"real": "real", "size": 16, "augmentation": "standard"},
     }
     for count in COUNTS:
-        config = recipe(count, VIT, data, [BEST, "callbacks.drawn.Drawn", "callbacks.predictions.PredictionsWriter"])
+        config = recipe(count, VIT, data, [BEST, "ShownImages", "PredictionsWriter"])
         name = f"runs/vit-{count}"
         said = run(folder, count, "fit", config, "--run", name)
         assert [log.count(f"finished: {name}") for log in said] == [1] + [0] * (count - 1)

@@ -79,7 +79,7 @@ def test_runs_are_arms_by_generators_by_seeds(here):
     line = shlex.join(hybrid.words)
     assert "--arm hybrid --seed_everything 2" in line
     assert "--data.synthetic '[out/sets/synthetic-seed1]'" in line
-    assert "--trainer.max_steps 750" in line
+    assert "--trainer.max_steps 400" in line
     assert "total_steps" not in line  # the schedule follows
     # What the control repeats depends on how many generated images there are, so its runs are of no generator.
     assert words(steps, "fit repeated-seed0").needs == ("prepare", "synthetic-seed0")

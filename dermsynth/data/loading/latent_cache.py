@@ -25,7 +25,7 @@ from dermsynth.data.loading.shelf import Shelf
 from dermsynth.data.loading.transforms import centre_views
 from dermsynth.data.sets.images import cores, read_rgb
 from dermsynth.data.sets.manifest import Record, sha256_file
-from dermsynth.data.sets.views import VIEWS, drawn_view
+from dermsynth.data.sets.views import VIEWS, random_view
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder
 from dermsynth.run.ranks import done_by, rank_and_ranks, told_by_first
@@ -206,7 +206,7 @@ class CachedMoments:
     def __call__(self, number: int, seed: int) -> dict[str, Tensor]:
         """`moments` of an image, float16 `[2C, h, w]`, in the view that the seed draws."""
         views = self._places[number]
-        return {"moments": self._shelf[views[drawn_view(seed) if len(views) == VIEWS else 0]]}
+        return {"moments": self._shelf[views[random_view(seed) if len(views) == VIEWS else 0]]}
 
 
 def _read_ahead(

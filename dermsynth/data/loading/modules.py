@@ -119,7 +119,7 @@ class LesionData(LightningDataModule):
         #: Ids of the images, of whatever class, that no generator may have been fitted on.
         self.held_out = frozenset(r.image_id for name in ("val", "test") for r in real.split(name))
         self.samples = {name: self._samples(real, real.split(name)) for name in ("train", "val", "test")}
-        self._generated_sets = [self._samples(generated, generated.records) for generated in synthetic]
+        self._generated_sets = [self._samples(generated, _not_excluded(generated)) for generated in synthetic]
         self.generated = [sample for generated in self._generated_sets for sample in generated]
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for name in stages.get(stage, ()):
@@ -376,3 +376,11 @@ def _collate(empty: Tensor, items: list[Batch]) -> Batch:
 
 def _labels(samples: Sequence[Sample]) -> np.ndarray:
     return np.array([s.label for s in samples], dtype=np.int64)
+
+
+def _not_excluded(generated: manifest.ImageSet) -> list[Record]:
+    """The records of a generated set without those whose column `excluded` says why they are not to be shown."""
+    kept = [record for record in generated.records if not record.extra.get(manifest.EXCLUDED)]
+    if left_out := len(generated.records) - len(kept):
+        rank_zero_info(f"{generated.root}: {left_out} images left out, as its column {manifest.EXCLUDED} says")
+    return kept

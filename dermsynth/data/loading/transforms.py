@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dermsynth.data.sets.images import fit_short_side
-from dermsynth.data.sets.views import drawn_view, view
+from dermsynth.data.sets.views import random_view, view
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -45,7 +45,7 @@ class Transform:
         image = fit_short_side(image, self.size)
         if self._augment is None:
             return _scaled(_centre(image, self.size))
-        image = np.moveaxis(view(np.moveaxis(image, -1, 0), drawn_view(seed)), 0, -1)
+        image = np.moveaxis(view(np.moveaxis(image, -1, 0), random_view(seed)), 0, -1)
         self._augment.set_random_seed(seed)
         return _scaled(self._augment(image=np.ascontiguousarray(image))["image"])
 

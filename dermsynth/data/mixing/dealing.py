@@ -45,7 +45,7 @@ def rounded(expected: Cells, epochs: int) -> Indices:
     return np.diff(marks, axis=1, prepend=0).reshape(epochs, *expected.shape)
 
 
-def drawn(expected: Cells, epochs: int, seed: int) -> Indices:
+def sampled(expected: Cells, epochs: int, seed: int) -> Indices:
     """Whole numbers for the first epochs as independent draws give them: multinomial. As `rounded` otherwise."""
     generator = np.random.default_rng(entropy(seed, Purpose.DRAW))
     flat = expected.reshape(-1)

@@ -101,7 +101,7 @@ class RatioPerClass(Policy):
 class CountPerClass(Policy):
     """Every real image and a fixed number of generated ones of each class.
 
-    Derm-T2IM (Farooq et al. 2024) adds 3,000 images a class.
+    Derm-T2IM (Farooq et al. 2024) adds 3,000 images per class.
 
     Args:
         count: generated images of each class in an epoch; one number, or one for each of `data.classes` in their order.
@@ -148,7 +148,7 @@ class PerDraw(Policy):
 
     Args:
         probability: of a generated image, in `[0, 1)`; 0.5 in DA-Fusion.
-        budget: `additive` makes epochs so long that real images are drawn as often, on average, as there are; `matched`
+        budget: `additive` makes epochs so long that real images are shown as often, on average, as there are; `matched`
             draws as many images as there are real ones.
     """
 
@@ -162,7 +162,7 @@ class PerDraw(Policy):
         return np.stack([real, real * self.probability / (1 - self.probability)])
 
     def _numbers(self, expected: Cells, seed: int, epochs: int) -> Indices:
-        return dealing.drawn(expected, epochs, seed)
+        return dealing.sampled(expected, epochs, seed)
 
 
 class SyntheticFirst(Policy):

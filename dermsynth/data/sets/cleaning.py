@@ -72,7 +72,7 @@ def remove_hair(image: RGB) -> RGB:
         image: uint8 `[H, W, 3]`, any size; hair is looked for at a short side of 512 pixels at most.
     """
     small = fit_short_side(image, _WORKING_SIZE) if min(image.shape[:2]) > _WORKING_SIZE else image
-    mask = _hair(small)
+    mask = hair_mask(small)
     if not mask.any():
         return image
     mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
@@ -107,8 +107,8 @@ def crop_border(image: RGB) -> RGB:
     return cropped
 
 
-def _hair(image: RGB) -> np.ndarray:
-    """Where hair lies, uint8 `[H, W]`, 255 or 0."""
+def hair_mask(image: RGB) -> np.ndarray:
+    """Where hair or a ruler lies, uint8 `[H, W]`, 255 or 0; see `remove_hair`."""
     short = min(image.shape[:2])
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     width = max(3, round(short * _HAIR_WIDTH)) | 1  # odd, so that it has a middle
@@ -156,22 +156,33 @@ def _mean(image: np.ndarray, places: np.ndarray, around: np.ndarray) -> np.ndarr
 
 
 def _border(image: RGB) -> np.ndarray:
-    """Where a frame or the outside of a round field is, bool `[H, W]`.
+    """Where a frame or the outside of a round field is, bool `[H, W]`."""
+    (top, right, bottom, left), corners = frame_and_corners(image)
+    height, width = image.shape[:2]
+    border = np.ones((height, width), dtype=np.bool_)
+    border[top : height - bottom, left : width - right] = corners
+    return border
 
-    Dark lesions, hairs and shadows that reach the edge are told from it by their shape: the inner edge of a frame is
+
+def frame_and_corners(image: RGB) -> tuple[tuple[int, int, int, int], np.ndarray]:
+    """How deep a dark frame is at the top, right, bottom and left, and where within it the outside of a round field is.
+
+    Dark lesions, hairs and shadows that reach the edge are told from both by their shape: the inner edge of a frame is
     straight, and that of a round field curves around the middle of the image, in three corners at least.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+
+    Returns:
+        Pixels, and bool `[h, w]` of what the frame leaves; of an image that is all frame, nothing.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     dark = grey < max(_BORDER_DARKNESS, _BORDER_SHARE * float(np.percentile(grey, 75)))
     top, right, bottom, left = (_frame(np.rot90(dark, turns)) for turns in range(4))
     height, width = dark.shape
-    border = np.ones_like(dark)
     if top + bottom >= height or left + right >= width:
-        return border
-    field = np.s_[top : height - bottom, left : width - right]
-    corners = _corners(dark[field])
-    border[field] = corners
-    return border
+        return (height, 0, 0, 0), np.zeros((0, width), dtype=np.bool_)
+    return (top, right, bottom, left), _corners(dark[top : height - bottom, left : width - right])
 
 
 def _frame(dark: np.ndarray) -> int:

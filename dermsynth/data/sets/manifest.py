@@ -34,6 +34,8 @@ _WHOLE = {
     "lesion_id": "are of one lesion",
     "sha256": "are byte for byte the same file",
 }
+#: A column of generated sets: why an image is not to be mixed in; blank where it is.
+EXCLUDED = "excluded"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Years; more than that is a mistake.
 OLDEST = 150
@@ -192,7 +194,7 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
     extra = sorted({name for r in records for name in r.extra})
     full_info = {**info, "train_split_sha256": train_split_sha256(records)}
     write_atomically(root / DATASET, json.dumps(full_info, indent=2, ensure_ascii=False) + "\n")
-    for name, content in card.files(records).items():
+    for name, content in card.files(records, full_info).items():
         write_atomically(root / name, content)
     lines: list[dict[str, Any]] = [{**{name: getattr(r, name) for name in COLUMNS}, **r.extra} for r in records]
     text = io.StringIO()

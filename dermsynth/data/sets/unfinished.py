@@ -56,7 +56,7 @@ def begin(root: Path, settings: Mapping[str, Any]) -> int:
     plan: dict[str, Any] = json.loads(json.dumps(settings))  # a tuple comes back as a list
     if images.exists() and not mark.exists():
         raise InputError(f"--run {root}: it holds images that predict did not make. Choose another folder.")
-    there = sum(1 for _ in images.glob("*.png"))
+    there = sum(1 for _ in images.rglob("*.png"))
     if there and mark.stat().st_size == 0:
         # Before plans were noted: nobody can say what these images are of.
         shutil.rmtree(images)
@@ -71,9 +71,8 @@ def begin(root: Path, settings: Mapping[str, Any]) -> int:
     make_folder(root)
     write_atomically(mark, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
     make_folder(images)
-    for folder in (root, images):
-        for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
+    for left in (*root.glob(".*.part"), *images.rglob(".*.part")):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     return there
 
 

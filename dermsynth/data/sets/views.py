@@ -18,6 +18,6 @@ def view(image: NDArray[_Number], number: int) -> NDArray[_Number]:
     return np.ascontiguousarray(image[..., :: -1 if number & 2 else 1, :: -1 if number & 1 else 1])
 
 
-def drawn_view(seed: int) -> int:
+def random_view(seed: int) -> int:
     """The number of the view that a showing with this seed shows, each as often as the others."""
     return int(np.random.default_rng(entropy(seed, Purpose.VIEW)).integers(VIEWS))

@@ -267,3 +267,17 @@ def test_folds_that_tear_a_group_apart_are_refused(real):
     manifest.write(real, records, {})
     with pytest.raises(InputError, match="belong to one patient, lesion or group"):
         ClassificationData(real=real, classes=CLASSES, size=16, batch_size=4, fold=0).setup("fit")
+
+
+def test_generated_images_that_are_excluded_are_not_shown(real, synthetic, capsys):
+    images = manifest.read(synthetic)
+    reasons = {"s_NV_000": "copy", "s_MEL_001": "blurred"}
+    records = [replace(r, extra={**r.extra, manifest.EXCLUDED: reasons.get(r.image_id, "")}) for r in images.records]
+    manifest.write(synthetic, records, images.info)
+    data = ClassificationData(real=real, synthetic=[synthetic], classes=CLASSES, size=16, batch_size=4, mix=Ratio(0.5))
+    data.setup("fit")
+    assert len(data.generated) == 3 * 6 - 2
+    assert not {sample.record.image_id for sample in data.generated} & set(reasons)
+    for _ in range(3):
+        shown = {image_id for batch in data.train_dataloader() for image_id in batch["image_id"]}
+        assert not shown & set(reasons)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermsynth.data.mixing.dealing import count_cells, drawn, rounded
+from dermsynth.data.mixing.dealing import count_cells, rounded, sampled
 from dermsynth.data.mixing.policies import (
     CountPerClass,
     FillUp,
@@ -226,6 +226,14 @@ def test_an_epoch_is_described():
     )
 
 
+def test_classes_that_are_shown_unequally_often_are_told_apart():
+    said = PriorPreservation(class_balanced=True).describe(np.array([60.0, 20, 10, 0]), np.array([10.0, 10, 10, 0]))
+    assert said == (
+        "an epoch: 90 showings of 90 real images, of each class 0.5, 1.5, 3, 0 times its number, "
+        "and 30 generated images, each shown 3 times"
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -281,7 +289,7 @@ def test_rounding_has_no_rhythm_that_starves_a_cell():
 def test_earlier_epochs_stay_as_they_were_when_more_are_asked_for():
     expected = np.array([[3.3, 0.2], [1.5, 5.0]])
     assert np.array_equal(rounded(expected, 9)[:4], rounded(expected, 4))
-    assert np.array_equal(drawn(expected, 9, seed=3)[:4], drawn(expected, 4, seed=3))
+    assert np.array_equal(sampled(expected, 9, seed=3)[:4], sampled(expected, 4, seed=3))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.drawn import Drawn
+from callbacks.shown_images import ShownImages
 from dermsynth.data.loading.modules import ClassificationData
 from dermsynth.data.mixing.policies import Ratio
 from dermsynth.data.sets import manifest
@@ -60,7 +60,7 @@ def fit(sets, folder, *callbacks, model=None, ckpt_path=None, workers=0, **optio
     trainer = L.Trainer(
         accelerator="cpu",
         logger=TensorBoardLogger(folder, name="", version=""),
-        callbacks=[Drawn(), *callbacks],
+        callbacks=[ShownImages(), *callbacks],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(callbacks),
@@ -118,7 +118,7 @@ def train(rank, folder):
         devices=2,
         strategy="ddp",
         max_epochs=2,
-        callbacks=[Drawn(), ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)],
+        callbacks=[ShownImages(), ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)],
         logger=TensorBoardLogger(folder / "two", name="", version=""),
         enable_progress_bar=False,
         limit_val_batches=0,
@@ -130,5 +130,5 @@ def train(rank, folder):
 def test_two_ranks_log_and_save_their_sum(sets, tmp_path):
     assert exit_codes(start(train, 2, tmp_path)) == [0, 0]
     assert logged(tmp_path / "two") == {step: [list(REAL), list(MADE)] for step in (3, 6)}
-    saved = torch.load(tmp_path / "step=5.ckpt", weights_only=True)["drawn"]
+    saved = torch.load(tmp_path / "step=5.ckpt", weights_only=True)["shown"]
     assert (saved["epoch"], int(saved["counts"].sum())) == (1, 12)

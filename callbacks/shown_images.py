@@ -11,10 +11,10 @@ from dermsynth.contracts import Batch, Classed
 from dermsynth.run.checkpoints import datamodule_of
 
 ORIGINS = ("real", "synthetic")
-KEY = "drawn"
+KEY = "shown"
 
 
-class Drawn(Callback):
+class ShownImages(Callback):
     """Logs at the end of each epoch what its training batches held: `shown/real/MEL`, `shown/synthetic/MEL` and so on.
 
     It counts the batches that the model has taken, over all ranks, not what the mix promised. A last epoch that
