@@ -40,7 +40,7 @@ class ImageSetWriter(Callback):
     A folder in which the same images were begun is gone on with.
 
     Args:
-        grid_images: of each class on the picture `grid.png`, one row a class.
+        grid_images: of each class on the picture `grid.png`, one row per class.
         beside: a real image set whose training images of the same class are shown in a row above each generated one.
         class_folders: put images of a class into `images/CLASS`, so that programs which take a folder a class, such as
             torchvision's ImageFolder and the datasets library's imagefolder, open `images`.
@@ -243,7 +243,7 @@ class ImageSetWriter(Callback):
         }
 
     def _picture(self, records: list[Record]) -> None:
-        """One row a class, in the order of the indices; with `beside`, the real ones above."""
+        """One row per class, in the order of the indices; with `beside`, the real ones above."""
         classes = dict.fromkeys(_class_of(r) for r in sorted(records, key=lambda r: r.image_id.rpartition("_")[2]))
         rows: list[tuple[str, list[Path]]] = []
         for name in classes:

@@ -119,7 +119,7 @@ class CountedValidation(Protocol):
 
 @runtime_checkable
 class PromptedData(Protocol):
-    """Data with a prompt an image."""
+    """Data with a prompt per image."""
 
     #: The rare word that the prompts ask for; blank if they have none.
     token: str

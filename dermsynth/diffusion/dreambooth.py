@@ -211,7 +211,7 @@ class DreamBooth(Reloadable):
         return torch.stack(errors).mean(dim=0)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one a class."""
+        """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one per class."""
         self._evaluation.close()
         losses = self._held_out.means(self.trainer.strategy.reduce)
         for name, value in losses.items():

@@ -45,8 +45,13 @@ class Adoption:
         """Where the images come from, in metadata.csv."""
         return self.name or self.source.resolve().name
 
-    def adopted(self, image: SourceImage, split_sha256: str) -> SourceImage:
-        """The image as a synthetic one, which is a group of its own, with the train split that its generator saw."""
+    def adopted(self, image: SourceImage, fitted_on: str) -> SourceImage:
+        """The image as a synthetic one, which is a group of its own.
+
+        Args:
+            image: as it was read.
+            fitted_on: hash of the train split that its generator was fitted on, or `unknown`.
+        """
         record = replace(
             image.record,
             group=f"{IMAGE_GROUP}{image.record.image_id}",
@@ -56,7 +61,7 @@ class Adoption:
             source=self.source_name,
             license=image.record.license or self.license,
             attribution=image.record.attribution or self.attribution,
-            extra={**image.record.extra, "train_split_sha256": split_sha256},
+            extra={**image.record.extra, "train_split_sha256": fitted_on},
         )
         return replace(image, record=record)
 
@@ -77,11 +82,11 @@ def make_set(adoption: Adoption, told: Mapping[str, Any]) -> None:
     for flag, value in (("license", a.license), ("attribution", a.attribution)):
         if not value.strip():
             raise InputError(f"--{flag}: blank. Say what is known, or `unknown`.")
-    seen = _fitted_on(a.fitted_on) if a.fitted_on else None
-    # Not blank: that is what images of a base have that was never fitted on an image set.
-    split_sha256 = train_split_sha256(seen.records) if seen else "unknown"
+    of_generator = _fitted_on(a.fitted_on) if a.fitted_on else None
     reading = read_source(a.source, a.layout, a.choices, among=("folders", "csv"))
     refuse_unused([reading], a.choices)
+    # Not blank: that is what images of a base have that was never fitted on an image set.
+    split_sha256 = train_split_sha256(of_generator.records) if of_generator else "unknown"
     images = [a.adopted(image, split_sha256) for image in reading.download.images]
     options = {
         "license": a.license,
@@ -96,7 +101,7 @@ def make_set(adoption: Adoption, told: Mapping[str, Any]) -> None:
         "tables": reading.account()["tables"],
         "images": fingerprint(images),
         "layout": reading.layout.name,
-        "fitted_on": split_sha256 if seen else None,
+        "fitted_on": split_sha256 if of_generator else None,
         **options,
     }
     origin = origin_of("adopt", told, [a.source])
@@ -113,9 +118,9 @@ def make_set(adoption: Adoption, told: Mapping[str, Any]) -> None:
     records = complete(filled, a.out, settings, info, origin)
     report_contradicting(twins)
     print(f"{len(records)} synthetic images of {a.source_name}, {a.license}: {a.out}")
-    if seen:  # the completed set, as its rows are what the message asks to take out
-        leaks.check(seen, [manifest.read(a.out)], ())
-    allowed = "" if seen else f' --data.allow_foreign "[{a.out.name}]"'
+    if of_generator:  # a completed set, as its rows are what the message asks to take out
+        leaks.check(of_generator, [manifest.read(a.out)], ())
+    allowed = "" if of_generator else f' --data.allow_foreign "[{a.out.name}]"'
     print(f'next: give them to fit, as --data.synthetic "[{a.out}]"{allowed}')
 
 
