@@ -37,12 +37,12 @@ from dermsynth.seeds import Purpose, stream_seed
 class ImageSetWriter(Callback):
     """Writes what `predict` generates into the run's folder, which becomes an image set.
 
-    A folder in which the same images were begun is gone on with.
+    A folder in which the same images were begun is resumed.
 
     Args:
         grid_images: of each class on the picture `grid.png`, one row per class.
         beside: a real image set whose training images of the same class are shown in a row above each generated one.
-        class_folders: put images of a class into `images/CLASS`, so that programs which take a folder a class, such as
+        class_folders: put images of a class into `images/CLASS`, so that programs which take a folder per class, such as
             torchvision's ImageFolder and the datasets library's imagefolder, open `images`.
         redraws: how often an image that shows nothing, as it is of one colour or saturated, is drawn again, each time
             from another seed; after that the run ends. With 0 such images are kept.
