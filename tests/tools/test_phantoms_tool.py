@@ -19,7 +19,7 @@ def test_prepare_reads_what_was_drawn(tmp_path, capsys):
     assert download.duplicates_dropped == 1
     images = len(list((tmp_path / "set" / "train").glob("*.jpg")))
     assert len(download.images) == images - 1
-    assert f"{images} drawn images of 4 patients" in printed
+    assert f"{images} phantom images of 4 patients" in printed
 
 
 def test_every_argument_is_described_and_typed():
