@@ -32,6 +32,7 @@ COMMON = {
     "dermsynth.errors",
     "dermsynth.lesions",
     "dermsynth.data.sets.manifest",
+    "dermsynth.evaluation.choices",
     "dermsynth.evaluation.measure",
     "dermsynth.evaluation.metrics",
     "dermsynth.run.checkpoint_facts",

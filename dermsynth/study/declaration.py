@@ -8,6 +8,7 @@ from typing import Any
 
 from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
+from dermsynth.evaluation.choices import check_family, check_margin, choose_baseline
 from dermsynth.evaluation.metrics import OVERALL
 from dermsynth.run.yaml_files import line_of, read_yaml
 from dermsynth.study.section import Section
@@ -263,13 +264,18 @@ def _mix(recipe: Recipe) -> str:
 def _comparison(root: Section, arms: list[str]) -> dict[str, Any]:
     section = root.section("comparison", ("baseline", "primary", "margin", "family"))
     told = dict(section.content)
-    if "primary" in told and told["primary"] not in OVERALL:
+    if "primary" in told and section.text("primary") not in OVERALL:
         raise section.error("primary", f"no metric {told['primary']}; there are {', '.join(OVERALL)}.")
-    for key in ("baseline", "family"):
-        if unknown := [name for name in section.texts(key) if name not in arms]:
-            raise section.error(key, f"no arm {unknown[0]}; there are {', '.join(arms)}.")
+    with section.saying("baseline"):
+        baseline, _ = choose_baseline(arms, section.text("baseline") if "baseline" in told else None)
+    if "margin" in told:
+        told["margin"] = section.real("margin")
+        with section.saying("margin"):
+            check_margin(told["margin"])
     if "family" in told:
         told["family"] = list(section.texts("family"))
+        with section.saying("family"):
+            check_family(told["family"], arms, baseline)
     return told
 
 

@@ -1,7 +1,8 @@
 """A part of a study file, read key by key; what is wrong is one line that names the file and the key."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,14 @@ class Section:
         line = line_of(self.file, where) if where else 0
         return InputError(f"{self.file}{f', line {line}' if line else ''}: {f'{where}: ' if where else ''}{text}")
 
+    @contextmanager
+    def saying(self, name: str) -> Iterator[None]:
+        """Name the file and one of its keys in a ValueError on the value."""
+        try:
+            yield
+        except ValueError as error:
+            raise self.error(name, str(error)) from error
+
     def section(self, name: str, known: Sequence[str] | None = None, required: Sequence[str] = ()) -> "Section":
         """The mapping under one of its keys; an empty one where it is not given. For the arguments see the class."""
         return Section(self.file, self.path(name), self.content.get(name, {}), known, required)
@@ -89,10 +98,8 @@ class Section:
 
     def given_path(self, name: str, text: str) -> Path:
         """The path that is written under one of its keys, or within it."""
-        try:
+        with self.saying(name):
             return given_path(text)
-        except ValueError as error:
-            raise self.error(name, str(error)) from error
 
     def seeds(self, name: str) -> tuple[int, ...]:
         """Whole numbers, each once; 0 where none is given."""
@@ -113,6 +120,16 @@ class Section:
         if value is not None and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
             raise self.error(name, f"expected a whole number from 1, found {_shown(value)}.")
         return value
+
+    def real(self, name: str) -> float:
+        """A number that is given."""
+        value = self.content[name]
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            return float(value)  # also of a text: YAML takes 1e-2, without a point, for one
+        except (TypeError, ValueError) as error:
+            raise self.error(name, f"expected a number, found {_shown(value)}.") from error
 
     def flags(self, name: str) -> dict[str, Any]:
         """Flags of a command by their names without `--`."""

@@ -106,8 +106,23 @@ def test_a_whole_one_is_read(here):
         ("arms", {"real": "arms/real.yaml"}, "arms: name at least two"),
         ("arms", None, "arms: expected keys with values, found nothing."),
         ("comparison", {"baseline": "reel"}, "comparison.baseline: no arm reel; there are real, repeated, hybrid."),
+        ("comparison", {"baseline": ["real"]}, "comparison.baseline: expected a name, found ['real']."),
+        ("comparison", {"primary": ["auroc"]}, "comparison.primary: expected a name"),
+        ("comparison", {"margin": -1}, "comparison.margin: -1 is no margin: expected a fraction above 0 and below 1"),
+        ("comparison", {"margin": 0}, "comparison.margin: 0 is no margin: expected a fraction"),
+        ("comparison", {"margin": 2}, "comparison.margin: 2 is no margin: expected a fraction"),
+        ("comparison", {"margin": float("nan")}, "comparison.margin: nan is no margin: expected a fraction"),
+        ("comparison", {"margin": True}, "comparison.margin: expected a number, found True."),
+        ("comparison", {"margin": "much"}, "comparison.margin: expected a number, found much."),
+        ("comparison", {"family": []}, "comparison.family: it names no arm."),
+        ("comparison", {"family": ["hybrid", "hybrid"]}, "comparison.family: hybrid is named twice."),
+        (
+            "comparison",
+            {"family": ["real", "hybrid"]},
+            "comparison.family: real is not an arm that is compared with real: repeated, hybrid.",
+        ),
         ("comparison", {"primary": "auc"}, "comparison.primary: no metric auc; there are accuracy, auroc, "),
-        ("comparison", {"family": ["x"]}, "comparison.family: no arm x"),
+        ("comparison", {"family": ["x"]}, "comparison.family: x is not an arm that is compared with real"),
     ],
 )
 def test_what_is_wrong_is_named(here, key, value, said):
@@ -167,7 +182,7 @@ def test_a_flag_that_its_command_does_not_know_is_found_before_anything_is_made(
     declared = content(here, classifier={"recipe": "vit.yaml", "flags": {"model.widht": 3}})
     file = write_yaml(here / "study.yaml", declared)
     assert main(["study", str(file), "--out", "out"]) == 2
-    said = capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(f"dermsynth: error: {file}: step `fit real-seed0`: ")
     assert "widht" in said
     assert not (here / "out").exists()
