@@ -1,4 +1,4 @@
-"""What is chosen before a comparison: its baseline, its margin and its family, checked by the names of the arms alone."""
+"""What is chosen before a comparison, checked by the names of the arms alone: its baseline, margin and family."""
 
 from collections.abc import Sequence
 

@@ -13,6 +13,18 @@ from dermsynth.run.yaml_files import line_of
 _MOST_SEED = 2**32 - 1  # of numpy
 
 
+def mistake(file: Path, key: str, text: str) -> InputError:
+    """An error in a study file.
+
+    Args:
+        file: the study file.
+        key: dotted; blank for the whole file.
+        text: what is wrong, and what to do.
+    """
+    line = line_of(file, key) if key else 0
+    return InputError(f"{file}{f', line {line}' if line else ''}: {f'{key}: ' if key else ''}{text}")
+
+
 class Section:
     """The mapping under a key.
 
@@ -57,9 +69,7 @@ class Section:
 
     def error(self, name: str, text: str) -> InputError:
         """A mistake under one of its keys."""
-        where = self.path(name)
-        line = line_of(self.file, where) if where else 0
-        return InputError(f"{self.file}{f', line {line}' if line else ''}: {f'{where}: ' if where else ''}{text}")
+        return mistake(self.file, self.path(name), text)
 
     @contextmanager
     def saying(self, name: str) -> Iterator[None]:

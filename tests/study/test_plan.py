@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dermsynth.cli import main
-from dermsynth.study import artefacts, declaration
+from dermsynth.study import declaration
+from dermsynth.study.checks import check, warnings
 from dermsynth.study.plan import plan
 from tests.builders import CLASSES, make_set
 from tests.study.helpers import content, recipes, write_yaml
@@ -36,7 +37,7 @@ def planned(file, out="out"):
 @pytest.mark.parametrize("file", READY, ids=lambda file: file.stem)
 def test_ready_studies_are_planned(here, file):
     study, steps = planned(f"configs/studies/{file.name}")
-    assert study.warnings() == []
+    assert warnings(study, steps) == []
     names = [step.name for step in steps]
     assert len(set(names)) == len(names) == len({step.makes for step in steps})
     for number, step in enumerate(steps):
@@ -47,7 +48,7 @@ def test_ready_studies_are_planned(here, file):
         kind = (step.command, *(word for word in step.words if word.startswith(("configs/", "--"))))
         if kind not in seen:
             seen.add(kind)
-            artefacts.check(step)
+            check(step, study.file)
     assert {"prepare", "fit", "compare"} <= {step.command for step in steps}
     assert {arm.mix for arm in study.arms} >= {"RealOnly", "OversampledReal"}
 
