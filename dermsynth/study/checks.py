@@ -14,6 +14,7 @@ from dermsynth.study.artefacts import STAGES, configuration
 from dermsynth.study.declaration import REPEATED, Study
 from dermsynth.study.plan import Step
 from dermsynth.study.section import mistake
+from dermsynth.study.sets import is_set
 
 _KEY = re.compile(r"(?:--)?([\w.]+)(?:: | )")  # that a message begins with
 
@@ -73,7 +74,9 @@ def _check(step: Step) -> None:
         part = "images" if step.command == "predict" else "classifier" if _flag(step, "--arm") else "generator"
         _check_classes(part, config)
         _check_callbacks(part, config["trainer"])
-        build_data(config)
+        real = (config["data"].get("init_args") or {}).get("real")
+        if part != "images" or real is None or is_set(Path(real)):  # of which a plan of images counts what is there
+            build_data(config)
 
 
 def _check_tool(step: Step) -> None:
