@@ -403,13 +403,14 @@ MEANT = {
     "generator.seeds": [1, [1]],
     "generator.shards": [None, 1],
     "generator.variants.a": [{}],
-    "generator.variants.a.model.sampling.steps": [1],
+    "generator.variants.a.data.batch_size": [1],
     "generator.flags": [{}],
     "classifier.seeds": [1, [1]],
     "classifier.steps": [None],
     "classifier.flags": [{}],
     "arms.repeated.images": [[]],
     "arms.hybrid.images": [[]],
+    "arms.more.images": [[]],
     "arms.more.steps": [None],
     "arms.more.data.mix.ratio": [1],
     "comparison": [{}],
@@ -422,7 +423,7 @@ def test_nonsense_at_any_key_is_one_line_or_has_a_meaning(here):
     prior = yaml.safe_load((here / "generate.yaml").read_text())
     prior["model"]["init_args"]["base"] = "base"
     write_yaml(here / "prior.yaml", prior)
-    variants = {"a": {"model.sampling.steps": 2}}
+    variants = {"a": {"data.batch_size": 2}}
     whole["generator"] |= {"prior": "prior.yaml", "variants": variants, "flags": {}, "shards": 1}
     whole |= {"adopted": {"they": "theirs"}, "comparison": {"baseline": "real", "family": ["hybrid"], "margin": 0.1}}
     whole["classifier"] |= {"steps": 3, "flags": {"data.size": 16}}
