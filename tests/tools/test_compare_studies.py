@@ -167,10 +167,12 @@ def test_holm_counts_the_family_and_nothing_is_concluded_of_the_others(tmp_path,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"margin": 0.0}, "--margin 0: expected a fraction above 0"),
-        ({"margin": float("nan")}, "--margin nan: expected a fraction above 0"),
-        ({"margin": 2.0}, "--margin 2: expected a fraction above 0"),
+        ({"margin": 0.0}, "--margin: 0 is no margin: expected a fraction above 0"),
+        ({"margin": float("nan")}, "--margin: nan is no margin: expected a fraction above 0"),
+        ({"margin": 2.0}, "--margin: 2 is no margin: expected a fraction above 0"),
         ({"family": ["x"]}, "--family: x is not an arm that is compared with real: hybrid."),
+        ({"family": []}, "--family: it names no arm."),
+        ({"family": ["hybrid", "hybrid"]}, "--family: hybrid is named twice."),
         ({"family": ["real"]}, "--family: real is not an arm that is compared with real: hybrid."),
     ],
 )
