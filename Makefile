@@ -44,7 +44,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 quickstart: $(INSTALLED)
-	PYTHON=$(BIN)/python bash configs/quickstart/run.sh quickstart
+	PYTHON=$(BIN)/python bash configs/quickstart/run.sh
 
 clean:
 	rm -rf $(VENV) quickstart

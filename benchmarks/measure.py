@@ -59,7 +59,7 @@ def in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, dic
 
 
 def report(medians: dict[str, dict[str, float]], plain: str, ours: str, images: int, **more: float) -> None:
-    """Print the medians an image; the last line is JSON with `ratio`, of processor time, and `wall_ratio`.
+    """Print the medians per image; the last line is JSON with `ratio`, of processor time, and `wall_ratio`.
 
     The processor's time is what the claim is about, "as fast a core": on an idle machine the two ratios agree, and on
     a busy one only the wall clock is disturbed.

@@ -1,1 +1,1 @@
-"""Lightning callbacks, one a file. They are named in YAML; nothing in dermsynth imports them."""
+"""Lightning callbacks, one per file. They are named in YAML; nothing in dermsynth imports them."""

@@ -18,7 +18,7 @@ FILE_NAME = "predictions.csv"
 
 
 class Prediction(NamedTuple):
-    """One image's outcome; `probabilities` has one number a class."""
+    """One image's outcome; `probabilities` has one number per class."""
 
     image_id: str
     group: str

@@ -45,7 +45,7 @@ class SampleGrid(Callback):
         if not 0 <= seed < 2**32:
             raise InputError(f"SampleGrid.seed: {seed} must be from 0 to {2**32 - 1}.")
         self.prompts, self.every_n_steps, self.columns, self.seed = prompts, every_n_steps, columns, seed
-        self._step = self._drawn = 0
+        self._step = self._shown = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a model that makes no images, and prompts that would be cut."""
@@ -57,7 +57,7 @@ class SampleGrid(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the base, which a resumed run has done."""
-        self._step = self._drawn = trainer.global_step
+        self._step = self._shown = trainer.global_step
         if self._step == 0:
             self._draw(trainer, pl_module)
 
@@ -71,13 +71,13 @@ class SampleGrid(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what training ends with, if the last step has not."""
-        if self._drawn != trainer.global_step:
+        if self._shown != trainer.global_step:
             self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         """Sample a share on each rank; log on rank 0."""
         assert isinstance(module, Generator)
-        self._drawn = trainer.global_step
+        self._shown = trainer.global_step
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not boards:
             return

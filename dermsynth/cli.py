@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "ISIC downloads, class folders, CSVs to an image set, split by patient",
     ),
     "adopt": ("dermsynth.tools.adopt:adopt", "synthetic images made elsewhere to an image set"),
+    "reconstruct": (
+        "dermsynth.tools.reconstruct:reconstruct",
+        "real train images through a generator's autoencoder, as an image set",
+    ),
     "init": ("dermsynth.tools.init:init", "an untrained Stable Diffusion pipeline of any size"),
     "fit": ("dermsynth.run.training_cli:run", "train what a configuration describes, or resume it"),
     "validate": ("dermsynth.run.training_cli:run", "measure a model on the validation split"),
@@ -224,7 +228,7 @@ def tool(name: str) -> Callable[..., None]:
 
 
 def _help() -> str:
-    lines = "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
+    lines = "\n".join(f"  {name:<13}{text}" for name, (_, text) in COMMANDS.items())
     return (
         f"usage: {PROGRAM} COMMAND ...\n\n"
         "Train a generator on some patients' dermoscopy images, make synthetic ones, and find out whether a\n"

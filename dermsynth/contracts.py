@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, TypeVar, runtime_checkable
@@ -36,6 +36,15 @@ class Batch(TypedDict, total=False):
     moments: Tensor
     prompt_embeds: Tensor
     empty_embeds: Tensor
+
+
+class PlannedImage(TypedDict):
+    """One image that is to be made."""
+
+    index: int
+    seed: int
+    class_name: str
+    prompt: str
 
 
 class GenerationBatch(TypedDict):
@@ -110,7 +119,7 @@ class CountedValidation(Protocol):
 
 @runtime_checkable
 class PromptedData(Protocol):
-    """Data with a prompt an image."""
+    """Data with a prompt per image."""
 
     #: The rare word that the prompts ask for; blank if they have none.
     token: str
@@ -124,6 +133,19 @@ class HeedsSignals(Protocol):
 
     #: At which signals.
     signals: Collection[int]
+
+
+@runtime_checkable
+class PlannedData(Protocol):
+    """Data that say which images are to be made."""
+
+    #: All of the set.
+    items: Sequence[PlannedImage]
+    #: Indices of those that are there; a batch of these alone is not made again.
+    made: Set[int]
+
+    def batches(self) -> Sequence[Sequence[PlannedImage]]:
+        """Those of this process, as they are made together where none is there."""
 
 
 class FrozenEncoders(Protocol):
@@ -166,8 +188,11 @@ class SamplingSettings(Protocol):
         """Of the sampler."""
 
     @property
-    def guidance_scale(self) -> float:
-        """Of classifier-free guidance."""
+    def guidance_scale(self) -> float | tuple[float, float]:
+        """Of classifier-free guidance, or the least and the most."""
+
+    def guidance(self, seed: int) -> float:
+        """That of the image with this seed."""
 
     @property
     def scheduler(self) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 
 import dermsynth
+from dermsynth import base_licenses
+from dermsynth.diffusion.base_license import license_of_base
 from dermsynth.provenance import Provenance
 
 _USES = {
@@ -51,6 +53,11 @@ def write_card(folder: Path, checkpoint: Path, format: str, config: Mapping[str,
     front: dict[str, Any] = {"library_name": library, "pipeline_tag": task, "tags": ["dermoscopy", "dermsynth"]}
     if from_base and base.count("/") == 1 and not Path(base).exists():
         front["base_model"] = base  # a hub id
+    license = license_of_base(base) if from_base and library == "diffusers" else None
+    if license and license != base_licenses.UNKNOWN:
+        front["base_license"] = license
+        if base_licenses.restricts_use(license):
+            front["license"] = license
     told = {
         "Base": base if from_base else "none; trained from random weights",
         "Classes": ", ".join(map(str, provenance.get("classes", []))),
@@ -66,6 +73,7 @@ def write_card(folder: Path, checkpoint: Path, format: str, config: Mapping[str,
     (folder / "README.md").write_text(
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {run_name(checkpoint)}\n\n"
         + "\n".join(lines)
+        + (f"\n\n{base_licenses.explain(license)}" if license else "")
         + f"\n{use}\nFor research. Not a medical device: it must not decide on patients.\n",
         encoding="utf-8",
     )

@@ -14,7 +14,7 @@ PROGRAM = "python -m dermsynth"
 
 
 def measured(metrics: Mapping[str, SupportsFloat]) -> str:
-    """One line a metric, with three digits."""
+    """One line per metric, with three digits."""
     width = max(map(len, metrics), default=0)
     return "\n".join(f"{name:<{width}}  {float(value):.3f}" for name, value in metrics.items())
 

@@ -19,6 +19,9 @@ class Purpose(IntEnum):
     LAYERS = 8
     IMAGE = 9
     AUDIT = 10
+    PROMPT = 11
+    GUIDANCE = 12
+    REDRAWN = 13
 
 
 def entropy(seed: int, purpose: Purpose, place: int = 0, number: int = 0, *more: int) -> tuple[int, ...]:

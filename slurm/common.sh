@@ -28,7 +28,7 @@ if [ -n "$VENV" ]; then
 fi
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}  # compute nodes rarely reach the internet
 
-# One process a GPU. srun and the Trainer are given these numbers and no others.
+# One process per GPU. srun and the Trainer are given these numbers and no others.
 nodes=$SLURM_JOB_NUM_NODES
 tasks=${SLURM_NTASKS:-$((nodes * ${SLURM_NTASKS_PER_NODE:-1}))}
 per_node=$((tasks / nodes))

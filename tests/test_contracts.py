@@ -1,5 +1,7 @@
 """The classes that configurations name keep what others ask of them, and what lacks it is told so."""
 
+from functools import partial
+
 import lightning as L
 import pytest
 
@@ -35,7 +37,7 @@ def test_data_of_images_say_what_models_ask(tmp_path, kind, expected):
 
 
 def test_generation_says_its_prompts_and_classes():
-    assert kept(GenerationData(CLASSES, count=1, batch_size=1)) == {"Classed", "PromptedData"}
+    assert kept(GenerationData(CLASSES, count=1, batch_size=1)) == {"Classed", "PromptedData", "PlannedData"}
 
 
 def test_models_say_what_data_and_callbacks_ask(base):
@@ -44,7 +46,7 @@ def test_models_say_what_data_and_callbacks_ask(base):
     assert kept(Classifier(CLASSES, SMALL)) == {"Classed", "SplitData", "Exportable"}
 
 
-@pytest.mark.parametrize("hook", [SampleGrid(["a"], 1).on_fit_start, ImageSetWriter().on_predict_start])
+@pytest.mark.parametrize("hook", [SampleGrid(["a"], 1).on_fit_start, partial(ImageSetWriter().setup, stage="predict")])
 def test_callbacks_of_generators_refuse_other_models(hook):
     with pytest.raises(InputError, match="a Classifier makes no images of prompts"):
         hook(L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), Classifier(CLASSES, SMALL))

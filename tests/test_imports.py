@@ -29,6 +29,7 @@ DOMAINS = ("dermsynth.diffusion", "dermsynth.classification", "dermsynth.evaluat
 # What every room may import.
 COMMON = {
     "dermsynth",
+    "dermsynth.base_licenses",
     "dermsynth.contracts",
     "dermsynth.errors",
     "dermsynth.lesions",

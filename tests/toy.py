@@ -168,7 +168,7 @@ class Held(L.Callback):
 
 
 class Noting(Labelled):
-    """Writes what its process is shown to `shown-RANK` in the run's folder: a line a batch, its images and pixels."""
+    """Writes what its process is shown to `shown-RANK` in the run's folder: a line per batch, its images and pixels."""
 
     def training_step(self, batch, index):
         return (self.layer(self._note("train", batch)) ** 2).mean()

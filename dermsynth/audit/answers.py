@@ -131,15 +131,15 @@ class Occurrence:
         artefact: one of `artefacts.FINDERS`.
         class_name: blank for all images.
         n: generated images that were looked at.
-        generated: the share of them.
+        synthetic: the share of them.
         n_real: real train images that were looked at.
-        real: the share of them.
+        real: the share of them; of all, each class weighing as much as among the generated ones.
     """
 
     artefact: str
     class_name: str
     n: int
-    generated: Estimate
+    synthetic: Estimate
     n_real: int
     real: Estimate
 
@@ -168,18 +168,18 @@ class Reader:
         n: pictures that were called real or generated.
         accuracy: the share of right answers.
         of_real: of the real pictures, those that were called real.
-        of_generated: of the generated pictures, those that were called generated.
+        of_synthetic: of the generated pictures, those that were called generated.
         quality_real: mean grade of the real pictures, 1 to 5.
-        quality_generated: of the generated ones.
+        quality_synthetic: of the generated ones.
     """
 
     name: str
     n: int
     accuracy: Estimate
     of_real: Estimate
-    of_generated: Estimate
+    of_synthetic: Estimate
     quality_real: float | None
-    quality_generated: float | None
+    quality_synthetic: float | None
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Readings:
     Args:
         sheet: the name of the reading sheet.
         n: pictures on it.
-        accuracy: of all readers' answers, with an interval from drawing pictures.
+        accuracy: of all readers' answers, with an interval over pictures.
         readers: each of them.
         agreement: of each two of them.
     """

@@ -11,18 +11,20 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dermsynth.audit.answers import Artefacts, Occurrence
-from dermsynth.audit.estimates import share, wilson
+from dermsynth.audit.estimates import share, weighted_share, wilson
 from dermsynth.audit.sides import Side, read_images
 from dermsynth.data.sets.cleaning import frame_and_corners, hair_mask
 from dermsynth.data.sets.decoding import RGB
 from dermsynth.data.sets.images import fit_short_side
+from dermsynth.evaluation.statistics import Floats
 from dermsynth.seeds import Purpose, entropy
 
 #: Pixels of the short side at which images are looked at, or those of the smallest of them.
 SIZE = 256
-#: Images a side; of more, so many are drawn.
+#: Images per side; of more, so many are taken at random.
 LIMIT = 1000
 _FRAME = 0.01  # of the side
 # The legs of a corner's triangle, of the side, and its brightness, of the median.
@@ -47,10 +49,10 @@ def artefacts(generated: Side, train: Side, seed: int) -> Artefacts:
     Args:
         generated: the generated images.
         train: the real train images.
-        seed: of the drawing of images where a side has more than `LIMIT`.
+        seed: of the choice of images where a side has more than `LIMIT`.
     """
     draw = np.random.default_rng(entropy(seed, Purpose.AUDIT, LIMIT, SIZE))
-    sides = [_drawn(side, draw) for side in (generated, train)]
+    sides = [_sampled(side, draw) for side in (generated, train)]
     size = min(SIZE, *(min(r.width, r.height) for side in sides for r in side.records))
     finders = {name: finder.find for name, finder in FINDERS.items() if size >= finder.least}
     found = []
@@ -58,6 +60,7 @@ def artefacts(generated: Side, train: Side, seed: int) -> Artefacts:
         images = (fit_short_side(image, size) for image in read_images(side, f"artefacts of {what} images"))
         found.append(np.array([[find(image) for find in finders.values()] for image in images], dtype=np.bool_))
     groups = np.unique(sides[1].groups, return_inverse=True)[1].astype(np.int64)
+    weights = _as_generated(*(side.classes for side in sides))
     rows = []
     for place, artefact in enumerate(finders):
         for name in ("", *sorted({str(name) for name in sides[0].classes} - {""})):
@@ -68,15 +71,23 @@ def artefacts(generated: Side, train: Side, seed: int) -> Artefacts:
                     artefact=artefact,
                     class_name=name,
                     n=len(hits),
-                    generated=wilson(int(hits.sum()), len(hits)),
+                    synthetic=wilson(int(hits.sum()), len(hits)),
                     n_real=len(real_hits),
-                    real=share(real_hits, groups[theirs]),
+                    real=share(real_hits, groups[theirs]) if name else weighted_share(real_hits, weights, groups),
                 )
             )
     return Artefacts(size, tuple(name for name in FINDERS if name not in finders), tuple(rows))
 
 
-def _drawn(side: Side, draw: np.random.Generator) -> Side:
+def _as_generated(generated: NDArray[np.str_], real: NDArray[np.str_]) -> Floats:
+    """Weights of the real images by which each class counts as much as among the generated ones, `[N]`."""
+    names, place = np.unique(np.concatenate([generated, real]), return_inverse=True)
+    ours, theirs = place[: len(generated)], place[len(generated) :]
+    counts = np.bincount(ours, minlength=len(names)) / np.maximum(1, np.bincount(theirs, minlength=len(names)))
+    return counts[theirs]
+
+
+def _sampled(side: Side, draw: np.random.Generator) -> Side:
     if len(side) <= LIMIT:
         return side
     places = np.sort(draw.choice(len(side), LIMIT, replace=False))

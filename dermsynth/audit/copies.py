@@ -73,6 +73,16 @@ class Verdicts:
         """Which are called copies, bool `[N]`."""
         return np.asarray(self.beyond.any(axis=1))
 
+    @property
+    def by_features_alone(self) -> NDArray[np.bool_]:
+        """Which are called copies by the distance in features and by no other, bool `[N]`."""
+        return np.asarray(self.beyond[:, FEATURES] & (self.beyond.sum(axis=1) == 1))
+
+    @property
+    def originals(self) -> NDArray[np.int64]:
+        """The place of the train image that each is a copy of, or nearest to, int64 `[N]`."""
+        return np.where(self.by_features_alone, self.search.in_features, self.search.nearest.train)
+
 
 def find_copies(generated: Seen, held_out: Seen | None, train: Seen) -> Verdicts:
     """Search and judge.
@@ -96,7 +106,25 @@ def find_copies(generated: Seen, held_out: Seen | None, train: Seen) -> Verdicts
     )
     limits = np.array([-math.inf if limit.below is None else limit.below for limit in thresholds])
     beyond = np.asarray(found.distances < limits)
-    classes, judged = generated.side.classes, np.asarray(beyond.any(axis=1))
+    verdicts = Verdicts(
+        found,
+        beyond,
+        Copies(
+            false_alarms=FALSE_ALARMS,
+            reached=sum(limit.rate for limit in thresholds) if others.size else None,
+            n_held_out=len(others),
+            left_out=left_out,
+            n_train=len(train.features),
+            thresholds=thresholds,
+            rows=(),
+        ),
+    )
+    return replace(verdicts, result=replace(verdicts.result, rows=_rows(verdicts)))
+
+
+def _rows(verdicts: Verdicts) -> tuple[CopiesRow, ...]:
+    """Counts overall and then per class."""
+    classes, judged = verdicts.search.seen.side.classes, verdicts.copies
     rows = []
     for name in ["", *sorted({str(name) for name in classes} - {""})]:
         chosen = classes == name if name else np.ones(len(classes), bool)
@@ -106,20 +134,11 @@ def find_copies(generated: Seen, held_out: Seen | None, train: Seen) -> Verdicts
                 n=int(chosen.sum()),
                 copies=int(judged[chosen].sum()),
                 share=wilson(int(judged[chosen].sum()), int(chosen.sum())),
-                by_measure={m: int(beyond[chosen, column].sum()) for column, m in enumerate(MEASURES)},
-                train_images=len(np.unique(found.nearest.train[chosen & judged])),
+                by_measure={m: int(verdicts.beyond[chosen, column].sum()) for column, m in enumerate(MEASURES)},
+                train_images=len(np.unique(verdicts.originals[chosen & judged])),
             )
         )
-    result = Copies(
-        false_alarms=FALSE_ALARMS,
-        reached=sum(limit.rate for limit in thresholds) if others.size else None,
-        n_held_out=len(others),
-        left_out=left_out,
-        n_train=len(train.features),
-        thresholds=thresholds,
-        rows=tuple(rows),
-    )
-    return Verdicts(found, beyond, result)
+    return tuple(rows)
 
 
 def threshold(measure: str, held_out: Distances, rate: float) -> Threshold:

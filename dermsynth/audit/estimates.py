@@ -1,4 +1,4 @@
-"""A measured number with its 95 % interval: shares by Wilson's, areas under the ROC curve by drawing patients."""
+"""A measured number with its 95 % interval: shares by Wilson's, areas under the ROC curve by resampling patients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def clustered(statistic: Callable[[Floats], Floats], groups: Integers) -> Estima
 
     Args:
         statistic: weights of N images `[R, N]` -> values `[R]`, NaN where it is not defined.
-        groups: of each image, `[N]`, such as its patient; whole groups are drawn.
+        groups: of each image, `[N]`, such as its patient; whole groups are resampled.
     """
     if not len(groups):
         return Estimate(None, None, None)
@@ -54,8 +54,8 @@ def clustered(statistic: Callable[[Floats], Floats], groups: Integers) -> Estima
     value = _defined(statistic(np.ones((1, len(groups))))[0])
     if n_groups < 2:
         return Estimate(value, None, None)
-    drawn = resampling_weights(n_groups)
-    parts = [statistic(drawn[start : start + CHUNK][:, groups]) for start in range(0, len(drawn), CHUNK)]
+    resampled = resampling_weights(n_groups)
+    parts = [statistic(resampled[start : start + CHUNK][:, groups]) for start in range(0, len(resampled), CHUNK)]
     low, high = percentile_interval(np.concatenate(parts))
     return Estimate(value, _defined(low), _defined(high))
 
@@ -70,6 +70,22 @@ def share(hits: Booleans, groups: Integers) -> Estimate:
     if len(np.unique(groups)) == len(groups):
         return wilson(int(hits.sum()), len(hits))
     return clustered(lambda weights: (weights @ hits) / weights.sum(axis=1), groups)
+
+
+def weighted_share(hits: Booleans, weights: Floats, groups: Integers) -> Estimate:
+    """A share of images that do not count alike, with a clustered interval.
+
+    Args:
+        hits: `[N]`.
+        weights: of each image, `[N]`, at least 0.
+        groups: of each image, `[N]`.
+    """
+
+    def mean(rows: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return ((rows * weights) @ hits) / (rows @ weights)
+
+    return clustered(mean, groups)
 
 
 def auroc(scores: Floats, positive: Booleans, groups: Integers) -> Estimate:

@@ -45,7 +45,7 @@ def fidelity(train: Seen, generated: Seen, seed: int) -> Fidelity:
     Args:
         train: the train images.
         generated: the generated ones.
-        seed: of the halves, of subsets and of what is drawn from more than `LIMIT` images.
+        seed: of the halves, of subsets and of what is taken from more than `LIMIT` images.
     """
     real, real_classes = train.features, train.side.classes
     synthetic, synthetic_classes = generated.features, generated.side.classes
@@ -63,8 +63,8 @@ def fidelity(train: Seen, generated: Seen, seed: int) -> Fidelity:
             against, others = real[_some(ours[half[ours]], LIMIT, draw)], ours[~half[ours]]
             sizes.append(min(len(others), len(theirs), LIMIT))
             for found, of, images in ((matched, synthetic, theirs), (floors, real, others)):
-                drawn = of[_some(images, sizes[-1], draw)]
-                for measure, value in _measure(against, drawn, _SUBSETS_OF_HALVES, draw).values.items():
+                resampled = of[_some(images, sizes[-1], draw)]
+                for measure, value in _measure(against, resampled, _SUBSETS_OF_HALVES, draw).values.items():
                     found[measure].append(value)
         for measure in MEASURES:
             low, high = whole.interval if measure == "irs" else (None, None)

@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dermsynth.audit.answers import Agreement, Labels
-from dermsynth.audit.estimates import clustered, share, wilson
+from dermsynth.audit.estimates import share, weighted_share, wilson
 from dermsynth.audit.features import best_checkpoint
 from dermsynth.audit.sides import Side, read_images
 from dermsynth.classification.classifier import KIND, Classifier
 from dermsynth.data.loading.transforms import Transform
 from dermsynth.data.sets.manifest import train_split_sha256
 from dermsynth.errors import InputError
-from dermsynth.evaluation.metrics import Floats, Integers
+from dermsynth.evaluation.metrics import Integers
 from dermsynth.evaluation.runs import REAL_ONLY, REPEATED
 from dermsynth.lesions import label_by
 from dermsynth.provenance import check_provenance
@@ -70,7 +69,7 @@ def agreement(run: Path, generated: Side, real: Side) -> Labels:
             n_real=int(others.sum()),
             of_real=share(hits[others], groups[others])
             if len(numbers) == 1
-            else clustered(lambda drawn: _mean(hits[others], drawn * weights[others]), groups[others]),
+            else weighted_share(hits[others], weights[others], groups[others]),
             decided=dict(names),
         )
 
@@ -121,9 +120,3 @@ def _decisions(module: Classifier, side: Side, size: int, what: str) -> Integers
             pixels = torch.stack([show(image, seed=0) for image in batch]).to(module.device)
             decided.append(module(pixels).argmax(dim=1).cpu().numpy())
     return np.concatenate(decided)
-
-
-def _mean(hits: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Weighted mean under each row of weights, NaN where all are 0."""
-    with np.errstate(invalid="ignore"):
-        return (weights @ hits) / weights.sum(axis=1)

@@ -34,7 +34,7 @@ from dermsynth.seeds import Purpose, entropy
 
 #: The share of held-out images that may be taken for training images where those that are found are counted.
 FALSE_POSITIVES = 0.01
-#: Images of each side; of more, so many are drawn at random.
+#: Images of each side; of more, so many are taken at random.
 MOST = 2000
 _BATCH = 8
 # What a run says of its data that decides which images there are, and what each is called and shown as.
@@ -50,7 +50,7 @@ def memberships(
         checkpoints: of DreamBooth runs.
         real: the image set that they were fitted on.
         base: where their base lies now; by default where each run says.
-        seed: of the drawing of images where a side has more than `most`.
+        seed: of the choice of images where a side has more than `most`.
         most: images of each side.
 
     Raises:
@@ -128,8 +128,8 @@ def _test(
             )
         module = DreamBooth.of_configuration(config, **({"base": base} if base else {})).eval()
         _refuse_other_target(module)
-        train = _drawn(data.samples["train"], most, seed)
-        held_out = _drawn([*data.samples["val"], *data.samples["test"]], most, seed)
+        train = _sampled(data.samples["train"], most, seed)
+        held_out = _sampled([*data.samples["val"], *data.samples["test"]], most, seed)
         if not train or not held_out:
             raise InputError(f"{real} has no held-out image of the run's classes, which the test compares with.")
         samples, name = [*train, *held_out], _name(checkpoint)
@@ -188,7 +188,7 @@ def _refuse_other_target(module: DreamBooth) -> None:
         )
 
 
-def _drawn(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
+def _sampled(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
     """So many of the images, in their order."""
     if len(samples) <= most:
         return list(samples)

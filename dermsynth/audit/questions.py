@@ -45,7 +45,7 @@ def answer(
         synthetic: folders of the generated sets.
         features: name of the extractor.
         exclude: write which images are called copies into the generated sets.
-        seed: of what is drawn at random.
+        seed: of what is taken at random.
         more: what is asked only where it is given.
 
     Raises:

@@ -51,7 +51,7 @@ def write_sheet(generated: Side, held_out: Side, count: int, out: Path, seed: in
         held_out: real images of val and test.
         count: pictures on the sheet.
         out: folder, which exists.
-        seed: of what is drawn and of the order.
+        seed: of what is shown and of the order.
 
     Returns:
         How many pictures are on it, fewer than asked for where a class has too few.
@@ -177,9 +177,9 @@ def _reader(name: str, answers: Sequence[_Answer], origins: dict[int, str]) -> R
         n=right(VERDICTS)[1],
         accuracy=wilson(*right(VERDICTS)),
         of_real=wilson(*right([real])),
-        of_generated=wilson(*right([made])),
+        of_synthetic=wilson(*right([made])),
         quality_real=quality(real),
-        quality_generated=quality(made),
+        quality_synthetic=quality(made),
     )
 
 

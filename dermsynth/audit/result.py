@@ -30,7 +30,7 @@ class FidelityRow:
         sd: of KID, over its subsets.
         low: of IRS, the lower end of its 95 % interval.
         high: the upper end.
-        n_half: images a side in what follows; the mean over the repeats, as halves of patients differ.
+        n_half: images per side in what follows; the mean over the repeats, as halves of patients differ.
         matched: as many generated images as in the floor against one half of the patients; mean over the repeats.
         matched_sd: over the repeats.
         floor: the other half of the patients against the same; mean over the repeats.
@@ -59,7 +59,7 @@ class Fidelity:
     Args:
         nearest: k of precision, recall, density and coverage.
         repeats: how often the patients are halved.
-        limit: the most images a side that are looked at, drawn at random from more.
+        limit: the most images per side that are looked at, taken at random from more.
         rows: overall and then per class, in the order of the measures.
     """
 
@@ -138,7 +138,7 @@ class AuditResult:
         synthetic: names of the folders of the generated sets.
         features: name of the extractor.
         label_by: the column that classes are taken by.
-        seed: of what is drawn at random.
+        seed: of what is taken at random.
         n_train: real train images.
         n_held_out: real images of val and test.
         n_synthetic: generated images.

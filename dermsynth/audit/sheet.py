@@ -33,10 +33,9 @@ def write_pairs(verdicts: Verdicts, train: Seen, out: Path) -> None:
     pairs, captions = [], []
     for place in ranking(verdicts)[:PAIRS]:
         beyond = verdicts.beyond[place]
-        by_features = bool(beyond[FEATURES]) and beyond.sum() == 1
+        by_features = bool(verdicts.by_features_alone[place])
         shown = square(read_rgb(paths[place]), _SIDE)
-        original = (found.in_features if by_features else found.nearest.train)[place]
-        beside = square(read_rgb(originals[original]), _SIDE)
+        beside = square(read_rgb(originals[verdicts.originals[place]]), _SIDE)
         if by_features:
             beside = turned(beside[None], int(found.its_view[place]))[0]
         else:

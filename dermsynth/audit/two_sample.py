@@ -27,7 +27,7 @@ from dermsynth.seeds import Purpose, entropy
 
 FOLDS = 5
 REPEATS = 3
-#: Images a side; of more, so many are drawn.
+#: Images per side; of more, so many are taken at random.
 LIMIT = 2000
 # Inverse strength of the penalty: with more features than images nothing else keeps the fit from learning by heart.
 _C = 0.01
@@ -51,7 +51,7 @@ class Sample:
         """Some of them."""
         return type(self)(self.features[places], self.groups[places], self.labels[places])
 
-    def drawn(self, counts: Integers, draw: np.random.Generator) -> Self:
+    def sampled(self, counts: Integers, draw: np.random.Generator) -> Self:
         """So many of each class."""
         of_class = [np.flatnonzero(self.labels == label) for label in range(len(counts))]
         return self.at(
@@ -67,7 +67,7 @@ def two_sample(train: Side, real: Features, generated: Side, synthetic: Features
         real: their features, `[N, D]`.
         generated: the generated images.
         synthetic: their features, `[M, D]`.
-        seed: of what is drawn at random.
+        seed: of what is taken at random.
     """
     names = sorted({str(name) for name in generated.classes} - {""})
     ours, made = _sample(train, real, names, 0), _sample(generated, synthetic, names, len(train))
@@ -139,7 +139,7 @@ def _told(real: Sample, made: Sample, classes: int, seed: int) -> Told:
     """With as many of each class on both sides, so that it is no matter of how many there are of each."""
     draw = np.random.default_rng(entropy(seed, Purpose.AUDIT, FOLDS, LIMIT))
     counts = _counts(classes, real, made)
-    n, whole = int(counts.sum()), told_apart(real.drawn(counts, draw), made.drawn(counts, draw), seed)
+    n, whole = int(counts.sum()), told_apart(real.sampled(counts, draw), made.sampled(counts, draw), seed)
     sizes, matched, floor = list[int](), list[float](), list[float]()
     for repeat in range(REPEATS):
         patients = draw.permutation(np.unique(real.groups))
@@ -148,7 +148,7 @@ def _told(real: Sample, made: Sample, classes: int, seed: int) -> Told:
         counts = _counts(classes, against, others, made)
         sizes.append(int(counts.sum()))
         for found, sample in ((matched, made), (floor, others)):
-            area = _area(against.drawn(counts, draw), sample.drawn(counts, draw), repeat)
+            area = _area(against.sampled(counts, draw), sample.sampled(counts, draw), repeat)
             if area:
                 found.append(float(area(np.ones((1, 2 * sizes[-1])))[0]))
     return Told(

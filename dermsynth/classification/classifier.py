@@ -59,7 +59,7 @@ class Classifier(Reloadable):
             mapping with `model_type` and configuration fields for random weights.
         image_size: side of the square input in pixels; None takes the network's own. Position embeddings of a
             pretrained network are interpolated.
-        class_weights: `balanced` for n / (C · n_c) of the training mix, one positive number a class, or None.
+        class_weights: `balanced` for n / (C · n_c) of the training mix, one positive number per class, or None.
         label_smoothing: part of the target spread over all classes, in `[0, 1)`.
         optimizer: makes the optimizer of parameter groups; biases, norms, tokens and position embeddings are
             exempt from its weight decay.
@@ -94,7 +94,7 @@ class Classifier(Reloadable):
         self.balance = class_weights == "balanced"
         weights = class_weights if isinstance(class_weights, list) else [1.0] * len(classes)
         if len(weights) != len(classes) or not all(0 < weight < math.inf for weight in weights):
-            raise InputError(f"class_weights: {weights}; expected {len(classes)} positive numbers, one a class.")
+            raise InputError(f"class_weights: {weights}; expected {len(classes)} positive numbers, one per class.")
         self.label_smoothing = label_smoothing
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -113,7 +113,7 @@ class Classifier(Reloadable):
         if not isinstance(data, CountedTraining):
             raise InputError(
                 "class_weights: balanced needs a data module with class_counts. Use "
-                "dermsynth.data.loading.modules.ClassificationData, or give one number a class."
+                "dermsynth.data.loading.modules.ClassificationData, or give one number per class."
             )
         counts = data.class_counts
         if len(counts) != len(self.classes) or min(counts) <= 0:

@@ -27,7 +27,7 @@ from dermsynth.diffusion.parts import (
     refuse_foreign_weights,
     save_pipeline,
 )
-from dermsynth.diffusion.sampling import Sampling, sample
+from dermsynth.diffusion.sampling import PromptEmbeddings, Sampling, sample
 from dermsynth.diffusion.speed import compile_blocks, shard, to_device, whole
 from dermsynth.errors import InputError
 from dermsynth.provenance import Provenance
@@ -124,6 +124,8 @@ class DreamBooth(Reloadable):
         self._base_hash: str | None = None
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self._evaluation = ExitStack()
+        # While nothing is trained.
+        self._prompt_embeddings: PromptEmbeddings | None = None
         # No buffer: half-precision training would round it to 192 noise levels.
         self.alphas_cumprod: Tensor = self.parts.scheduler.alphas_cumprod
         self.provenance: Provenance = self.parts.provenance
@@ -209,7 +211,7 @@ class DreamBooth(Reloadable):
         return torch.stack(errors).mean(dim=0)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one a class."""
+        """Log the held-out losses over all ranks: `val/loss`, `val/loss_balanced` and one per class."""
         self._evaluation.close()
         losses = self._held_out.means(self.trainer.strategy.reduce)
         for name, value in losses.items():
@@ -226,6 +228,7 @@ class DreamBooth(Reloadable):
             )
         self.check_prompts()
         self._evaluation.enter_context(self.whole())
+        self._prompt_embeddings = PromptEmbeddings(self.parts)
 
     def predict_step(self, batch: GenerationBatch, batch_idx: int) -> GeneratedBatch:
         """Generate one image for each prompt and seed of the batch; adds `images`, uint8 `[B, H, W, 3]`."""
@@ -234,6 +237,7 @@ class DreamBooth(Reloadable):
     def on_predict_end(self) -> None:
         """Let go of what `on_predict_start` has collected."""
         self._evaluation.close()
+        self._prompt_embeddings = None
 
     def check_prompts(self, prompts: Iterable[str] | None = None, key: str = "data") -> None:
         """Refuse prompts that the text encoder would cut, by default the data's; see `BaseEncoders.refuse_cut`."""
@@ -252,7 +256,7 @@ class DreamBooth(Reloadable):
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], black_if_nan: bool = False) -> NDArray[np.uint8]:
         """Images of the current weights, uint8 `[B, H, W, 3]`; see `sampling.sample`."""
         self.encoders.make_ready(self.device, self.unet.dtype)
-        return sample(self.parts, prompts, seeds, self.sampling, black_if_nan)
+        return sample(self.parts, prompts, seeds, self.sampling, black_if_nan, self._prompt_embeddings)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over everything trained, its schedule stepped per optimizer step."""

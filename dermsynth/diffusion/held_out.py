@@ -22,7 +22,7 @@ def image_generator(image_id: str) -> torch.Generator:
 
 
 def image_timesteps(length: int, draws: Sequence[torch.Generator]) -> Tensor:
-    """Timesteps spread evenly over the schedule from one random number an image (Kingma et al. 2021, appendix I.1).
+    """Timesteps spread evenly over the schedule from one random number per image (Kingma et al. 2021, appendix I.1).
 
     Args:
         length: T, the timesteps of the schedule.

@@ -28,7 +28,7 @@ def _membership(tests: Sequence[Membership]) -> Iterator[str]:
         "The denoising loss of each image under the base less that under the checkpoint, at the same noise, is the "
         "score: an image that was learned by heart has gained more. The area (AUROC) is 0.500 by chance; found are the "
         "train images above the score that 1% of the held-out ones exceed. Alone is the area of the checkpoint's or "
-        "the base's own loss, which also differs where the splits do. Intervals are of 95%, drawing whole patients."
+        "the base's own loss, which also differs where the splits do. Intervals are of 95%, resampling whole patients."
     )
     for test in tests:
         yield ""
@@ -120,18 +120,19 @@ def _artefacts(found: Artefacts) -> Iterator[str]:
     yield "Are artefacts as frequent as among real images?"
     yield wrap(
         f"Each by one rule on both sides, at {found.size} pixels (dermsynth/audit/artefacts.py says which). A share is "
-        "that of the images in which the rule finds something; it is wrong of some. Intervals are of 95%."
+        "that of the images in which the rule finds something; it is wrong of some. Of all real images each class "
+        "weighs as much as among the generated ones. Intervals are of 95%."
     )
     if found.left_out:
         yield wrap(f"Too fine to be seen at this size: {', '.join(found.left_out)}.")
     yield ""
     yield f"  {'':<32}{'generated':>11}{'share':>22}{'real':>8}{'share':>22}"
     for row in found.rows:
-        cells = f"{row.n:>11,}{_percent(row.generated):>22}{row.n_real:>8,}{_percent(row.real):>22}"
+        cells = f"{row.n:>11,}{_percent(row.synthetic):>22}{row.n_real:>8,}{_percent(row.real):>22}"
         yield f"  {row.artefact + (', ' + row.class_name if row.class_name else ''):<32}{cells}"
     everything = [row for row in found.rows if not row.class_name]
-    less = [row.artefact for row in everything if _apart(row.generated, row.real)]
-    more = [row.artefact for row in everything if _apart(row.real, row.generated)]
+    less = [row.artefact for row in everything if _apart(row.synthetic, row.real)]
+    more = [row.artefact for row in everything if _apart(row.real, row.synthetic)]
     said = [f"Rarer than among real images: {', '.join(less)}."] if less else []
     said += [f"More frequent than among real images: {', '.join(more)}."] if more else []
     few = _few({row.class_name or "all": min(row.n, row.n_real) for row in found.rows})
@@ -147,8 +148,8 @@ def _readings(readings: Readings) -> Iterator[str]:
     yield ""
     yield f"  {'':<16}{'rated':>6}{'right':>22}{'of real':>10}{'of generated':>14}{'quality real, generated':>26}"
     for reader in readings.readers:
-        quality = f"{_grade(reader.quality_real)}, {_grade(reader.quality_generated)}"
-        cells = f"{_share(reader.of_real):>10}{_share(reader.of_generated):>14}{quality:>26}"
+        quality = f"{_grade(reader.quality_real)}, {_grade(reader.quality_synthetic)}"
+        cells = f"{_share(reader.of_real):>10}{_share(reader.of_synthetic):>14}{quality:>26}"
         yield f"  {reader.name[:15]:<16}{reader.n:>6}{_percent(reader.accuracy):>22}{cells}"
     for pair in readings.agreement:
         kappa = "is not defined" if pair.kappa is None else f"{pair.kappa:.2f}"

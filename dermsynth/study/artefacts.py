@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dermsynth import made_from
 from dermsynth.cli import tool, tool_arguments
+from dermsynth.data.sets.manifest import BEGUN
 from dermsynth.errors import InputError
 from dermsynth.run.yaml_files import read_yaml
 from dermsynth.study.plan import Step
@@ -50,7 +51,7 @@ def look(step: Step, elsewhere: bool = False) -> Product:
         return Product("absent")
     elif step.command not in STAGES:
         differences = made_from.changes(entry, _tool_entry(step))
-    elif not complete and not (step.command == "fit" and (folder / "checkpoints" / "last.ckpt").is_file()):
+    elif not complete and not _is_begun(step.command, folder):
         return Product("absent")  # nothing to resume, and nothing to keep
     else:
         file = folder / f"{step.command}.yaml"
@@ -61,6 +62,11 @@ def look(step: Step, elsewhere: bool = False) -> Product:
     if differences:
         return Product("other", "; ".join(differences[:3]))
     return Product("done" if complete else "begun")
+
+
+def _is_begun(stage: str, folder: Path) -> bool:
+    mark = {"fit": "checkpoints/last.ckpt", "predict": BEGUN}.get(stage)
+    return mark is not None and (folder / mark).is_file()
 
 
 def check(step: Step) -> None:

@@ -105,6 +105,8 @@ class _Plan:
         own = ["--seed_everything", str(seed), "--ckpt_path", str(checkpoint), *self.classes]
         if generator.count is not None:
             own += ["--data.count", _text(generator.count)]
+        if "real" in ((generator.generate.content().get("data") or {}).get("init_args") or {}):
+            own += ["--data.real", str(self.real)]
         if _shows_real_beside(generator.generate):
             own += ["--trainer.callbacks.beside", str(self.real)]
         needs = (*self._of_data(), _generator_name(seed))

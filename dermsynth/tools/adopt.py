@@ -14,6 +14,7 @@ def adopt(
     out: Path,
     license: str,
     attribution: str,
+    fitted_on: Path | None = None,
     name: str | None = None,
     layout: Literal["auto", "folders", "csv"] = "auto",
     size: int = 512,
@@ -25,15 +26,18 @@ def adopt(
 ) -> None:
     """Make an image set out of synthetic images that were generated elsewhere, such as those of Derm-T2IM.
 
-    They go through the same resizing and the same encoder as real images, so that neither tells them apart. Nobody
-    here knows which patients their generator saw, so train_split_sha256 says unknown, and a classifier or DreamBooth
-    takes the set only if it is named in data.allow_foreign.
+    They go through the same resizing and the same encoder as real images, so that neither tells them apart. With
+    --fitted_on they are held to the same rules on leaks as images of our own generators. Without it nobody here knows
+    which patients their generator saw, so train_split_sha256 says unknown, and a classifier or DreamBooth takes the set
+    only if it is named in data.allow_foreign.
 
     Args:
         source: folder with a folder a class, or with a CSV.
         out: folder of the image set; new, or one that the same command began.
         license: of the images, as CC-BY-4.0.
         attribution: whom to credit, with a link or DOI.
+        fitted_on: image set whose train split, and nothing else of it, the generator was fitted on. The images take its
+            train_split_sha256, and near-copies of what it validates or tests on are refused.
         name: of where they come from, which metadata.csv has as their source; else the source folder's name.
         layout: folders or csv; auto recognises it by its files.
         size: pixels of the short side; the aspect is kept.
@@ -45,12 +49,13 @@ def adopt(
         processes: that decode at the same time; one for each core if not given.
         max_broken: share of the images, from 0 to 1, that may be unreadable; more are an error.
     """
-    told = made_from.settings(locals(), inputs=["source"])
+    told = made_from.settings(locals(), inputs=["source", "fitted_on"])
     adoption = Adoption(
         source=source,
         out=out,
         license=license,
         attribution=attribution,
+        fitted_on=fitted_on,
         name=name,
         layout=layout,
         size=size,

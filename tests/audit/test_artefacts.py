@@ -1,5 +1,7 @@
 """On drawn lesions, where it is known what was drawn over them, and on skin with one artefact by hand."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -171,11 +173,21 @@ def test_both_sides_are_looked_at_alike_and_at_the_size_of_the_smaller(tmp_path,
     found = artefacts(*read_sides([made], made_set(tmp_path / "real", "real", 300, hairy=(5,))), seed=0)
     assert (found.size, found.left_out) == (min(side, SIZE), left_out)
     hair = {row.class_name: row for row in found.rows if row.artefact == "hair"}
-    assert {name: (row.n, row.generated.value) for name, row in hair.items()} == {
+    assert {name: (row.n, row.synthetic.value) for name, row in hair.items()} == {
         "": (8, 3 / 8), "MEL": (4, 1 / 4), "NV": (4, 2 / 4)
     }  # fmt: skip
     assert {name: (row.n_real, row.real.value) for name, row in hair.items()} == {
         "": (8, 1 / 8), "MEL": (4, 1 / 4), "NV": (4, 0)
     }  # fmt: skip
-    assert all(row.generated.value == 0 for row in found.rows if row.artefact != "hair")
+    assert all(row.synthetic.value == 0 for row in found.rows if row.artefact != "hair")
     assert {row.artefact for row in found.rows} == set(FINDERS) - set(left_out)
+
+
+def test_real_classes_weigh_as_the_generated_ones_do(tmp_path):
+    """Melanomas are hairy on both sides; of the generated images they are one in three, of the real ones one in two."""
+    made = made_set(tmp_path / "made", "synthetic", 64, hairy=(4, 5, 6, 7))
+    generated, real = read_sides([made], made_set(tmp_path / "real", "real", 64, hairy=(4, 5, 6, 7)))
+    found = artefacts(replace(generated, images=generated.images[:6]), real, seed=0)
+    hair = next(row for row in found.rows if row.artefact == "hair" and not row.class_name)
+    assert hair.synthetic.value == hair.real.value == pytest.approx(1 / 3)
+    assert hair.real.low < 1 / 3 < hair.real.high

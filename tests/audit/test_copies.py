@@ -94,6 +94,8 @@ def test_the_search_in_features_is_over_all_views_of_the_train_images(held_out, 
     assert found.search.in_features.tolist() == [2, 3]
     assert found.search.distances[:, 2] == pytest.approx([0, 0.1], abs=1e-3)
     assert found.beyond[0, 2]
+    assert found.by_features_alone[0]
+    assert found.originals[0] == 2
 
 
 def test_the_table_names_no_patient_and_begins_with_the_copies(verdicts, train, tmp_path):

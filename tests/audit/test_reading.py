@@ -94,9 +94,9 @@ def test_answers_are_scored(sheet):
     ann, bob = found.readers
     assert (ann.name, ann.n, bob.name, bob.n) == ("ann", n, "bob", n - 2)
     assert ann.accuracy.value == pytest.approx((n - 4) / n)
-    assert (ann.of_real.value, ann.of_generated.value) == (pytest.approx((n / 2 - 4) / (n / 2)), 1)
+    assert (ann.of_real.value, ann.of_synthetic.value) == (pytest.approx((n / 2 - 4) / (n / 2)), 1)
     assert bob.accuracy.value == 1
-    assert (ann.quality_real, ann.quality_generated) == (5, 2)
+    assert (ann.quality_real, ann.quality_synthetic) == (5, 2)
     assert found.accuracy.value == pytest.approx((2 * n - 6) / (2 * n - 2))
     assert found.accuracy.low < found.accuracy.value < found.accuracy.high
     (pair,) = found.agreement

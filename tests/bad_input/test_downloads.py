@@ -84,7 +84,7 @@ def test_a_table_may_be_written_in_other_ways(source, out, change):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: (s / "train" / f"{VICTIM}.png").write_bytes(PNG), "Keep one file an image"),
+        (lambda s: (s / "train" / f"{VICTIM}.png").write_bytes(PNG), "Keep one file per image"),
         (lambda s: (s / "ISIC_2020_Training_Duplicates.csv").write_text("a,b\n1,2\n"), "Duplicates.csv: column"),
         (lambda s: (s / "train" / f"{VICTIM}.jpg").unlink(), f"missing: {VICTIM}"),
         (lambda s: (s / "train").rename(s / "elsewhere"), "12 of 12 images that it names are missing"),

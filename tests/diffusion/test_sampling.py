@@ -1,9 +1,12 @@
+import math
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
 from dermsynth.diffusion.parts import load_parts
-from dermsynth.diffusion.sampling import Sampling, sample
+from dermsynth.diffusion.sampling import PromptEmbeddings, Sampling, SchedulerName, _sampler, sample
 from dermsynth.errors import InputError
 
 
@@ -19,6 +22,55 @@ def test_an_image_depends_on_its_prompt_and_seed_and_not_on_its_batch(base, sche
     # Batched arithmetic may round differently in the last bit.
     assert np.abs(alone[0].astype(int) - both[1]).max() <= 1
     assert np.abs(sample(parts, prompts[1:], [13], how)[0].astype(int) - both[1]).max() > 1
+
+
+@pytest.mark.parametrize("scheduler", get_args(SchedulerName))
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_images_are_those_of_diffusers_pipeline(base, scheduler, guidance):
+    parts, prompts, seeds = load_parts(base), ["melanoma", "nevus", "melanoma"], [11, 12, 13]
+    how = Sampling(5, guidance, scheduler, negative_prompt="keratosis")
+    pipeline = parts.pipeline(_sampler(parts, how))
+    images = pipeline(
+        prompts,
+        negative_prompt=["keratosis"] * 3,
+        num_inference_steps=5,
+        guidance_scale=guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="np",
+    ).images
+    assert np.array_equal(sample(parts, prompts, seeds, how), (images * 255).round().astype(np.uint8))
+
+
+def test_each_image_has_the_guidance_that_its_seed_draws(base):
+    parts, prompts = load_parts(base), ["melanoma", "nevus", "melanoma"]
+    how = Sampling(4, (1.0, 9.0))
+    scales = [how.guidance(seed) for seed in (1, 2, 3)]
+    images = sample(parts, prompts, [1, 2, 3], how)
+    for image, prompt, seed, scale in zip(images, prompts, (1, 2, 3), scales, strict=True):
+        (alone,) = sample(parts, [prompt], [seed], Sampling(4, scale))
+        assert np.abs(alone.astype(int) - image).max() <= 1
+    many = [how.guidance(seed) for seed in range(2000)]
+    assert min(many) < 1.1
+    assert max(many) > 8.9
+    assert abs(np.mean(many) - 5) < 0.25
+    assert all(scale == round(scale, 2) for scale in many)
+    assert Sampling(4, (1.234, 1.236)).guidance(1) in (1.234, 1.236)
+
+
+@pytest.mark.parametrize("scale", [(0.5, 2.0), (3.0, 2.0), (2.0, math.inf), (math.nan, 3.0), (2.0, math.nan)])
+def test_a_range_of_no_sense_is_refused(scale):
+    with pytest.raises(InputError, match=r"model\.sampling\.guidance_scale: .* two numbers from 1|at least 1"):
+        Sampling(5, scale)
+
+
+def test_a_prompt_is_embedded_once(base):
+    parts, how = load_parts(base), Sampling(1, 2.0, negative_prompt="nevus")
+    calls = []
+    parts.text_encoder.register_forward_hook(lambda *arguments: calls.append(1))
+    embed = PromptEmbeddings(parts)
+    for seed in (0, 2):
+        sample(parts, ["melanoma", "nevus"], [seed, seed + 1], how, embed=embed)
+    assert len(calls) == 2
 
 
 def test_images_that_are_nan_are_refused_or_drawn_in_black_with_a_warning(base):

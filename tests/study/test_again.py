@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from dermsynth.data.sets.manifest import BEGUN
 from dermsynth.errors import InputError
 from dermsynth.study import declaration
 from dermsynth.study.artefacts import look
@@ -82,6 +83,19 @@ def test_another_content_of_an_input_is_seen_and_another_time_is_not(again):
         "test hybrid-gen0-seed0",
     }
     assert found["fit hybrid-gen0-seed0"].why == "another content of data.synthetic.0"
+
+
+def test_images_that_were_begun_are_gone_on_with_or_moved(again):
+    file, out = again
+    made = out / "sets" / "synthetic-seed0"
+    (made / "metadata.csv").unlink()
+    name = next(step.name for step in plan(declaration.read(file), out) if step.makes.parent == made)
+    assert states(file, out)[name].state == "absent"
+    (made / BEGUN).touch()
+    assert states(file, out)[name].state == "begun"
+    settings = made / "predict.yaml"
+    settings.write_text(settings.read_text().replace("guidance_scale:", "guidance_scale: 9 #"))
+    assert states(file, out)[name].state == "other"
 
 
 def test_a_checkpoint_that_changed_is_tested_again(again):

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dermsynth.cli import main
 from dermsynth.study import artefacts, declaration
@@ -108,6 +109,19 @@ def test_images_are_made_in_shards(tmp_path):
     hybrid = words(steps, "fit hybrid-gen0-seed0")
     assert hybrid.needs == ("synthetic-seed0-shard0", "synthetic-seed0-shard1")
     assert "[out/sets/synthetic-seed0-shard0, out/sets/synthetic-seed0-shard1]" in hybrid.words
+
+
+def test_a_plan_of_the_real_images_is_of_the_studys_own(tmp_path):
+    make_set(tmp_path / "real")
+    recipes(tmp_path, "base")
+    recipe = yaml.safe_load((tmp_path / "generate.yaml").read_text())
+    del recipe["data"]["init_args"]["count"]
+    recipe["data"]["init_args"] |= {"real": "elsewhere", "match": 1.0}
+    write_yaml(tmp_path / "generate.yaml", recipe)
+    generator = {key: value for key, value in content(tmp_path)["generator"].items() if key != "count"}
+    _, steps = planned(write_yaml(tmp_path / "study.yaml", content(tmp_path, generator=generator)))
+    line = shlex.join(words(steps, "synthetic-seed0").words)
+    assert line.endswith(f"--data.real {tmp_path / 'real'}")
 
 
 def test_adopted_images_are_named_as_foreign_and_have_no_generator(here):

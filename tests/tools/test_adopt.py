@@ -15,6 +15,7 @@ from dermsynth.data.prepare.layouts.download import Columns
 from dermsynth.data.sets import images, leaks, manifest
 from dermsynth.errors import InputError
 from dermsynth.tools.adopt import adopt
+from dermsynth.tools.prepare import prepare
 from tests.builders import make_set
 from tests.data.sets.test_decoding import resized
 
@@ -74,6 +75,49 @@ def test_dreambooth_takes_it_as_class_images_only_by_name(source, tmp_path):
     with pytest.raises(InputError, match=r"t2im: its generator was fitted on another train split \(unknown\)"):
         leaks.check(real, [adopted], [], for_prior=True)
     leaks.check(real, [adopted], ["t2im"], for_prior=True)
+
+
+def test_with_what_its_generator_was_fitted_on_it_needs_no_name(source, tmp_path, capsys):
+    real, other = make_set(tmp_path / "real"), make_set(tmp_path / "other", {"NV": 8})
+    made = go(source, tmp_path / "t2im", fitted_on=real)
+    split = manifest.train_split_sha256(manifest.read(real).records)
+    assert {record.extra["train_split_sha256"] for record in made.records} == {split}
+    assert "allow_foreign" not in capsys.readouterr().out
+    for for_prior in (False, True):
+        leaks.check(manifest.read(real), [made], [], for_prior)
+        with pytest.raises(InputError, match=rf"was fitted on another train split \({split[:12]}\)"):
+            leaks.check(manifest.read(other), [made], [], for_prior)
+
+
+def test_another_set_or_none_that_it_was_fitted_on_is_another_command(source, tmp_path):
+    real, other = make_set(tmp_path / "real"), make_set(tmp_path / "other", {"NV": 8})
+    go(source, tmp_path / "set", fitted_on=real)
+    assert "--fitted_on real" in go(source, tmp_path / "set", fitted_on=real).info["command"]
+    for fitted_on in (other, None):
+        with pytest.raises(InputError, match="it holds a set prepared otherwise: fitted_on"):
+            go(source, tmp_path / "set", fitted_on=fitted_on)
+
+
+def test_copies_of_what_its_generator_was_not_fitted_on_are_found(source, tmp_path):
+    write_phantoms(tmp_path / "phantoms", patients=12, seed=0, size=64, malignant_share=0.3)
+    prepare([tmp_path / "phantoms"], tmp_path / "real", size=64, processes=1)
+    real = manifest.read(tmp_path / "real")
+    held_out = real.split("test")[0]
+    photograph = cv2.imread(str(real.path(held_out)))
+    cv2.imwrite(str(source / "Benign" / "1.jpg"), cv2.flip(photograph, 1))
+    with pytest.raises(InputError, match=rf"1 near-copies .* images/Benign_1\.png of {held_out.image_id} \(test\)"):
+        go(source, tmp_path / "set", size=64, fitted_on=real.root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"origin": "synthetic"}, "it holds generated images"), ({"split": "test"}, "none of its images is in train")],
+)
+def test_a_set_that_no_generator_can_be_fitted_on_is_refused(source, tmp_path, change, message):
+    folder = make_set(tmp_path / "other", **{"split": "train", **change})
+    with pytest.raises(InputError, match=rf"--fitted_on .*other: {message}"):
+        go(source, tmp_path / "set", fitted_on=folder)
+    assert not (tmp_path / "set").exists()
 
 
 def test_it_is_not_taken_for_a_real_set(source, tmp_path):

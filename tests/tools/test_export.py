@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
 from dermsynth.classification.classifier import Classifier
+from dermsynth.diffusion.base_license import license_of_base
 from dermsynth.diffusion.dreambooth import DreamBooth
 from dermsynth.errors import InputError
+from dermsynth.model_card import write_card
 from dermsynth.run.training_cli import run
 from dermsynth.tools.export import export
 from tests.builders import CLASSES, make_set
@@ -70,6 +72,17 @@ def test_a_dreambooth_run_becomes_a_diffusers_pipeline(tmp_path, base, images):
         export(checkpoint, tmp_path / "lora", "lora")
     with pytest.raises(InputError, match="a dreambooth exports as diffusers or lora or kohya"):
         export(checkpoint, tmp_path / "vit", "transformers")
+
+
+def test_its_card_passes_the_bases_licence_on(tmp_path, base):
+    shutil.copytree(base, tmp_path / "stable-diffusion-v1-5")
+    config = {"model": {"init_args": {"base": str(tmp_path / "stable-diffusion-v1-5")}}}
+    (tmp_path / "out").mkdir()
+    write_card(tmp_path / "out", tmp_path / "run/checkpoints/last.ckpt", "diffusers", config, {"classes": ["NV"]})
+    card = (tmp_path / "out/README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["license"] == "creativeml-openrail-m"
+    assert "to give medical advice" in card
+    assert license_of_base(str(tmp_path / "out")) == "creativeml-openrail-m", "and so does what is made of the export"
 
 
 def test_a_lora_run_becomes_one_small_file(tmp_path, base, images):

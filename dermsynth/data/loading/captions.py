@@ -8,7 +8,7 @@ import itertools
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from dermsynth.data.sets.manifest import Record
 from dermsynth.errors import InputError
 from dermsynth.seeds import Purpose, entropy
 
+_T = TypeVar("_T")
 Field = Literal["site", "sex", "age"]
 INSTANCE_PROMPT = "a dermoscopic image of {token} {lesion}"
 CLASS_PROMPT = "a dermoscopic image of {lesion}"
@@ -141,11 +142,21 @@ def prompts_of(
     Raises:
         InputError: a template has something else to fill in, or is that of a class that is not there.
     """
-    own = {} if isinstance(template, str) else template
-    if strangers := set(own) - set(classes):
+    templates = templates_of(template, default, classes, key)
+    return {name: _filled(text, key, token=token, lesion=lesions.phrase(name)) for name, text in templates.items()}
+
+
+def templates_of(template: _T | Mapping[str, _T], default: _T, classes: Sequence[str], key: str) -> dict[str, _T]:
+    """The template of each class, one or whatever there is of them; args are those of `prompts_of`.
+
+    Raises:
+        InputError: one is of a class that is not there.
+    """
+    if not isinstance(template, Mapping):
+        return dict.fromkeys(classes, template)
+    if strangers := set(template) - set(classes):
         raise InputError(f"data.{key}: {', '.join(sorted(strangers))} not among data.classes ({', '.join(classes)}).")
-    common = template if isinstance(template, str) else default
-    return {name: _filled(own.get(name, common), key, token=token, lesion=lesions.phrase(name)) for name in classes}
+    return {name: template.get(name, default) for name in classes}
 
 
 def refuse_blank(token: str) -> None:

@@ -101,7 +101,7 @@ class RatioPerClass(Policy):
 class CountPerClass(Policy):
     """Every real image and a fixed number of generated ones of each class.
 
-    Derm-T2IM (Farooq et al. 2024) adds 3,000 images a class.
+    Derm-T2IM (Farooq et al. 2024) adds 3,000 images per class.
 
     Args:
         count: generated images of each class in an epoch; one number, or one for each of `data.classes` in their order.

@@ -90,12 +90,12 @@ class Policy(ABC):
         return chosen
 
     def describe(self, real: Cells, generated: Cells) -> str:
-        """What an epoch shows, in words."""
-        shown, there = self.expected(real, generated).sum(axis=1), (real.sum(), generated.sum())
+        """What an epoch shows, in words; classes are in the order of `data.classes`."""
+        shown, there = self.expected(real, generated), (real, generated)
         parts = [
             _said(show, have, origin)
             for origin, show, have in zip(("real", "generated"), shown, there, strict=True)
-            if show
+            if show.sum()
         ]
         return f"an epoch: {', and '.join(parts)}"
 
@@ -107,9 +107,14 @@ class Policy(ABC):
         return dealing.rounded(expected, epochs)
 
 
-def _said(shown: float, images: float, origin: str) -> str:
-    """How many images of an origin an epoch shows, and how often."""
-    if shown < images:
-        return f"{shown:.0f} of {images:.0f} {origin} images"
-    times = "once" if shown == images else f"{shown / images:.2g} times"
-    return f"{images:.0f} {origin} images, each shown {times}"
+def _said(shown: Cells, images: Cells, origin: str) -> str:
+    """How many images of an origin an epoch shows, and how often: of each class where these differ."""
+    total, there = shown.sum(), images.sum()
+    often = shown[images > 0] / images[images > 0]
+    if np.ptp(often) > 0.05 * often.max():
+        each = ", ".join(f"{times:.2g}" for times in np.divide(shown, images, out=shown * 0, where=images > 0))
+        return f"{total:.0f} showings of {there:.0f} {origin} images, of each class {each} times its number"
+    if total < there:
+        return f"{total:.0f} of {there:.0f} {origin} images"
+    times = "once" if total == there else f"{total / there:.2g} times"
+    return f"{there:.0f} {origin} images, each shown {times}"

@@ -5,9 +5,11 @@ which the card names; the tables are JSON lines, as a column of a CSV has anothe
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from dermsynth.data.sets import data_card
 
 if TYPE_CHECKING:  # manifest.py writes cards
     from dermsynth.data.sets.manifest import Record
@@ -16,8 +18,13 @@ CARD = "README.md"
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
-def files(records: "Sequence[Record]") -> dict[str, str]:
-    """The files of a set's card, by name, each with its text."""
+def files(records: "Sequence[Record]", info: Mapping[str, Any]) -> dict[str, str]:
+    """The files of a set's card, by name, each with its text.
+
+    Args:
+        records: of the set.
+        info: what dataset.json says of it.
+    """
     # Images that are in no split are shown only where there are no others.
     used = [name for name in _SPLITS if any(record.split == name for record in records)] or ["unused"]
     tables = {name: f"metadata-{name}.jsonl" for name in used}
@@ -40,6 +47,8 @@ def files(records: "Sequence[Record]") -> dict[str, str]:
         "Do not open it as `imagefolder` with `data_dir`, which knows nothing of splits.",
         "",
     ]
+    if any(record.origin == "synthetic" for record in records):
+        lines += data_card.lines(records, info)
     text = {CARD: "\n".join(lines)}
     for name, table in tables.items():
         rows = [

@@ -21,6 +21,8 @@ from dermsynth.lesions import BENIGN, DIAGNOSES, MALIGNANT, malignancy
 
 METADATA = "metadata.csv"
 DATASET = "dataset.json"
+#: The mark of a generated set that is not complete; see unfinished.py.
+BEGUN = ".begun-by-predict"
 SPLITS = ("train", "val", "test", "unused")
 ORIGINS = ("real", "synthetic")
 #: How the name of a group begins in which no patient and no lesion is known; an image's id follows.
@@ -192,7 +194,7 @@ def write(root: Path, records: Sequence[Record], info: dict[str, Any]) -> None:
     extra = sorted({name for r in records for name in r.extra})
     full_info = {**info, "train_split_sha256": train_split_sha256(records)}
     write_atomically(root / DATASET, json.dumps(full_info, indent=2, ensure_ascii=False) + "\n")
-    for name, content in card.files(records).items():
+    for name, content in card.files(records, full_info).items():
         write_atomically(root / name, content)
     lines: list[dict[str, Any]] = [{**{name: getattr(r, name) for name in COLUMNS}, **r.extra} for r in records]
     text = io.StringIO()

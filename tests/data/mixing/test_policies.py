@@ -226,6 +226,14 @@ def test_an_epoch_is_described():
     )
 
 
+def test_classes_that_are_shown_unequally_often_are_told_apart():
+    said = PriorPreservation(class_balanced=True).describe(np.array([60.0, 20, 10, 0]), np.array([10.0, 10, 10, 0]))
+    assert said == (
+        "an epoch: 90 showings of 90 real images, of each class 0.5, 1.5, 3, 0 times its number, "
+        "and 30 generated images, each shown 3 times"
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

@@ -95,7 +95,7 @@ def _find(
         if len(found) > 1:
             raise InputError(f"{where}: image {row['image']!r} may be {some(map(str, found))}. Give its path.")
         if found and found[0] in taken:
-            raise InputError(f"{where}: image {row['image']!r} occurs twice. Keep one row an image.")
+            raise InputError(f"{where}: image {row['image']!r} occurs twice. Keep one row per image.")
         taken[found[0] if found else wanted] = where
     refuse_missing(list(map(str, taken)), set(map(str, there)), f"{folder} for {', '.join(SUFFIXES)}", table)
     return list(taken)

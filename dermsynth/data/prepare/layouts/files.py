@@ -32,7 +32,7 @@ def list_images(*places: Path) -> dict[str, Path]:
         for name in sorted(filter(is_image, names)):
             stem = name.rpartition(".")[0]
             if stem in here:
-                raise InputError(f"{place / name}: {here[stem].name} lies beside it. Keep one file an image.")
+                raise InputError(f"{place / name}: {here[stem].name} lies beside it. Keep one file per image.")
             here[stem] = place / name
         files = here | files
     return files

@@ -90,7 +90,7 @@ def rows(
     optional: Sequence[str] = (),
     header: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, Row, str]]:
-    """The same for a table with one row an image: the name in column `key`, the row, where it stands.
+    """The same for a table with one row per image: the name in column `key`, the row, where it stands.
 
     Raises:
         InputError: also for a name with path parts or blanks, or one that occurs twice.
@@ -103,7 +103,7 @@ def rows(
                 f"{where}: {key} {name!r}; expected an image name without folder or blanks, as ISIC_0000000."
             )
         if name in seen:
-            raise InputError(f"{where}: {key} {name!r} occurs twice. Keep one row an image.")
+            raise InputError(f"{where}: {key} {name!r} occurs twice. Keep one row per image.")
         seen.add(name)
         yield name, row, where
 
