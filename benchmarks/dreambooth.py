@@ -31,23 +31,11 @@ import yaml
 
 from benchmarks.stopwatch import Stopwatch
 from callbacks.throughput import dense_peak
-from dermsynth.run import training_cli as training
+from dermsynth.run.configuration import read_configuration
+from dermsynth.run.training_cli import run
 
 HERE = Path(__file__).parent
 SMALL = HERE / "dreambooth_small.yaml"
-
-
-class Parsed(training.TrainingCLI):
-    """Reads the configuration and stops."""
-
-    def before_instantiate_classes(self) -> None:
-        """Check no run."""
-
-    def instantiate_classes(self) -> None:
-        """Load no model."""
-
-    def run_stage(self, stage: str) -> None:
-        """Train nothing."""
 
 
 def main() -> None:
@@ -73,7 +61,7 @@ def measure(options: argparse.Namespace, flags: list[str], work: Path) -> dict[s
         overlay["model"]["init_args"]["base"] = str(work / "base")
         overlay["data"]["init_args"]["latent_cache"] = str(work / "latents")
     arguments = [word for file in configs for word in ("--config", str(file))]
-    config = parse([*arguments, *flags])
+    config = read_configuration("fit", [*arguments, *flags, "--run", "run"])
     if options.drawn or not options.config:
         images = (options.warmup + options.steps) * config["data"]["init_args"]["batch_size"]
         quietly(lambda: draw(work / "lesions", config["data"]["init_args"]["size"], min(images, 512)))
@@ -87,7 +75,7 @@ def measure(options: argparse.Namespace, flags: list[str], work: Path) -> dict[s
     }
     (work / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
     arguments += ["--config", str(work / "overlay.yaml"), *flags]
-    config = parse(arguments)
+    config = read_configuration("fit", [*arguments, "--run", "run"])
     batch = options.plain_batch or config["data"]["init_args"]["batch_size"]
 
     rounds = (options.warmup, options.steps)
@@ -153,7 +141,7 @@ def ours(
     last = work / "callbacks.yaml"
     stopwatch = {"class_path": "benchmarks.stopwatch.Stopwatch", "init_args": watch}
     last.write_text(yaml.safe_dump({"trainer": {"callbacks": [*callbacks, stopwatch]}}), encoding="utf-8")
-    quietly(lambda: training.run(["fit", *arguments, "--config", str(last), "--run", str(work / "run")]))
+    quietly(lambda: run(["fit", *arguments, "--config", str(last), "--run", str(work / "run")]))
     return json.loads(out.read_text(encoding="utf-8"))
 
 
@@ -165,11 +153,6 @@ def plain(started: float, config: dict[str, Any], batch_size: int, warmup: int, 
         out = Path(folder, "found.json")
         quietly(lambda: train(config, batch_size, Stopwatch(started, warmup, steps, out)))
         return json.loads(out.read_text(encoding="utf-8"))
-
-
-def parse(arguments: list[str], stage: str = "fit") -> dict[str, Any]:
-    """The configuration as the stage would have it; no run is begun."""
-    return Parsed([stage, *arguments, "--run", "run"]).config[stage].as_dict()
 
 
 def initialise(out: Path) -> None:

@@ -21,10 +21,11 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.dreambooth import alone, parse, quietly, summary
+from benchmarks.dreambooth import alone, quietly, summary
 from benchmarks.stopwatch import Stopwatch
 from dermsynth.diffusion.bases import base_folder
 from dermsynth.run import training_cli as training
+from dermsynth.run.configuration import read_configuration
 
 RECIPE = Path(__file__).parents[1] / "configs" / "tiny" / "prior.yaml"
 
@@ -51,7 +52,7 @@ def ours(started: float, arguments: list[str], batches: int) -> dict[str, Any]:
     """Generate by the command line, with the recipe's batches."""
     with tempfile.TemporaryDirectory() as folder:
         out, last = Path(folder, "found.json"), Path(folder, "last.yaml")
-        data = parse(arguments, "predict")["data"]["init_args"]
+        data = read_configuration("predict", [*arguments, "--run", "run"])["data"]["init_args"]
         classes, images = data["classes"], (batches + 1) * data["batch_size"]
         watch = {"started": started, "warmup": 1, "steps": batches, "out": str(out)}
         overlay = {
@@ -76,7 +77,7 @@ def plain(started: float, arguments: list[str], images: int) -> dict[str, Any]:
     """Generate by the pipeline, an image a call."""
     from benchmarks.plain_generation import generate
 
-    config = parse(arguments, "predict")
+    config = read_configuration("predict", [*arguments, "--run", "run"])
     if not torch.cuda.is_available():
         config["trainer"]["accelerator"] = "cpu"
     model = config["model"]["init_args"]

@@ -23,8 +23,9 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.dreambooth import SMALL, draw, initialise, parse, quietly
+from benchmarks.dreambooth import SMALL, draw, initialise, quietly
 from dermsynth.data.sets.images import cores
+from dermsynth.run.configuration import read_configuration
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def measure(options: argparse.Namespace, flags: list[str], work: Path) -> dict[s
         overlay["model"]["init_args"]["base"] = str(work / "base")
         overlay["data"]["init_args"]["latent_cache"] = str(work / "latents")
     if options.drawn or not options.config:
-        config = parse([*arguments, *flags])["data"]["init_args"]
+        config = read_configuration("fit", [*arguments, *flags, "--run", "run"])["data"]["init_args"]
         images = (options.warmup + options.steps) * config["batch_size"] * max(counts)
         quietly(lambda: draw(work / "lesions", config["size"], min(images, 512)))
         overlay["data"]["init_args"].update(real=str(work / "lesions" / "set"), synthetic=[], mix=None)
@@ -97,7 +98,7 @@ def train(arguments: list[str], count: int, warmup: int, steps: int, work: Path)
     }
     if count == 1:
         trainer["strategy"] = "auto"
-    elif parse(arguments)["trainer"]["strategy"] == "auto":
+    elif read_configuration("fit", [*arguments, "--run", "run"])["trainer"]["strategy"] == "auto":
         trainer["strategy"] = "ddp"
     last = work / "devices.yaml"
     last.write_text(yaml.safe_dump({"trainer": trainer}), encoding="utf-8")

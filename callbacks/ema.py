@@ -42,7 +42,7 @@ class EMA(OpenAveraging):
                 f"trainer.precision: {trainer.precision} would round most of the average's changes away. Give "
                 "bf16-mixed, or leave callbacks.ema.EMA out."
             )
-        if getattr(pl_module, "device_mesh", None) is not None:
+        if pl_module.device_mesh is not None:
             raise InputError(
                 "trainer.callbacks: callbacks.ema.EMA cannot average weights that are spread over devices."
             )

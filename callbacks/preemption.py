@@ -40,6 +40,8 @@ class Preemption(Checkpoint):
     Every `fit` has it, after each `ModelCheckpoint`, as its last checkpoint is to know of the best one.
     """
 
+    signals = tuple(_ASKED)
+
     def __init__(self) -> None:
         self._asked = _NOTHING
         self._interrupted = False

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, TypeVar, runtime_checkable
@@ -125,6 +125,14 @@ class PromptedData(Protocol):
     token: str
     #: Those that the text encoder must not cut, by the key that gives them.
     prompts: Mapping[str, Sequence[str]]
+
+
+@runtime_checkable
+class HeedsSignals(Protocol):
+    """A callback that saves the training when the process is told to stop."""
+
+    #: At which signals.
+    signals: Collection[int]
 
 
 @runtime_checkable

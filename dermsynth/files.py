@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 from dermsynth.errors import InputError
 
+OF_THE_SYSTEM = "os error"  # by which safetensors hands on what the system said, in words alone
+
 
 @contextmanager
 def whole_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
@@ -159,8 +161,7 @@ def new_folder(out: Path) -> Iterator[Path]:
             raise InputError(f"--out {out}: another command has made it meanwhile. Choose another folder.")
         temporary.rename(out)
     except Exception as error:
-        # safetensors hands on what the system said in words alone.
-        if isinstance(error, OSError) or "os error" in str(error):
+        if isinstance(error, OSError) or OF_THE_SYSTEM in str(error):
             said = error.strerror if isinstance(error, OSError) else None
             raise InputError(f"--out {out}: cannot be written ({said or error}). Nothing is left there.") from error
         raise

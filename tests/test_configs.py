@@ -1,6 +1,5 @@
 """Every file in configs/ is parsed by the real command line, for each stage that its first line names."""
 
-import functools
 import sys
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from dermsynth.errors import InputError
-from dermsynth.run.checkpoint_settings import settings_of
 from dermsynth.run.config import leaves
-from dermsynth.run.training_cli import TrainingCLI
+from dermsynth.run.configuration import read_configuration
 
 ROOT = Path(__file__).parents[1] / "configs"
 # Studies are no configurations of a command; tests/study reads and plans them.
@@ -39,39 +37,11 @@ def name(value):
     return getattr(value, "stem", value)
 
 
-class ParsingCLI(TrainingCLI):
-    """Parses and stops."""
-
-    def _settings(self, words):
-        return settings_of(words, to_come=True)
-
-    def before_instantiate_classes(self):
-        pass
-
-    def instantiate_classes(self):
-        pass
-
-    def run_stage(self, stage):
-        pass
-
-
-@functools.cache
-def cli_of(stage: str) -> ParsingCLI:
-    """One whose parser is used again and again: to build it takes as long as to parse a recipe."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["dermsynth"])
-        return ParsingCLI(
-            [stage, "--config", str(next(file for file in RECIPES if stage in stages(file))), "--run", "r"]
-        )
-
-
 def parse(stage: str, *files: Path):
     arguments = [word for file in files for word in ("--config", str(file))]
     if any(file.stem.startswith("generate") for file in files):  # whose base is the checkpoint's
         arguments += ["--ckpt_path", "to/come.ckpt"]
-    cli = cli_of(stage)
-    cli.parse_arguments(cli.parser, [stage, *arguments, "--run", "some/run"])
-    return cli.config[stage]
+    return read_configuration(stage, [*arguments, "--run", "some/run"])
 
 
 def test_every_file_is_a_recipe_or_an_overlay():
@@ -82,17 +52,18 @@ def test_every_file_is_a_recipe_or_an_overlay():
 @pytest.mark.parametrize(("file", "stage"), RECIPES_AND_STAGES, ids=name)
 def test_recipes_parse(file, stage):
     config = parse(stage, file)
-    assert config.seed_everything is not None
+    assert config["seed_everything"] is not None
     # A recipe that trains says how long in steps, which are what arms are matched by; its schedule ends with it.
     if stage == "fit":
-        assert config.trainer.max_steps > 0
-        schedule = config.model.init_args.lr_scheduler
-        assert schedule is None or schedule.init_args.total_steps is None
-        kinds = [callback.class_path.rpartition(".")[2] for callback in config.trainer.callbacks]
+        assert config["trainer"]["max_steps"] > 0
+        schedule = config["model"]["init_args"]["lr_scheduler"]
+        assert schedule is None or schedule["init_args"]["total_steps"] is None
+        kinds = [callback["class_path"].rpartition(".")[2] for callback in config["trainer"]["callbacks"]]
         assert kinds[:3] == ["ModelCheckpoint", "Preemption", "LearningRateMonitor"]
         assert len(set(kinds)) == len(kinds)
         # A laptop may compute in bfloat16 or not; the others are for GPUs.
-        assert config.trainer.precision == (None if file.parent.name == "tiny" else "bf16-mixed")
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))["trainer"].get("precision")
+        assert given == (None if file.parent.name == "tiny" else "bf16-mixed")
 
 
 def fits(overlay: Path, recipe: Path) -> bool:
@@ -109,7 +80,7 @@ def test_overlays_parse_on_their_recipes(file, stage, overlay):
     config = parse(stage, file, overlay)
     for key, value in yaml.safe_load(overlay.read_text(encoding="utf-8")).get("trainer", {}).items():
         if not isinstance(value, dict):
-            assert config.trainer[key] == value
+            assert config["trainer"][key] == value
 
 
 @pytest.mark.parametrize("overlay", QUICK, ids=lambda file: file.stem)
@@ -119,8 +90,7 @@ def test_quickstart_overlays_parse_on_their_recipes(overlay):
     for name in names:
         recipe = ROOT / name
         config = parse(stages(recipe)[0], recipe, overlay)
-        named = config.data.init_args.classes
-        assert named == ["benign", "malignant"]
+        assert config["data"]["init_args"]["classes"] == ["benign", "malignant"]
 
 
 CLASSIFIERS = [ROOT / "tiny" / "vit.yaml", ROOT / "vit_b16.yaml"]
@@ -129,7 +99,7 @@ CLASSIFIERS = [ROOT / "tiny" / "vit.yaml", ROOT / "vit_b16.yaml"]
 @pytest.mark.parametrize("recipe", CLASSIFIERS, ids=name)
 @pytest.mark.parametrize("arm", ARMS, ids=name)
 def test_arms_are_a_mix_on_a_classifiers_recipe_and_nothing_else(arm, recipe):
-    without, on_top = (leaves(parse("fit", *files).as_dict(), ("config",)) for files in ([recipe], [recipe, arm]))
+    without, on_top = (leaves(parse("fit", *files), ("config",)) for files in ([recipe], [recipe, arm]))
     differing = {key for key in {**without, **on_top} if without.get(key) != on_top.get(key)}
     assert all(key.startswith("data.init_args.mix") for key in differing)
     assert bool(differing) == (arm.stem != "real")  # which a recipe is without an arm
@@ -142,12 +112,12 @@ def test_the_fast_overlay_and_the_latent_cache_are_of_both_dreambooth_recipes():
         assert [file.stem for file in recipes] == ["dreambooth_sd15", "dreambooth_sd15_lora"]
     for recipe in recipes:
         config = parse("fit", recipe, fast)
-        model, data = config.model.init_args, config.data.init_args
-        assert (model.channels_last, model.compile, model.gradient_checkpointing) == (True, True, False)
-        assert model.optimizer.init_args.fused
-        assert data.latent_cache is None  # 2,000 steps show fewer images than there would be views to encode
-        both = parse("fit", recipe, fast, cache).data.init_args
-        assert (both.batch_size, str(both.latent_cache)) == (12, "cache/latents")
+        model, data = config["model"]["init_args"], config["data"]["init_args"]
+        assert (model["channels_last"], model["compile"], model["gradient_checkpointing"]) == (True, True, False)
+        assert model["optimizer"]["init_args"]["fused"]
+        assert data["latent_cache"] is None  # 2,000 steps show fewer images than there would be views to encode
+        both = parse("fit", recipe, fast, cache)["data"]["init_args"]
+        assert (both["batch_size"], both["latent_cache"]) == (12, "cache/latents")
 
 
 EIGHT_BIT = ROOT / "dreambooth_sd15.yaml", ROOT.parent / "tests/eight_bit.yaml"
@@ -155,7 +125,7 @@ EIGHT_BIT = ROOT / "dreambooth_sd15.yaml", ROOT.parent / "tests/eight_bit.yaml"
 
 @pytest.mark.eightbit
 def test_eight_bit_optimizers_are_a_class_path_away():
-    assert parse("fit", *EIGHT_BIT).model.init_args.optimizer.init_args.lr == 1e-5
+    assert parse("fit", *EIGHT_BIT)["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 1e-5
 
 
 def test_what_an_eight_bit_optimizer_lacks_is_named(monkeypatch):
@@ -180,10 +150,10 @@ def test_what_an_eight_bit_optimizer_lacks_is_named(monkeypatch):
 
 
 def test_gradients_between_gpus_are_bf16():
-    strategy = parse("fit", ROOT / "vit_b16.yaml", ROOT / "overlays" / "ddp.yaml").trainer.strategy
+    strategy = parse("fit", ROOT / "vit_b16.yaml", ROOT / "overlays" / "ddp.yaml")["trainer"]["strategy"]
     parser = ArgumentParser()
     parser.add_subclass_arguments(DDPStrategy, "strategy")
-    made = parser.instantiate_classes(parser.parse_object({"strategy": strategy.as_dict()})).strategy
+    made = parser.instantiate_classes(parser.parse_object({"strategy": strategy})).strategy
     assert made._ddp_comm_hook is bf16_compress_hook
     assert made._ddp_kwargs["static_graph"]
     assert made._ddp_kwargs["gradient_as_bucket_view"]

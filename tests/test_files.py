@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from dermsynth.errors import InputError
-from dermsynth.files import make_folder, new_folder, read_json, reading, refuse_links_out, whole_file
+from dermsynth.files import OF_THE_SYSTEM, make_folder, new_folder, read_json, reading, refuse_links_out, whole_file
 
 
 def test_a_file_appears_when_it_is_whole_and_otherwise_the_old_one_stays(tmp_path):
@@ -166,3 +166,9 @@ def test_a_folder_may_be_there_unless_it_must_be_new(tmp_path):
     make_folder(tmp_path)
     with pytest.raises(InputError, match="no folder can be made there"):
         make_folder(tmp_path, new=True)
+
+
+def test_what_safetensors_cannot_write_is_told_as_the_systems_word(tmp_path):
+    said = rf"^--out {tmp_path}/out: cannot be written \(.*{OF_THE_SYSTEM} 2\)"
+    with pytest.raises(InputError, match=said), new_folder(tmp_path / "out") as folder:
+        save_file({"a": torch.ones(1)}, folder / "not there" / "weights.safetensors")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import KeysView
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -76,20 +77,20 @@ def name_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(file: Path, at_top_only: bool = False) -> set[str]:
-    """Modules that a file imports; `from a import b` counts as a.b if that is a module."""
+def imports(file: Path, at_top_only: bool = False) -> KeysView[str]:
+    """Modules that a file imports, in order; `from a import b` counts as a.b if that is a module."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    found = set()
+    found = []
     for node in tree.body if at_top_only else ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 is_module = (ROOT / inner.replace(".", "/")).with_suffix(".py").exists()
-                found.add(inner if is_module else str(node.module))
-    return found
+                found.append(inner if is_module else str(node.module))
+    return dict.fromkeys(found).keys()
 
 
 def room(module: str) -> str:
@@ -179,12 +180,33 @@ def test_a_study_is_read_and_planned_without_torch():
         assert strangers <= commands, "it runs commands"
 
 
+def in_order(module, seen=()):
+    """The modules that importing one imports, as the tops of our files say, each where it is met first."""
+    file, seen = ROOT / f"{module.replace('.', '/')}.py", [*seen, module]
+    for name in imports(file, at_top_only=True) if file.is_file() else ():
+        if name not in seen:
+            seen = in_order(name, seen)
+    return seen
+
+
+def test_what_a_command_imports_lazily_has_the_lean_lightning():
+    lazy = {m for file in FILES for m in imports(file) - imports(file, at_top_only=True) if m.startswith("dermsynth")}
+    heavy = []
+    for module in lazy:
+        order = in_order(module)
+        if first := next((name for name in order if name.split(".")[0] == "lightning"), None):
+            heavy.append(module)
+            assert "dermsynth.run.lean" in order[: order.index(first)], module
+    assert {"dermsynth.run.configuration", "dermsynth.run.folder", "dermsynth.run.trained"} <= set(heavy)
+
+
 def imported_by(code, *arguments):
-    """The packages that a fresh process has imported at its end."""
+    """The packages that a fresh process has imported at its end, having said nothing of transformers' parts."""
     shown = f"import atexit, sys\natexit.register(lambda: print('\\n', *sys.modules))\n{code}"
     command = [sys.executable, "-c", shown, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+    assert "[transformers]" not in done.stderr
     return {module.split(".")[0] for module in done.stdout.splitlines()[-1].split()}
 
 
@@ -196,6 +218,11 @@ def test_data_modules_and_help_import_no_model_and_no_augmentation():
     imported = imported_by(f"import dermsynth.data.loading.modules; {COMMAND}", "fit", "--help")
     assert "lightning" in imported
     assert not imported & {*UNUSED, "scipy", "transformers"}
+
+
+def test_a_study_is_checked_with_the_lean_lightning(tmp_path):
+    imported = imported_by(COMMAND, "study", "configs/studies/quickstart.yaml", "--dry-run", "--out", tmp_path)
+    assert {"diffusers", "lightning", "transformers"} <= imported  # which would have something to say
 
 
 def test_testing_a_classifier_imports_no_generator_and_no_augmentation(tmp_path):

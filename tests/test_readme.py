@@ -16,7 +16,7 @@ from dermsynth import cli
 from dermsynth.classification import vit
 from dermsynth.diffusion.parts import load_parts
 from dermsynth.errors import InputError
-from tests.test_configs import ParsingCLI
+from dermsynth.run.configuration import read_configuration
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def test_commands_parse(line, monkeypatch):
         if config.startswith("runs/"):  # what an earlier command of the README writes
             words[words.index("--config") + 1] = "configs/tiny/vit.yaml"
             words += ["--run", "runs/x"]
-        assert ParsingCLI(words).config[words[0]].model
+        assert read_configuration(words[0], words[1:])["model"]
         return
     module, name = cli.COMMANDS[words[0]][0].split(":")
     function, called = getattr(importlib.import_module(module), name), []

@@ -59,6 +59,11 @@ MISSING = {
         "register_signal_handlers",
         lambda folder: of_runs.replace_signal_handlers(trainer(folder), dict),
     ),
+    "stage": (Trainer, "_run", lambda folder: of_runs.replace_signal_handlers(trainer(folder), dict)),
+    "end": (_SignalConnector, "teardown", lambda folder: of_runs.replace_signal_handlers(trainer(folder), dict)),
+    "batch": (_TrainingEpochLoop, "advance", lambda folder: of_runs.replace_signal_handlers(trainer(folder), dict)),
+    "epoch": (fit_loop._FitLoop, "on_advance_start", lambda _: of_runs.check_epochs_reach(loader())),
+    "compiler": (torch._dynamo, "config", lambda _: of_diffusion.set_compiler(8)),
     "broadcast": (
         _TrainingEpochLoop,
         "_broadcast_sigterm_tensor",
@@ -76,7 +81,7 @@ MISSING = {
     "transformer": (attention, "BasicTransformerBlock", lambda _: of_diffusion.repeated_blocks(nn.Linear(1, 1))),
     "residual": (resnet, "ResnetBlock2D", lambda _: of_diffusion.repeated_blocks(nn.Linear(1, 1))),
     "text": (modeling_clip, "CLIPEncoderLayer", lambda _: of_diffusion.repeated_blocks(nn.Linear(1, 1))),
-    "swap": (WeightAveraging, "_swap_models", lambda _: EMA().setup(None, None, "test")),
+    "swap": (WeightAveraging, "_swap_models", lambda _: EMA().setup(None, Drift(), "test")),
     "graph": (torch._C, "_current_graph_task_id", lambda _: of_callbacks.in_backward_pass()),
 }
 
@@ -97,8 +102,8 @@ def test_what_objects_have_no_longer_is_named(tmp_path, monkeypatch):
         (trainer(tmp_path), "fit_loop._data_fetcher", of_runs.validates_now),
         (Drift(), "_trainer", of_runs.attached_trainer),
         (logger, "experiment._get_file_writer", lambda given: of_runs.write_summary(given, None)),
-        (EMA(), "_average_model", lambda given: given.setup(None, None, "test")),
-        (EMA(), "_latest_update_step", lambda given: given.setup(None, None, "test")),
+        (EMA(), "_average_model", lambda given: given.setup(None, Drift(), "test")),
+        (EMA(), "_latest_update_step", lambda given: given.setup(None, Drift(), "test")),
     ):
         *path, name = name.split(".")
         owner = given
@@ -168,7 +173,7 @@ CHANGED = {
     "averages": (
         WeightAveraging,
         "on_validation_epoch_start",
-        lambda _: EMA().setup(None, None, "test"),
+        lambda _: EMA().setup(None, Drift(), "test"),
         "does not use _swap_models",
     ),
     "formulas": (FlopCounterMode, "__init__", lambda _: of_callbacks.takes_tensors(len), "does not use _get_raw"),
@@ -210,7 +215,7 @@ def is_private(name):
 def test_private_names_of_others_are_used_in_seams_alone():
     """A private attribute is one that a file of ours defines, or the file is one of seams."""
     trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES if name_of(file) not in SEAMS}
-    ours, used = {"_exit", "_asdict"}, set()  # both are documented: of os, of named tuples
+    ours, used = {"_exit", "_asdict"}, set()  # of os and of named tuples, documented
     for file, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -7,35 +7,42 @@ from pathlib import Path
 import pytest
 
 from dermsynth.cli import COMMANDS
+from dermsynth.run.configuration import read_configuration
 from tests.jobs import FIT, ROOT, dermsynth, job
-from tests.test_configs import ParsingCLI
 
 SCRIPTS = sorted((ROOT / "slurm").glob("*.sbatch"))
+GENERATE = ["configs/generate_sd15.yaml", "--ckpt_path", "to/come.ckpt"]
+
+
+def read(words):
+    """The configuration of a command that a job runs."""
+    stage, *given = dermsynth(words)
+    return read_configuration(stage, given)
 
 
 @pytest.mark.parametrize(("script", "stage"), [("fit.sbatch", "fit"), ("generate.sbatch", "predict")])
 def test_srun_and_the_trainer_get_the_same_layout(tmp_path, monkeypatch, script, stage):
     recipe = ["configs/dreambooth_sd15.yaml", "configs/overlays/ddp.yaml"]
-    arguments = [*recipe, "--trainer.max_steps", "3", "--run=runs/my run"]
+    arguments = [*recipe, "--trainer.max_steps", "600", "--run=runs/my run"]
     (words,), _ = job(script, arguments, tmp_path)
     assert {"--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=8"} <= set(words)
     monkeypatch.chdir(ROOT)
-    found = dermsynth(words)
-    assert found[0] == stage
-    config = ParsingCLI(found).config[stage]
-    assert config.run == Path("runs/my run")
-    trainer = config.trainer
-    assert (trainer.num_nodes, int(trainer.devices), trainer.max_steps) == (2, 4, 3)
-    assert trainer.strategy.class_path.endswith("DDPStrategy")  # of the overlay, whose devices and nodes do not count
+    assert dermsynth(words)[0] == stage
+    config = read(words)
+    assert config["run"] == "runs/my run"
+    trainer = config["trainer"]
+    assert (trainer["num_nodes"], int(trainer["devices"]), trainer["max_steps"]) == (2, 4, 600)
+    # Of the overlay, whose devices and nodes do not count.
+    assert trainer["strategy"]["class_path"].endswith("DDPStrategy")
 
 
 def test_a_task_of_an_array_makes_its_shard(tmp_path, monkeypatch):
-    arguments = ["configs/generate_sd15.yaml", "--data.shards", "8", "--run", "sets/made"]
+    arguments = [*GENERATE, "--data.shards", "8", "--run", "sets/made"]
     (words,), _ = job("generate.sbatch", arguments, tmp_path, SLURM_ARRAY_TASK_ID="3")
     monkeypatch.chdir(ROOT)
-    config = ParsingCLI(dermsynth(words)).config.predict
-    assert str(config.run) == "sets/made-shard3"
-    assert (config.data.init_args.shard, config.data.init_args.shards) == (3, 8)
+    config = read(words)
+    data = config["data"]["init_args"]
+    assert (config["run"], data["shard"], data["shards"]) == ("sets/made-shard3", 3, 8)
 
 
 def test_a_task_of_an_array_fits_and_tests_its_arm_and_seed(tmp_path, monkeypatch):
@@ -43,11 +50,11 @@ def test_a_task_of_an_array_fits_and_tests_its_arm_and_seed(tmp_path, monkeypatc
     arguments = ["configs/vit_b16.yaml", *arms, "--run", "runs/b16", "--data.size", "192"]
     (fit, test), _ = job("classify.sbatch", arguments, tmp_path, SLURM_ARRAY_TASK_ID="7")
     monkeypatch.chdir(ROOT)
-    config = ParsingCLI(dermsynth(fit)).config.fit
+    config = read(fit)
     run = "runs/b16/hybrid-seed3"
-    assert (str(config.run), config.arm, config.seed_everything) == (run, "hybrid", 3)
-    assert config.data.init_args.mix.class_path.endswith("Ratio")
-    assert config.data.init_args.size == 192
+    assert (config["run"], config["arm"], config["seed_everything"]) == (run, "hybrid", 3)
+    assert config["data"]["init_args"]["mix"]["class_path"].endswith("Ratio")
+    assert config["data"]["init_args"]["size"] == 192
     assert dermsynth(test)[:5] == ["test", "--config", f"{run}/fit.yaml", "--ckpt_path", f"{run}/checkpoints/best.ckpt"]
 
 
@@ -55,23 +62,22 @@ def test_a_recipe_without_arms_is_one_arm(tmp_path, monkeypatch):
     arguments = ["configs/vit_b16.yaml", "--run", "runs"]
     (fit, _), _ = job("classify.sbatch", arguments, tmp_path, SLURM_ARRAY_TASK_ID="1")
     monkeypatch.chdir(ROOT)
-    config = ParsingCLI(dermsynth(fit)).config.fit
-    assert (str(config.run), config.arm, config.seed_everything) == ("runs/vit_b16-seed1", "vit_b16", 1)
+    config = read(fit)
+    assert (config["run"], config["arm"], config["seed_everything"]) == ("runs/vit_b16-seed1", "vit_b16", 1)
 
 
 def test_without_an_array_or_shards_it_makes_one_set(tmp_path, monkeypatch):
-    (words,), _ = job("generate.sbatch", ["configs/generate_sd15.yaml", "--run", "sets/made"], tmp_path)
+    (words,), _ = job("generate.sbatch", [*GENERATE, "--run", "sets/made"], tmp_path)
     monkeypatch.chdir(ROOT)
-    config = ParsingCLI(dermsynth(words)).config.predict
-    assert str(config.run) == "sets/made"
-    assert config.data.init_args.shards == 1
+    config = read(words)
+    assert (config["run"], config["data"]["init_args"]["shards"]) == ("sets/made", 1)
 
 
 def test_decoded_images_may_be_kept_on_the_nodes_own_disk(tmp_path, monkeypatch):
     common = (ROOT / "slurm/common.sh").read_text().replace("LOCAL_DISK=", "LOCAL_DISK='/scratch/a b'")
     (words,), _ = job("fit.sbatch", ["configs/vit_b16.yaml", "--run", "runs/x"], tmp_path, common)
     monkeypatch.chdir(ROOT)
-    assert str(ParsingCLI(dermsynth(words)).config.fit.data.init_args.pixel_cache) == "/scratch/a b"
+    assert read(words)["data"]["init_args"]["pixel_cache"] == "/scratch/a b"
 
 
 @pytest.mark.parametrize(
@@ -82,9 +88,9 @@ def test_images_are_not_kept_beside_a_latent_cache_which_refuses_that(tmp_path, 
     arguments = ["configs/dreambooth_sd15.yaml", *more, "--run", "runs/x"]
     (words,), _ = job("fit.sbatch", arguments, tmp_path, common)
     monkeypatch.chdir(ROOT)
-    data = ParsingCLI(dermsynth(words)).config.fit.data.init_args
-    assert data.latent_cache is not None
-    assert data.pixel_cache is None
+    data = read(words)["data"]["init_args"]
+    assert data["latent_cache"] is not None
+    assert data["pixel_cache"] is None
 
 
 @pytest.mark.parametrize(
@@ -203,8 +209,7 @@ def test_what_the_pages_submit_parses(tmp_path, monkeypatch, line):
     commands, done = job(script, arguments, tmp_path, SLURM_ARRAY_TASK_COUNT="8" if array else "1")
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(ROOT)
-    config = ParsingCLI(dermsynth(commands[0])).config
-    assert config[dermsynth(commands[0])[0]].run
+    assert read(commands[0])["run"]
 
 
 def test_what_the_pages_submit_is_found():

@@ -5,9 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from dermsynth.run.classes import named
+from dermsynth.run.yaml_files import read_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -47,7 +46,7 @@ class Part:
     @cached_property
     def kind(self) -> Literal["dreambooth", "classifier", "generation"]:
         """What the recipe does."""
-        values = yaml.safe_load(self.configs[0].read_text(encoding="utf-8"))
+        values = read_yaml(self.configs[0])
         if named(values["data"]["class_path"]) == "GenerationData":
             return "generation"
         return "classifier" if named(values["model"]["class_path"]) == "Classifier" else "dreambooth"

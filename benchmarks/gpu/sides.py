@@ -11,10 +11,10 @@ import yaml
 
 from benchmarks import plain_dreambooth, plain_generation, plain_vit
 from benchmarks.drawn import image_set
-from benchmarks.dreambooth import parse
 from benchmarks.gpu.parts import Part, Size
 from benchmarks.stopwatch import Stopwatch
 from dermsynth.run import training_cli as training
+from dermsynth.run.configuration import read_configuration
 from dermsynth.tools.init import init
 
 
@@ -54,12 +54,12 @@ def measured(part: Part, size: Size, work: Path) -> dict[str, Any]:
     flags = [*part.flags, *timing.flags]
     # What generates takes its base from a checkpoint, and here there is none.
     base = [] if part.kind == "classifier" else ["--model.base", str(work / "base")]
-    recipe = parse([*files, *base, *flags], part.stage)["data"]["init_args"]
+    recipe = read_configuration(part.stage, [*files, *base, *flags, "--run", "run"])["data"]["init_args"]
     overlay = work / f"{name}.yaml"
     overlay.write_text(yaml.safe_dump(_overlay(part, size, recipe, watch, work)), encoding="utf-8")
     arguments = [*files, "--config", str(overlay), *flags]
     if part.plain:
-        _plain(part.kind, parse(arguments, part.stage), run, Stopwatch(**watch))
+        _plain(part.kind, read_configuration(part.stage, [*arguments, "--run", "run"]), run, Stopwatch(**watch))
     else:
         training.run([part.stage, *arguments, "--run", str(run)])
     return {**json.loads(out.read_text(encoding="utf-8")), "batch_size": recipe["batch_size"]}

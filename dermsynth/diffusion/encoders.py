@@ -116,7 +116,7 @@ class BaseEncoders:
 
     def _at(self, name: str, device: torch.device, dtype: torch.dtype) -> Any:
         loaded = name in vars(self._parts)
-        part = getattr(self._parts, name)
+        part = self._parts.vae if name == "vae" else self._parts.text_encoder
         if not loaded:
             part.requires_grad_(False)
         if part.device != device or part.dtype != dtype:

@@ -43,9 +43,9 @@ def set_compiler(shapes: int) -> None:
     Args:
         shapes: the least number; a larger one that is set stays.
     """
-    config = torch._dynamo.config
-    check = functools.partial(relied_on, "diffusion.seams.set_compiler", "torch", config)
-    least = check("cache_size_limit")
-    check("optimize_ddp")
+    check = functools.partial(relied_on, "diffusion.seams.set_compiler", "torch")
+    config = check(check(torch, "_dynamo"), "config")
+    least = check(config, "cache_size_limit")
+    check(config, "optimize_ddp")
     config.cache_size_limit = max(shapes, least)
     config.optimize_ddp = False

@@ -12,7 +12,7 @@ from dermsynth.evaluation import statistics
 from dermsynth.evaluation.choices import check_family, check_margin, choose_baseline
 from dermsynth.evaluation.comparison import ENSEMBLE, GENERATOR, MEAN, Comparison, Result
 from dermsynth.evaluation.measure import measure
-from dermsynth.evaluation.metrics import ACCURACY, AUROC, Floats, Quantity
+from dermsynth.evaluation.metrics import ACCURACY, AUROC, METRICS, Floats, Quantity
 from dermsynth.evaluation.other_causes import notes, without_control
 from dermsynth.evaluation.runs import Run
 from dermsynth.evaluation.statistics import MARGIN_LEVEL
@@ -139,6 +139,8 @@ def _mean_results(arm: str, seeds: Seeds, baseline: Seeds | None) -> Iterator[Re
         if baseline and of_baseline:
             difference = values - of_baseline[quantity]
             low, high = statistics.percentile_interval(difference[1:])
+            low_90, high_90 = statistics.percentile_interval(difference[1:], MARGIN_LEVEL)
+            falls = METRICS[quantity.name].higher_is_better  # where harm is
             partners = {key: _partner(baseline, key) for key in seeds}
             pairs = [seeds[key][quantity][0] - of[quantity][0] for key, of in partners.items() if of is not None]
             result = replace(
@@ -147,7 +149,8 @@ def _mean_results(arm: str, seeds: Seeds, baseline: Seeds | None) -> Iterator[Re
                 difference_sd=_sd(pairs),
                 difference_low=low,
                 difference_high=high,
-                difference_low_90=statistics.percentile_interval(difference[1:], MARGIN_LEVEL)[0],
+                difference_low_90=low_90 if falls else None,
+                difference_high_90=None if falls else high_90,
                 smallest_difference=statistics.smallest_difference(difference[1:]),
                 test="paired bootstrap of groups",
                 p=statistics.bootstrap_p(difference[1:]),

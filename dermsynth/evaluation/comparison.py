@@ -29,7 +29,8 @@ class Result:
         difference_sd: standard deviation of the difference over the seeds that both arms have.
         difference_low: lower end of the interval of the difference.
         difference_high: upper end.
-        difference_low_90: lower end of its 90 % interval, for the margin.
+        difference_low_90: lower end of its 90 % interval, for the margin; of a metric whose higher values are better.
+        difference_high_90: upper end of it; of a metric whose lower values are better.
         smallest_difference: what this test set would show with 80 % power.
         test: how p was found.
         p: two-sided.
@@ -51,6 +52,7 @@ class Result:
     difference_low: float | None = None
     difference_high: float | None = None
     difference_low_90: float | None = None
+    difference_high_90: float | None = None
     smallest_difference: float | None = None
     test: str = ""
     p: float | None = None

@@ -13,10 +13,14 @@ DOUBTS = "not_established"
 def table(comparison: Comparison) -> str:
     """Every result, six significant digits, blank where there is nothing to say.
 
-    The last column says why a difference is not established; the mean over seeds then has no p.
+    The last column says why a difference is not established; the mean over seeds then has no p. There is a column for
+    metrics whose lower values are better only if one is.
     """
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [*(f.name for f in fields(Result)), DOUBTS], lineterminator="\n")
+    columns = [f.name for f in fields(Result)]
+    if all(result.difference_high_90 is None for result in comparison.results):
+        columns.remove("difference_high_90")
+    writer = csv.DictWriter(buffer, [*columns, DOUBTS], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for result in comparison.results:
         doubts = comparison.not_established(result)

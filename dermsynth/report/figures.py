@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from dermsynth.evaluation.comparison import Comparison
 from dermsynth.evaluation.metrics import ACCURACY, METRICS, Quantity
 from dermsynth.evaluation.statistics import LEVEL
-from dermsynth.report.number_format import heading, is_percent, number
+from dermsynth.report.number_format import heading, is_percent, lower_is_better, number
 
 BASELINE_COLOUR, ARM_COLOUR = "#555555", "#0072B2"  # Okabe & Ito: distinct to every kind of colour vision
 COMMONEST_COLOUR = "#D55E00"
@@ -56,7 +56,8 @@ def plot(comparison: Comparison) -> Figure:
         f"{c.sample}. Diamond: mean over seeds; line: {LEVEL:.0%} "
         "interval; circles: single seeds.\nDifferences are paired; a filled diamond's interval leaves "
         "out zero (before Holm's adjustment), and its seeds agree."
-        + (f"\n{_commonest(c)}" if any(quantity.name == ACCURACY.name for quantity in columns) else ""),
+        + (f"\n{_commonest(c)}" if any(quantity.name == ACCURACY.name for quantity in columns) else "")
+        + (f"\n{lower}" if (lower := lower_is_better(columns)) else ""),
         fontsize=9,
         color="#555555",
     )

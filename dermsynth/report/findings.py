@@ -136,6 +136,8 @@ def _difference(c: Comparison, arm: str) -> Finding:
         sentence = f"{arm}: no difference in {title} from {c.baseline} shown ({change}, which contains zero)."
         return Finding(sentence, Certainty.NOT_SHOWN, FOREST_PLOT)
     direction = "higher" if difference > 0 else "lower"
+    if not METRICS[c.primary].higher_is_better:
+        direction += ", which is worse," if difference > 0 else ", which is better,"
     if doubts := list(_doubts(c, arm)):
         size = points(abs(difference), c.primary)
         sentence = (
@@ -178,11 +180,12 @@ def _harm(c: Comparison, arm: str) -> Iterator[Finding]:
     """The margin, if there is one."""
     if c.margin is None:
         return
-    low = c.result(arm, Quantity(c.primary)).difference_low_90
-    low = math.nan if low is None else low
-    end = f"lower end of the 90% interval {number(low, c.primary, sign=True)}"
+    result, falls = c.result(arm, Quantity(c.primary)), METRICS[c.primary].higher_is_better
+    worst = result.difference_low_90 if falls else result.difference_high_90
+    worst = math.nan if worst is None else worst
+    end = f"{'lower' if falls else 'upper'} end of the 90% interval {number(worst, c.primary, sign=True)}"
     margin = points(c.margin, c.primary)
-    if not low > -c.margin:
+    if not (-worst if falls else worst) < c.margin:
         yield Finding(f"Harm by more than the margin of {margin} is not excluded ({end}).", Certainty.NOT_SHOWN)
         return
     weak = c.weaknesses(arm)

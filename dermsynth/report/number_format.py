@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 from dermsynth.evaluation.metrics import METRICS, Quantity, Unit
 
@@ -20,6 +21,12 @@ def heading(quantity: Quantity) -> tuple[str, str]:
         return title, f"{quantity.class_name}{percent}"
     first, _, last = title.rpartition(" ")
     return first, f"{last}{percent}"
+
+
+def lower_is_better(quantities: Sequence[Quantity]) -> str:
+    """A sentence that names the metrics whose lower values are better; blank if none is."""
+    titles = dict.fromkeys(METRICS[q.name].title for q in quantities if not METRICS[q.name].higher_is_better)
+    return f"Lower is better: {', '.join(titles)}." if titles else ""
 
 
 def number(value: float | None, metric: str, sign: bool = False) -> str:

@@ -8,7 +8,17 @@ from dermsynth.evaluation.metrics import ACCURACY, AUROC, METRICS, Quantity
 from dermsynth.evaluation.statistics import LEVEL, SEED
 from dermsynth.report.csv_table import DOUBTS
 from dermsynth.report.findings import sections
-from dermsynth.report.number_format import count, heading, interval, number, p_value, points, spread, wrap
+from dermsynth.report.number_format import (
+    count,
+    heading,
+    interval,
+    lower_is_better,
+    number,
+    p_value,
+    points,
+    spread,
+    wrap,
+)
 
 NOT_ESTABLISHED = "not established"  # in the place of a p
 
@@ -63,6 +73,8 @@ def _values(c: Comparison) -> str:
         )
     if c.few_groups:
         notes.append(f"With {c.n_groups} {c.unit} the intervals are rough and tend to be too narrow.")
+    if lower := lower_is_better(c.headline):
+        notes.append(lower)
     return "\n".join([*lines, _wrap(" ".join(notes))])
 
 

@@ -6,6 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import dermsynth.run.lean  # noqa: F401
+
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor

@@ -1,6 +1,7 @@
 """What a run needs of the processes and the job that it is started in; what would hang or be lost without."""
 
 import os
+import signal
 from collections.abc import Sequence
 
 from jsonargparse import Namespace
@@ -8,6 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 
+from dermsynth.contracts import HeedsSignals
 from dermsynth.errors import InputError
 
 # By the beginnings of their names: what says in the environment where a run's other nodes are.
@@ -44,8 +46,7 @@ def check_torchrun(trainer: Trainer) -> None:
 
 def unheeded_signals(callbacks: Sequence[Callback]) -> str:
     """What to say in a Slurm job to whose signals nothing listens; blank if there is nothing to say."""
-    # By name, as callbacks are not imported from here.
-    heeded = any(type(callback).__name__ == "Preemption" for callback in callbacks)
+    heeded = any(isinstance(callback, HeedsSignals) and signal.SIGTERM in callback.signals for callback in callbacks)
     if heeded or "SLURM_JOB_ID" not in os.environ:
         return ""
     return (

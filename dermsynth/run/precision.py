@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
 from jsonargparse import Namespace
 
 from dermsynth.run.config import RUN_FILE
 from dermsynth.run.seams import cpu_computes
+from dermsynth.run.yaml_files import read_yaml
 
 _SIZE = 192  # of the matrix products that are timed: milliseconds where bfloat16 is emulated
 
@@ -43,7 +43,7 @@ def resolve(config: Namespace, stage: str) -> list[str]:
 
 
 def _recorded(file: Path) -> str | None:
-    return ((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("trainer") or {}).get("precision")
+    return (read_yaml(file).get("trainer") or {}).get("precision")
 
 
 def _chosen(accelerator: object) -> tuple[str, str]:

@@ -80,10 +80,10 @@ def replace_signal_handlers(trainer: Trainer, register: Callable[[], Mapping[int
     """
     check = functools.partial(relied_on, "run.seams.replace_signal_handlers", "lightning")
     connector = check(trainer, "_signal_connector")
-    check(connector, "register_signal_handlers", (), type(trainer)._run)
-    check(connector, "_original_handlers", None, type(connector).teardown)
+    check(connector, "register_signal_handlers", (), check(type(trainer), "_run"))
+    check(connector, "_original_handlers", None, check(type(connector), "teardown"))
     loop = trainer.fit_loop.epoch_loop
-    check(loop, "_broadcast_sigterm_tensor", (), type(loop).advance)
+    check(loop, "_broadcast_sigterm_tensor", (), check(type(loop), "advance"))
 
     def ours() -> None:
         connector._original_handlers = register()
@@ -127,8 +127,8 @@ def check_epochs_reach(loader: DataLoader[Any]) -> None:
     seam, sampler = "run.seams.check_epochs_reach", loader.batch_sampler
     module = part_of(seam, "lightning", "lightning.pytorch.loops.fit_loop")
     loop = relied_on(seam, "lightning", module, "_FitLoop")
-    takes = ("dataloader", "epoch")
-    tell = relied_on(seam, "lightning", module, "_set_sampler_epoch", takes, loop.on_advance_start)
+    told_by, takes = relied_on(seam, "lightning", loop, "on_advance_start"), ("dataloader", "epoch")
+    tell = relied_on(seam, "lightning", module, "_set_sampler_epoch", takes, told_by)
     before: int = sampler.epoch  # type: ignore[union-attr]
     tell(loader, before + 1)
     told: int = sampler.epoch  # type: ignore[union-attr]

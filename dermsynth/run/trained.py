@@ -13,6 +13,7 @@ from dermsynth.run.checkpoint_io import checked_configuration, configuration_of,
 from dermsynth.run.checkpoints import Reloadable
 from dermsynth.run.classes import located
 from dermsynth.run.config import RUN_FILE
+from dermsynth.run.folder import MAY_DIFFER, NOT_COMPARED, differences
 from dermsynth.run.yaml_files import read_yaml
 
 # Of each kind of model: its class and the formats that it is exported in.
@@ -31,7 +32,7 @@ class Trained:
         content: of the checkpoint.
         kind: of its model.
         config: of its run.
-        said_in: the file that says the configuration.
+        said_in: the file that says it: the checkpoint, or a fit.yaml.
     """
 
     content: Mapping[str, Any]
@@ -41,10 +42,11 @@ class Trained:
 
     @classmethod
     def read(cls, checkpoint: Path) -> Self:
-        """Read both: the configuration from fit.yaml in the checkpoint's folder or the one above, else from itself.
+        """Read both: the configuration from the checkpoint, or if it says none from fit.yaml in its folder or above.
 
         Raises:
-            InputError: the checkpoint is broken, not one of this project, or nothing says its configuration.
+            InputError: the checkpoint is broken, not one of this project, or nothing says its configuration; or such a
+                fit.yaml says something else than the checkpoint.
         """
         content = read_checkpoint(checkpoint)
         kind = kind_of(content)
@@ -52,14 +54,21 @@ class Trained:
             raise InputError(f"{checkpoint}: not a checkpoint of a model of this project.")
         files = [folder / RUN_FILE for folder in (checkpoint.parent, checkpoint.parent.parent)]
         file = next((file for file in files if file.is_file()), None)
-        if file is not None:
-            return cls(content, kind, checked_configuration(read_yaml(file), str(file)), file)
+        beside = None if file is None else checked_configuration(read_yaml(file), str(file))
         try:
-            return cls(content, kind, configuration_of(content), checkpoint)
+            config = configuration_of(content)
         except InputError as error:
+            if file is not None and beside is not None:
+                return cls(content, kind, beside, file)
             raise InputError(
                 f"{checkpoint}: {error} Neither is there {files[0]} or {files[1]}; the run's fit.yaml is needed."
             ) from error
+        if beside is not None and (changes := _changes(config, beside)):
+            raise InputError(
+                f"{checkpoint}: {file} is of another run ({changes[0]}). Move the checkpoint to its own run's folder, "
+                "or to where no fit.yaml is."
+            )
+        return cls(content, kind, config, checkpoint)
 
     def format(self, asked: str | None) -> str:
         """The format to export in: what is asked for, or the first that the model has.
@@ -94,6 +103,12 @@ class Trained:
         if not isinstance(model, Exportable):
             raise InputError(f"{self.said_in}: a {path} has no method `export`, as each model of dermsynth has.")
         return model
+
+
+def _changes(config: Mapping[str, Any], beside: Mapping[str, Any]) -> list[str]:
+    """What of model and data differs, but for what may lie elsewhere; `there` is the file beside the checkpoint."""
+    there, here = ({name: one[name] for name in ("model", "data")} for one in (beside, config))
+    return differences(there, here, (*NOT_COMPARED, *MAY_DIFFER))
 
 
 def _imported(path: str) -> type[Reloadable]:

@@ -12,8 +12,8 @@ def export(checkpoint: Path, out: Path, format: Format | None = None, trust: boo
     """Write a trained model in the format of another library, with safetensors weights.
 
     Args:
-        checkpoint: of a run. The run's fit.yaml, in its folder or the one above, says what the model is; where there
-            is none, the checkpoint itself does.
+        checkpoint: of a run. It says what the model is; of one that does not, the run's fit.yaml in its folder or the
+            one above does.
         out: the new folder; must not exist.
         format: diffusers for a whole Stable Diffusion pipeline (adapters merged), lora for the adapters alone as
             diffusers reads them, kohya for the same as A1111 and ComfyUI do, transformers for a classifier; by default

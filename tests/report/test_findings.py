@@ -2,7 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from dermsynth.evaluation.metrics import METRICS
 from dermsynth.report import findings
+from dermsynth.report.figures import plot
 from dermsynth.report.findings import FOREST_PLOT, Certainty
 
 
@@ -63,6 +65,19 @@ OBSERVED = (
 )  # fmt: skip
 def test_verdict(comparison, numbers, expected):
     assert verdict(comparison(**numbers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("sign", "said"),
+    [(1, "accuracy is higher, which is worse, than"), (-1, "accuracy is lower, which is better, than")],
+)
+def test_of_a_metric_whose_lower_values_are_better_the_verdict_says_so(comparison, monkeypatch, sign, said):
+    monkeypatch.setitem(METRICS, "accuracy", replace(METRICS["accuracy"], higher_is_better=False))
+    ends = dict(zip(("difference_low", "difference_high"), sorted((sign * 0.001, sign * 0.053)), strict=True))
+    seeds = (sign * 0.02, sign * 0.0266)
+    c = comparison(**ends, difference=sign * 0.0233, seed_differences=seeds, p_holm=0.03)
+    assert f"hybrid: {said} real's in this test set" in verdict(c)
+    assert "Lower is better: accuracy." in plot(c).get_supxlabel()
 
 
 @pytest.mark.parametrize(

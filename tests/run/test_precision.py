@@ -57,6 +57,13 @@ def test_it_is_what_the_cpu_computes_in(unsaid, cpu, capsys, native, chosen, why
     assert kept() == chosen
 
 
+def test_a_run_whose_configuration_is_broken_is_refused_in_one_line(unsaid, capsys):
+    assert run("fit") == 0
+    Path("r/fit.yaml").write_text("trainer: {precision: [}")
+    assert run("test", "--ckpt_path", "r/checkpoints/last.ckpt") != 0
+    assert "r/fit.yaml: not YAML" in capsys.readouterr().err
+
+
 def test_a_run_keeps_it_on_another_cpu_and_so_does_its_test(unsaid, cpu, capsys):
     cpu(True)
     assert run("fit") == 0

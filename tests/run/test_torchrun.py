@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_configs import ParsingCLI
+from dermsynth.run.configuration import read_configuration
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -39,8 +39,9 @@ def torchrun(folder, *flags, **environment):
 def test_the_line_of_the_page_parses(monkeypatch):
     monkeypatch.chdir(ROOT)
     started, _, ours = LINE.partition(" -m -- dermsynth ")
-    trainer = ParsingCLI(shlex.split(ours)).config.fit.trainer
-    assert f"--nnodes {trainer.num_nodes} --nproc-per-node {trainer.devices} " in started
+    stage, *words = shlex.split(ours)
+    trainer = read_configuration(stage, words)["trainer"]
+    assert f"--nnodes {trainer['num_nodes']} --nproc-per-node {trainer['devices']} " in started
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from dermsynth.errors import InputError
+from dermsynth.evaluation import measure, metrics
 from dermsynth.evaluation.runs import inputs_of, read_run
 from dermsynth.evaluation.statistics import resampling_weights
 from dermsynth.tools.compare import compare
@@ -148,6 +149,36 @@ def test_the_margin_is_held_against_the_lower_end_of_the_90_percent_interval(dra
         row = read_table(tmp_path / "out")["real", "mean", "accuracy", ""]
         assert float(row["difference_low_90"]) == pytest.approx(low, abs=1e-6)
         assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_of_a_metric_whose_lower_values_are_better_harm_is_a_rise(drawn, tmp_path, monkeypatch, capsys):
+    def wrong(confusion):
+        return 1 - metrics.accuracy(confusion)
+
+    error = metrics.AnswerMetric(
+        name="error", title="error rate", unit=metrics.Unit.POINTS, overall=True, per_class=False, formula=wrong,
+        leads=False, higher_is_better=False,
+    )  # fmt: skip
+    monkeypatch.setitem(metrics.METRICS, "error", error)
+    overall = (*metrics.OVERALL, "error")
+    for module in (metrics, measure):
+        monkeypatch.setattr(module, "OVERALL", overall)
+    folders = drawn[0][:4]
+    for arm, against in (("real", "hybrid"), ("hybrid", "real")):
+        for margin in (0.001, 0.2):  # as of accuracy, of which an error is the rest
+            verdicts = {}
+            for primary in ("accuracy", "error"):
+                compare(folders, tmp_path / "out", baseline=against, primary=primary, margin=margin)
+                text = " ".join(capsys.readouterr().out.split())
+                verdicts[primary] = "No harm by the margin" in text, "Harm by more than the margin" in text
+                assert ("Lower is better: error rate." in text) == (primary == "error")
+            table = read_table(tmp_path / "out")
+            high, low = (table[arm, "mean", name, ""] for name in ("error", "accuracy"))
+            assert (high["difference_low_90"], low["difference_high_90"]) == ("", "")
+            assert float(high["difference_high_90"]) == pytest.approx(-float(low["difference_low_90"]), abs=1e-6)
+            assert verdicts["error"] == verdicts["accuracy"]
+            assert sum(verdicts["error"]) == 1
+    assert verdicts["error"] == (True, False)  # of the better arm
 
 
 def test_holm_counts_the_family_and_nothing_is_concluded_of_the_others(tmp_path, capsys):

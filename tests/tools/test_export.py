@@ -243,6 +243,23 @@ def test_a_run_file_of_nonsense_is_refused_in_one_line(classifier, tmp_path, tex
     assert "\n" not in str(error.value)
 
 
+def test_the_checkpoint_says_what_the_model_is_and_no_other_runs_file(classifier, tmp_path):
+    torch.save(classifier, tmp_path / "a.ckpt")
+    config = yaml.safe_load(classifier["configuration"])
+    config["run"], config["data"]["init_args"]["real"] = "elsewhere", "moved"  # the same run, moved with its set
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(config))
+    export(tmp_path / "a.ckpt", tmp_path / "out")
+    config["model"]["init_args"]["label_smoothing"] = 0.25
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match=r"label_smoothing: 0\.25 there, \S+ here\)\. Move") as error:
+        export(tmp_path / "a.ckpt", tmp_path / "other")
+    assert str(error.value).startswith(f"{tmp_path / 'a.ckpt'}: {tmp_path / 'fit.yaml'} is of another run (")
+    assert "\n" not in str(error.value)
+    # One of before checkpoints said it.
+    torch.save({key: value for key, value in classifier.items() if key != "configuration"}, tmp_path / "a.ckpt")
+    export(tmp_path / "a.ckpt", tmp_path / "former")
+
+
 EVIL = {"class_path": "evil.C"}
 
 
@@ -275,7 +292,8 @@ def test_a_strangers_run_runs_no_code(classifier, tmp_path, monkeypatch, model, 
     else:
         content["configuration"] = yaml.safe_dump(config)
     torch.save(content, tmp_path / "a.ckpt")
-    not_needed = model.get("init_args", {}).keys() == {"optimizer", "lr_scheduler"}
+    # A fit.yaml is held against the checkpoint's own configuration, where optimizers count.
+    not_needed = file == "checkpoint" and model.get("init_args", {}).keys() == {"optimizer", "lr_scheduler"}
     with contextlib.nullcontext() if not_needed else pytest.raises(InputError):
         export(tmp_path / "a.ckpt", tmp_path / "out")
     assert "evil" not in sys.modules
