@@ -42,10 +42,10 @@ class ImageSetWriter(Callback):
     Args:
         grid_images: of each class on the picture `grid.png`, one row per class.
         beside: a real image set whose training images of the same class are shown in a row above each generated one.
-        class_folders: put images of a class into `images/CLASS`, so that programs which take a folder per class, such as
-            torchvision's ImageFolder and the datasets library's imagefolder, open `images`.
-        redraws: how often an image that shows nothing, as it is of one colour or saturated, is drawn again, each time
-            from another seed; after that the run ends. With 0 such images are kept.
+        class_folders: put images of a class into `images/CLASS`, so that programs which take a folder per class, such
+            as torchvision's ImageFolder and the datasets library's imagefolder, open `images`.
+        redraws: how often an image that shows nothing, as it is of one colour or saturated, is generated again, each
+            time from another seed; after that the run ends. With 0 such images are kept.
     """
 
     def __init__(

@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import SupportsFloat
 
 from lightning import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from dermsynth.errors import InputError
 from dermsynth.run.config import RUN_FILE
 
 PROGRAM = "python -m dermsynth"
@@ -28,12 +30,16 @@ def after_fit(run: Path, checkpoint: Path, model: LightningModule) -> str:
 
 def after_test(run: Path) -> str:
     """The comparison, where the tested runs beside this one are of two or more arms; else what it needs."""
-    from dermsynth.evaluation.runs import arm_and_seed
+    from dermsynth.evaluation.runs import arm_of
 
     tested = sorted(file.parent for file in run.absolute().parent.glob("*/predictions.csv"))
     beside = [run.parent / folder.name for folder in tested]
-    if len({arm_and_seed(folder)[0] for folder in beside}) > 1:
-        return _command("compare", *beside, "--out", "comparison")
+    arms = set()
+    for folder in beside:
+        with suppress(InputError):  # of a run that is not this one, and that its own commands refuse
+            arms.add(arm_of(folder))
+        if len(arms) > 1:
+            return _command("compare", *beside, "--out", "comparison")
     return f"train and test another arm, such as real and generated images; then {PROGRAM} compare takes both runs"
 
 

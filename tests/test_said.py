@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from dermsynth.cli import main
+from dermsynth.said import after_test
+from tests.evaluation.written_runs import write
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "1", "--trainer.accelerator", "cpu"]
@@ -46,6 +48,16 @@ def test_each_next_command_runs_as_it_is_printed(tmp_path, monkeypatch, capsys):
     import transformers  # noqa: F401
 
     assert eval(opened[1]).config.num_labels == 2
+
+
+def test_runs_of_one_arm_are_not_offered_for_a_comparison_whatever_their_folders_are_called(tmp_path):
+    for name, arm in (("hybrid-gen0-seed0", "hybrid"), ("hybrid-gen1-seed0", "hybrid"), ("real-seed0", "real")):
+        run = write(tmp_path / name)
+        (run / "fit.yaml").write_text(f"arm: {arm}\nseed_everything: 0\n")
+        assert after_test(run).startswith("python -m dermsynth compare" if arm == "real" else "train and test another")
+    # Nor does a run that cannot be read end the test of another.
+    (tmp_path / "real-seed0/fit.yaml").write_text("arm: [")
+    assert after_test(tmp_path / "hybrid-gen0-seed0").startswith("train and test another")
 
 
 def test_images_of_512_pixels_are_for_the_large_classifier(tmp_path, monkeypatch, capsys):

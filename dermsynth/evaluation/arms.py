@@ -1,6 +1,7 @@
 """Every arm measured, and compared with the baseline on the same images."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -8,14 +9,13 @@ import numpy as np
 
 from dermsynth.errors import InputError
 from dermsynth.evaluation import statistics
+from dermsynth.evaluation.choices import check_family, check_margin, choose_baseline
 from dermsynth.evaluation.comparison import ENSEMBLE, GENERATOR, MEAN, Comparison, Result
 from dermsynth.evaluation.measure import measure
 from dermsynth.evaluation.metrics import ACCURACY, AUROC, METRICS, Floats, Quantity
 from dermsynth.evaluation.other_causes import notes, without_control
 from dermsynth.evaluation.runs import Run
 from dermsynth.evaluation.statistics import MARGIN_LEVEL
-
-DEFAULT_BASELINES = ("real", "baseline")
 
 _T = TypeVar("_T")
 Measured = dict[Quantity, Floats]
@@ -43,12 +43,18 @@ def compare_arms(
         InputError: fewer than two arms or groups, an unknown baseline or arm, a margin that is none, or a primary
             metric that this test set cannot define.
     """
-    baseline, reason = _baseline(list(arms), baseline)
-    if margin is not None and not 0 < margin < 1:
-        raise InputError(f"--margin {margin:g}: expected a fraction above 0 and below 1, as 0.02 for two points.")
+    if len(arms) < 2:
+        raise InputError(
+            f"compare needs runs of at least two arms; found {', '.join(arms) or 'none'}. "
+            "Give the runs of another arm too, in folders named ARM-seedN."
+        )
+    with _said_of("--baseline"):
+        baseline, reason = choose_baseline(list(arms), baseline)
+    with _said_of("--margin"):
+        check_margin(margin)
+    with _said_of("--family"):
+        check_family(family, list(arms), baseline)
     others = [arm for arm in arms if arm != baseline]
-    if unknown := [name for name in family or () if name not in others]:
-        raise InputError(f"--family: {unknown[0]} is not an arm that is compared with {baseline}: {', '.join(others)}.")
     arms = {baseline: arms[baseline], **arms}
     first = arms[baseline][0]
     labels, groups, classes = first.label_index, first.group_index, first.classes
@@ -102,20 +108,13 @@ def compare_arms(
     )
 
 
-def _baseline(arms: Sequence[str], wanted: str | None) -> tuple[str, str]:
-    if len(arms) < 2:
-        raise InputError(
-            f"compare needs runs of at least two arms; found {', '.join(arms) or 'none'}. "
-            "Give the runs of another arm too, in folders named ARM-seedN."
-        )
-    if wanted is not None:
-        if wanted not in arms:
-            raise InputError(f"--baseline {wanted}: no such arm; the runs are of {', '.join(arms)}.")
-        return wanted, "as asked"
-    for name in DEFAULT_BASELINES:
-        if name in arms:
-            return name, "by its name"
-    return arms[0], "the first given"
+@contextmanager
+def _said_of(flag: str) -> Iterator[None]:
+    """Name the flag in what is wrong with its value."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{flag}: {error}") from error
 
 
 def _mean(measured: Sequence[Measured]) -> Measured:

@@ -32,8 +32,8 @@ MIX = "data.init_args.mix.class_path"
 SYNTHETIC = "data.init_args.synthetic"
 # Mixes that show no generated image; the second is the control of those that do.
 REAL_ONLY, REPEATED = "RealOnly", "OversampledReal"
-# A run's configuration; where its predictions are of an external test set, they lie in a folder without the first.
-CONFIGURATIONS = (RUN_FILE, "test.yaml")
+# Beside predictions of an external test set, which lie in a folder of their own; it names the checkpoint.
+_TEST_FILE = "test.yaml"
 _COMPARED = ("test", "val")
 SUM_TOLERANCE = 1e-3  # softmax in half precision, written with few digits, is still within it
 
@@ -146,9 +146,7 @@ def read_run(folder: Path) -> Run:
     if repeated:
         raise InputError(f"{table}: image {repeated[0]} occurs twice; each image must have one prediction.")
     configuration = _configuration(folder)
-    arm, seed = arm_and_seed(folder)
-    if configuration.get("arm") is not None:
-        arm, seed = str(configuration["arm"]), configuration.get("seed_everything")
+    arm, seed = _arm_and_seed(folder, configuration)
     return Run(
         folder,
         arm,
@@ -164,10 +162,39 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def arm_of(folder: Path) -> str:
+    """The arm of a run's folder, as a comparison takes it.
+
+    Raises:
+        InputError: its configuration cannot be read.
+    """
+    return _arm_and_seed(folder, _configuration(folder))[0]
+
+
+def _arm_and_seed(folder: Path, configuration: Mapping[str, Any]) -> tuple[str, int | None]:
+    if configuration.get("arm") is not None:
+        return str(configuration["arm"]), configuration.get("seed_everything")
+    return arm_and_seed(folder)
+
+
 def _configuration(folder: Path) -> dict[str, Any]:
-    """What the run was made with, by dotted key; of an older run, or somebody else's, nothing is known."""
-    file = next((folder / name for name in CONFIGURATIONS if (folder / name).is_file()), None)
+    """By dotted key; empty where nothing is known."""
+    file = _configuration_file(folder)
     return leaves(read_yaml(file)) if file else {}
+
+
+def _configuration_file(folder: Path) -> Path | None:
+    """What the run was trained with; of an older run, or somebody else's, nothing is known.
+
+    A test on an external set is of no generated images, so its own configuration does not say what the run was shown.
+    """
+    if (file := folder / RUN_FILE).is_file():
+        return file
+    if not (file := folder / _TEST_FILE).is_file():
+        return None
+    checkpoint = read_yaml(file).get("ckpt_path")
+    trained = Path(checkpoint).parent.parent / RUN_FILE if isinstance(checkpoint, str) else file
+    return trained if trained.is_file() else file
 
 
 def _generator(configuration: Mapping[str, Any]) -> int | None:
@@ -217,8 +244,12 @@ def read_arms(folders: Sequence[Path]) -> dict[str, tuple[Run, ...]]:
 
 def inputs_of(folders: Sequence[Path]) -> dict[str, str]:
     """What a comparison reads of runs, by its content."""
-    files = [folder / name for folder in folders for name in (PREDICTIONS, RUN_FILE)]
-    return {f"{file.parent.name}/{file.name}": made_from.content(file) for file in files if file.is_file()}
+    found = {}
+    for folder in folders:
+        for file in (folder / PREDICTIONS, _configuration_file(folder)):
+            if file and file.is_file():
+                found[f"{folder.name}/{file.name}"] = made_from.content(file)
+    return found
 
 
 def check_same_images(first: Run, other: Run) -> None:

@@ -1,14 +1,17 @@
 """The whole configuration of a stage, as the stage itself reads it; nothing is built and no folder is touched."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser
+from lightning import LightningDataModule
 
 from dermsynth.run.checkpoint_settings import settings_of
-from dermsynth.run.classes import import_named
+from dermsynth.run.classes import import_named, take_names
 from dermsynth.run.config_checks import check_static_graph, check_steps, take_paths
+from dermsynth.run.failures import instantiating
 from dermsynth.run.precision import resolve
 from dermsynth.run.quiet import quieten
 from dermsynth.run.training_cli import TrainingCLI
@@ -33,6 +36,25 @@ class _Reader(TrainingCLI):
 
     def run_stage(self, stage: str) -> None:
         pass
+
+
+def build_data(config: Mapping[str, Any]) -> LightningDataModule:
+    """The data module of a configuration, which checks what it is told; no set is read.
+
+    Args:
+        config: of a stage, as `read_configuration` returns it.
+
+    Raises:
+        InputError: the data module, or its mix, refuses a value.
+    """
+    take_paths()
+    take_names()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--data", type=LightningDataModule)
+    parsed = parser.parse_string(yaml.safe_dump({"data": config["data"]}))
+    with instantiating():
+        data: LightningDataModule = parser.instantiate(parsed).data
+    return data
 
 
 def read_configuration(stage: str, words: Sequence[str]) -> dict[str, Any]:

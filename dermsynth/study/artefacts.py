@@ -42,7 +42,7 @@ def look(step: Step, elsewhere: bool = False) -> Product:
     """
     folder, complete = step.makes.parent, step.makes.is_file()
     entry = made_from.read(folder).get(step.command)
-    if step.command == "phantoms":  # which begins in an empty folder alone
+    if step.command == "phantoms":  # which begins in an empty folder alone, or where it was broken off
         if not folder.is_dir() or not any(folder.iterdir()):
             return Product("absent")
         differences = made_from.changes(entry, _tool_entry(step))
@@ -69,19 +69,12 @@ def _is_begun(stage: str, folder: Path) -> bool:
     return mark is not None and (folder / mark).is_file()
 
 
-def check(step: Step) -> None:
-    """Refuse a step whose words are no command, before anything is made.
+def configuration(step: Step) -> dict[str, Any]:
+    """What a stage's step would write as its configuration.
 
     Raises:
-        InputError: what its command would say.
+        InputError: a mistake in its words or in a file that they name.
     """
-    if step.command not in STAGES:
-        tool_arguments(tool(step.command), step.words)
-    elif step.command != "test":  # of a configuration that the fit before it has yet to write
-        _resolved(step)
-
-
-def _resolved(step: Step) -> dict[str, Any]:
     files = [Path(word) for flag, word in pairwise(step.words) if flag in ("--config", "--ckpt_path")]
     return _configuration(step.words, tuple(made_from.content(file) for file in files))
 
@@ -98,11 +91,11 @@ def _differences(step: Step, file: Path, elsewhere: bool) -> list[str]:
     from dermsynth.run.folder import NOT_COMPARED, differences
 
     processes = ("devices", "num_nodes") if elsewhere else ()
-    return differences(read_yaml(file), _resolved(step), (*NOT_COMPARED, *processes))
+    return differences(read_yaml(file), configuration(step), (*NOT_COMPARED, *processes))
 
 
 def _inputs(step: Step) -> dict[str, str]:
-    return made_from.stage_inputs(_resolved(step))
+    return made_from.stage_inputs(configuration(step))
 
 
 def _tool_entry(step: Step) -> made_from.Entry:

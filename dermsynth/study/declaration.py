@@ -1,16 +1,20 @@
 """What a study file declares, checked whole before anything is made. No torch."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dermsynth.data.sets import manifest
+from dermsynth import lesions
+from dermsynth.data.sets.manifest import METADATA, train_split_sha256
+from dermsynth.data.sets.manifest import read as read_set
 from dermsynth.errors import InputError
+from dermsynth.evaluation.choices import check_family, check_margin, choose_baseline
 from dermsynth.evaluation.metrics import OVERALL
-from dermsynth.run.yaml_files import line_of, read_yaml
-from dermsynth.study.section import Section
+from dermsynth.run.yaml_files import read_yaml
+from dermsynth.study.section import Section, mistake
+from dermsynth.study.sets import Origin, check_set, fitted_on, foreign, is_set
 
 #: Mixes that take no generated set; the second takes sets and shows none of their images.
 REAL_ONLY, REPEATED = "RealOnly", "OversampledReal"
@@ -18,15 +22,21 @@ REAL_ONLY, REPEATED = "RealOnly", "OversampledReal"
 GENERATED = "generated"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _NUMBERED = re.compile(r".*-(seed|gen)\d+")  # as runs' folders end
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Configuration files, one on another, and flags on top."""
+    """Configuration files, one on another, and flags on top.
+
+    Args:
+        files: of configurations; none where there are flags alone.
+        flags: by their names, without the dashes.
+        key: under which the flags stand in the study file.
+    """
 
     files: tuple[Path, ...] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
 
     def content(self) -> dict[str, Any]:
         """What the files say together, as far as that can be told without their classes."""
@@ -43,16 +53,16 @@ class Data:
     Args:
         set: the folder of an image set; None where it is to be made.
         sources: downloads.
-        phantoms: what the command `phantoms` is told, or None.
-        options: what `prepare` is told.
+        phantoms: flags of the command `phantoms`, or None.
+        options: flags of `prepare`.
         classes: of the labels; empty for those of the recipes.
         external: image sets that the classifiers are tested on as well, by their names.
     """
 
     set: Path | None
     sources: tuple[Path, ...]
-    phantoms: Mapping[str, Any] | None
-    options: Mapping[str, Any]
+    phantoms: Recipe | None
+    options: Recipe
     classes: tuple[str, ...]
     external: Mapping[str, Path]
 
@@ -78,8 +88,8 @@ class Generator:
     count: Any
     shards: int
     seeds: tuple[int, ...]
-    variants: Mapping[str, Mapping[str, Any]]
-    flags: Mapping[str, Any]
+    variants: Mapping[str, Recipe]
+    flags: Recipe
 
 
 @dataclass(frozen=True)
@@ -126,24 +136,45 @@ class Study:
         return arm.steps or self.steps
 
     def missing(self) -> list[str]:
-        """The downloads that are not there, which it can be planned without, a line each."""
-        return [
-            f"{self.file}, line {line_of(self.file, 'data.prepare')}: data.prepare: no such folder: {source}, from "
-            f"{Path.cwd()}. Name a download as it is unpacked."
+        """The downloads and sets that are not there, which it can be planned without, a line each."""
+        downloads = [
+            mistake(
+                self.file,
+                "data.prepare",
+                f"no such folder: {source}, from {Path.cwd()}. Name a download as it is unpacked.",
+            )
             for source in self.data.sources
             if not source.is_dir()
         ]
-
-    def warnings(self) -> list[str]:
-        """What the study will not be able to tell."""
-        controlled = {self.steps_of(arm) for arm in self.arms if arm.mix == REPEATED}
-        lacking = [arm.name for arm in self.arms if arm.adds_generated and self.steps_of(arm) not in controlled]
-        if not lacking:
-            return []
-        return [
-            f"{self.file}: arms: no arm repeats real images (OversampledReal, as configs/arms/repeated.yaml) for as "
-            f"many steps as {', '.join(lacking)}: the comparison cannot tell generated images from more repetitions."
+        sets = [
+            mistake(self.file, f"{key}.{name}", f"no image set {folder}: there is no {METADATA} in it. {how}")
+            for key, given, how in (
+                ("data.external", self.data.external, "Prepare it first."),
+                ("adopted", self.adopted, "Make it first, with `adopt` or `predict`."),
+            )
+            for name, folder in given.items()
+            if not is_set(folder)
         ]
+        return [str(error) for error in (*downloads, *sets)]
+
+    def check_adopted(self, real: Path) -> None:
+        """Refuse adopted sets whose generator was fitted on other patients than those that are trained on here.
+
+        Args:
+            real: the real images, prepared.
+
+        Raises:
+            InputError: it names the set and both splits.
+        """
+        ours = train_split_sha256(read_set(real).records)
+        for name, folder in self.adopted.items():
+            if is_set(folder) and (others := fitted_on(folder) - {ours, ""}):
+                raise mistake(
+                    self.file,
+                    f"adopted.{name}",
+                    f"the generator of {folder} was fitted on another train split ({min(others)[:12]}) than that of "
+                    f"{real} ({ours[:12]}), so it may have seen the patients that are tested on. Generate it again.",
+                )
 
 
 def read(file: Path) -> Study:
@@ -161,42 +192,56 @@ def read(file: Path) -> Study:
     if "generator" in root:
         keys = ("recipe", "prior", "generate", "count", "shards", "seeds", "variants", "flags")
         generator = _generator(root.section("generator", keys, required=("recipe", "generate")))
-    adopted = _sets(root, "adopted")
+    adopted = _sets(root, "adopted", "synthetic", data.classes)
     if generator and (twice := set(adopted) & set(generator.variants)):
         raise root.error(f"adopted.{twice.pop()}", "the generator's own images have this name. Choose another.")
     classifier = root.section("classifier", ("recipe", "seeds", "steps", "flags"), required=("recipe",))
-    recipe = Recipe(_files(classifier, "recipe"), classifier.flags("flags"))
+    recipe = Recipe(_files(classifier, "recipe"), classifier.flags("flags"), classifier.path("flags"))
     arms = _arms(root, list(generator.variants) if generator else [], list(adopted))
-    return Study(
+    study = Study(
         file=file,
         data=data,
         generator=generator,
         adopted=adopted,
-        foreign=_foreign(root, data, adopted),
+        foreign=foreign(adopted),
         classifier=recipe,
         seeds=classifier.seeds("seeds"),
         steps=classifier.number("steps"),
         arms=arms,
         comparison=_comparison(root, [arm.name for arm in arms]),
     )
+    if data.set:
+        study.check_adopted(data.set)
+    return study
 
 
 def _data(section: Section) -> Data:
+    if "prepare" in section and not section.texts("prepare"):
+        raise section.error("prepare", "name at least one download.")
     ways = [key for key in ("set", "prepare", "phantoms") if key in section]
     if len(ways) != 1:
         raise section.error("", "give one of set, prepare and phantoms: where the real images come from.")
     if ways == ["set"] and "options" in section:
         raise section.error("options", "they are of `prepare`, and the set is there already. Leave them out.")
+    classes = section.texts("classes")
+    if "classes" in section:
+        try:
+            lesions.label_by(classes)
+        except InputError as error:
+            raise section.error("classes", str(error).removeprefix("classes: ")) from error
     folder = section.given_path("set", section.text("set")) if "set" in section else None
     if folder:
-        _check_set(section, "set", folder)
+        if not is_set(folder):
+            raise section.error("set", f"no image set {folder}: there is no {METADATA} in it. Prepare it first.")
+        with section.saying("set"):
+            check_set(folder, "real", classes, ("train", "val", "test"))
     return Data(
         set=folder,
         sources=section.given_paths("prepare"),
-        phantoms=section.flags("phantoms") if "phantoms" in section else None,
-        options=section.flags("options"),
-        classes=section.texts("classes"),
-        external=_sets(section, "external"),
+        phantoms=_flags(section, "phantoms") if "phantoms" in section else None,
+        options=_flags(section, "options"),
+        classes=classes,
+        external=_sets(section, "external", "real", classes, "test"),
     )
 
 
@@ -210,8 +255,8 @@ def _generator(section: Section) -> Generator:
         count=section.content.get("count"),
         shards=section.number("shards") or 1,
         seeds=section.seeds("seeds"),
-        variants={name: variants.flags(name) for name in variants.content} or {GENERATED: {}},
-        flags=section.flags("flags"),
+        variants={name: _flags(variants, name) for name in variants.content} or {GENERATED: Recipe()},
+        flags=_flags(section, "flags"),
     )
 
 
@@ -227,7 +272,7 @@ def _arm(root: Section, name: str, value: Any, generated: list[str], adopted: li
     # A file's name, or several, is short for a mapping with nothing else in it.
     content = value if isinstance(value, dict) else {"config": value}
     section = Section(root.file, f"arms.{name}", content, ("config", "steps", "images"), dotted=True)
-    recipe = Recipe(_files(section, "config"), section.dotted_flags())
+    recipe = Recipe(_files(section, "config"), section.dotted_flags(), section.key)
     mix = _mix(recipe)
     if not mix:
         raise section.error(
@@ -263,48 +308,31 @@ def _mix(recipe: Recipe) -> str:
 def _comparison(root: Section, arms: list[str]) -> dict[str, Any]:
     section = root.section("comparison", ("baseline", "primary", "margin", "family"))
     told = dict(section.content)
-    if "primary" in told and told["primary"] not in OVERALL:
+    if "primary" in told and section.text("primary") not in OVERALL:
         raise section.error("primary", f"no metric {told['primary']}; there are {', '.join(OVERALL)}.")
-    for key in ("baseline", "family"):
-        if unknown := [name for name in section.texts(key) if name not in arms]:
-            raise section.error(key, f"no arm {unknown[0]}; there are {', '.join(arms)}.")
+    with section.saying("baseline"):
+        baseline, _ = choose_baseline(arms, section.text("baseline") if "baseline" in told else None)
+    if "margin" in told:
+        told["margin"] = section.real("margin")
+        with section.saying("margin"):
+            check_margin(told["margin"])
     if "family" in told:
         told["family"] = list(section.texts("family"))
+        with section.saying("family"):
+            check_family(told["family"], arms, baseline)
     return told
 
 
-def _foreign(root: Section, data: Data, adopted: Mapping[str, Path]) -> tuple[str, ...]:
-    """Folder names of the adopted sets of which nobody knows what their generator was fitted on.
-
-    One that says so goes through the leak rules like our own: it must be this study's train split.
-    """
-    ours = manifest.train_split_sha256(manifest.read(data.set).records) if data.set else None
-    names = []
-    for name, folder in adopted.items():
-        known = {record.extra.get("train_split_sha256", "") for record in manifest.read(folder).records}
-        split = next((value for value in sorted(known) if _SHA256.fullmatch(value)), None)
-        if split and ours and split != ours:
-            raise root.error(
-                f"adopted.{name}",
-                f"the generator of {folder} was fitted on another train split ({split[:12]}) than that of {data.set} "
-                f"({ours[:12]}), so it may have seen the patients that are tested on. Generate it again.",
-            )
-        if not split:
-            names.append(folder.resolve().name)
-    return tuple(names)
-
-
-def _sets(section: Section, key: str) -> dict[str, Path]:
-    sets = {name: section.given_path(f"{key}.{name}", str(folder)) for name, folder in section.mapping(key).items()}
-    _check_names(section, key, sets)
+def _sets(section: Section, key: str, origin: Origin, classes: Sequence[str], *splits: str) -> dict[str, Path]:
+    """Image sets by their names; those that are there are looked into."""
+    named = section.section(key)
+    _check_names(section, key, named.content)
+    sets = {name: named.given_path(name, named.text(name)) for name in named.content}
     for name, folder in sets.items():
-        _check_set(section, f"{key}.{name}", folder)
+        if is_set(folder):
+            with section.saying(f"{key}.{name}"):
+                check_set(folder, origin, classes, splits)
     return sets
-
-
-def _check_set(section: Section, key: str, folder: Path) -> None:
-    if not (folder / manifest.METADATA).is_file():
-        raise section.error(key, f"no image set {folder}: there is no {manifest.METADATA} in it. Prepare it first.")
 
 
 def _check_names(section: Section, key: str, names: Mapping[str, Any]) -> None:
@@ -318,10 +346,14 @@ def _check_names(section: Section, key: str, names: Mapping[str, Any]) -> None:
 def _recipe(section: Section, key: str) -> Recipe:
     """Files, or a mapping of files (`config`) and flags."""
     if not isinstance(section.content.get(key), dict):
-        return Recipe(_files(section, key))
+        return Recipe(_files(section, key), key=section.path(key))
     known = ("config",)
     inner = Section(section.file, section.path(key), section.content[key], known, required=known, dotted=True)
-    return Recipe(_files(inner, "config"), inner.dotted_flags())
+    return Recipe(_files(inner, "config"), inner.dotted_flags(), inner.key)
+
+
+def _flags(section: Section, key: str) -> Recipe:
+    return Recipe((), section.flags(key), section.path(key))
 
 
 def _files(section: Section, key: str) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from dermsynth.errors import InputError
 from dermsynth.study.artefacts import look
-from dermsynth.study.outcome import last_error, move_aside, report_failures
+from dermsynth.study.outcome import check_all_done, last_error, move_aside, report_failures
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
 
@@ -63,6 +63,7 @@ class Runner:
         gpus: numbers of the GPUs, one of which each job has to itself; fewer than two are not dealt.
         overview: where to say how it goes.
         launch: starts a command.
+        checks: what is checked once a step is done, by its name; an InputError fails it.
     """
 
     steps: Sequence[Step]
@@ -71,6 +72,7 @@ class Runner:
     gpus: Sequence[str]
     overview: Overview
     launch: Launch = launch
+    checks: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     _running: dict[str, tuple[Process, int]] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)
     _failed: dict[str, tuple[str, Path]] = field(default_factory=dict)
@@ -123,12 +125,14 @@ class Runner:
         try:
             product = look(step)
         except InputError as error:
-            self.overview.found(step)
+            self.overview.refused(step)
             self._failed[step.name] = (str(error), self._log(step))
             return False
         if product.state == "done":
-            self._done.add(step.name)
-            self.overview.found(step)
+            if self._taken(step):
+                self.overview.found(step)
+            else:
+                self.overview.refused(step)
             return False
         if product.state == "other":
             move_aside(step, self.out, product.why, self.overview)
@@ -146,15 +150,25 @@ class Runner:
 
     def _end(self, step: Step, status: int) -> None:
         if status == 0 and step.makes.is_file():
-            self._done.add(step.name)
-            self.overview.ended(step, "done")
+            well = self._taken(step)
+            self.overview.ended(step, "done" if well else "FAILED", well)
         elif self._told:
-            how = "stopped, its place saved" if status in _SAVED else "stopped"
-            self.overview.ended(step, how, well=False)
+            self.overview.stopped(step, "stopped, its place saved" if status in _SAVED else "stopped")
         else:
             self.overview.ended(step, "FAILED", well=False)
             how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
             self._failed[step.name] = (last_error(self._log(step)) or f"it {how} and says no error", self._log(step))
+
+    def _taken(self, step: Step) -> bool:
+        """Let what needs a step begin, unless its product is refused; whether it is not."""
+        try:
+            if step.name in self.checks:
+                self.checks[step.name]()
+        except InputError as error:
+            self._failed[step.name] = (str(error), self._log(step))
+            return False
+        self._done.add(step.name)
+        return True
 
     def _conclude(self, waiting: Mapping[str, Step]) -> None:
         if self._told:
@@ -163,11 +177,7 @@ class Runner:
                 raise KeyboardInterrupt
             raise SystemExit(128 + self._told)
         report_failures(self._failed, len(waiting), len(self.steps), self.overview)
-        if changed := [step.name for step in self.steps if look(step).state != "done"]:
-            raise InputError(
-                f"the study, or what it is made from, was changed while it ran, so that {', '.join(changed[:3])} "
-                f"{'and more ' if len(changed) > 3 else ''}are of what it was before. Give the same command again."
-            )
+        check_all_done(self.steps)
 
     def _log(self, step: Step) -> Path:
         return self.out / "logs" / f"{step.name.replace(' ', '-')}.log"

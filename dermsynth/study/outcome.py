@@ -1,10 +1,11 @@
-"""What becomes of a step's old product, and of its failure, wherever it runs."""
+"""What becomes of a step's old product, of its failure and of a study that was changed, wherever the steps run."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dermsynth.errors import InputError
+from dermsynth.study.artefacts import look
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
 
@@ -49,6 +50,23 @@ def report_failures(failed: Mapping[str, tuple[str, Path]], not_begun: int, step
         raise InputError(
             f"{len(failed)} of {steps} steps failed{left}. Fix what the lines above say and give the same command "
             "again: it does what is left."
+        )
+
+
+def check_all_done(steps: Sequence[Step], elsewhere: bool = False) -> None:
+    """Refuse to call a study done whose file, recipes or inputs were changed while its steps ran.
+
+    Args:
+        steps: of the study as its file says now.
+        elsewhere: other machines made them, with processes of a number of their own.
+
+    Raises:
+        InputError: naming steps whose products are of what it was before.
+    """
+    if changed := [step.name for step in steps if look(step, elsewhere).state != "done"]:
+        raise InputError(
+            f"the study, or what it is made from, was changed while it ran, so that {', '.join(changed[:3])} "
+            f"{'and more ' if len(changed) > 3 else ''}are of what it was before. Give the same command again."
         )
 
 

@@ -26,6 +26,7 @@ class Overview:
     ) -> None:
         self._left = {step.name: step for step in steps}
         self._total, self.jobs, self._stream, self._clock = len(steps), jobs, stream, clock
+        self._failed = 0
         self._running: dict[str, float] = {}
         self._seconds: dict[str, list[float]] = {}
         self._began, self._drawn_at, self._lines = clock(), -_EVERY, 0
@@ -33,8 +34,8 @@ class Overview:
 
     @property
     def done(self) -> int:
-        """Steps that are behind."""
-        return self._total - len(self._left)
+        """Steps whose product is there."""
+        return self._total - len(self._left) - self._failed
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -45,6 +46,12 @@ class Overview:
         """A step's product is there already."""
         self._left.pop(step.name)
 
+    def refused(self, step: Step) -> None:
+        """A step failed without a process of its own."""
+        self._left.pop(step.name)
+        self._failed += 1
+        self.say(f"[{self._counted()}] {step.name}: FAILED")
+
     def started(self, step: Step, what: str) -> None:
         """A step begins or is resumed."""
         self._running[step.name] = self._clock()
@@ -52,17 +59,27 @@ class Overview:
             self.say(f"[{self._counted()}] {step.name}: {what}")
 
     def ended(self, step: Step, how: str, well: bool = True) -> None:
-        """A step has ended."""
-        took = self._clock() - self._running.pop(step.name)
+        """A step has ended, well or by failing."""
+        took = self._clock() - self._running[step.name]
         self._left.pop(step.name)
+        self._failed += not well
         if well:
             self._seconds.setdefault(step.command, []).append(took)
+        self.stopped(step, how)
+
+    def stopped(self, step: Step, how: str) -> None:
+        """A step has ended; one that neither was done nor failed is still to be done."""
+        took = self._clock() - self._running.pop(step.name)
         self.say(f"[{self._counted()}] {step.name}: {how} after {duration(took)}; {self.time()}")
 
     def time(self) -> str:
         """Time so far and to go."""
-        so_far, to_go = duration(self._clock() - self._began), self._to_go()
-        return f"{so_far} so far" + ("" if to_go is None else f", about {duration(to_go)} to go")
+        so_far = f"{duration(self._clock() - self._began)} so far"
+        seen = [step for step in self._left.values() if step.command in self._seconds]
+        if not seen:
+            return so_far
+        how = "about" if len(seen) == len(self._left) else "at least"
+        return f"{so_far}, {how} {duration(self._to_go(seen))} to go"
 
     def draw(self) -> None:
         """Draw the block again, in a terminal and not too often."""
@@ -80,21 +97,19 @@ class Overview:
         self._lines = len(lines)
 
     def _counted(self) -> str:
-        return f"{self.done} of {self._total} done"
+        return f"{self.done} of {self._total} done" + (f", {self._failed} failed" if self._failed else "")
 
     def _erase(self) -> None:
         if self._lines:
             self._stream.write(f"\x1b[{self._lines}A\x1b[J")
             self._lines = 0
 
-    def _to_go(self) -> float | None:
-        """From how long steps of the same command took; None until each command that is left has been seen."""
-        if not self._left or any(step.command not in self._seconds for step in self._left.values()):
-            return None
+    def _to_go(self, steps: Sequence[Step]) -> float:
+        """Seconds that steps will take, from how long others of the same commands took."""
         mean = {command: sum(times) / len(times) for command, times in self._seconds.items()}
         now, seconds = self._clock(), 0.0
-        for name, step in self._left.items():
-            seconds += max(0.0, mean[step.command] - (now - self._running.get(name, now)))
+        for step in steps:
+            seconds += max(0.0, mean[step.command] - (now - self._running.get(step.name, now)))
         return seconds / self.jobs
 
 

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from dermsynth.run.config import leaves
 from dermsynth.study.declaration import REPEATED, Arm, Generator, Recipe, Study
+from dermsynth.study.section import mistake
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,14 @@ class Step:
         words: the command and its arguments, as `python -m dermsynth` takes them.
         needs: names of the steps whose products it reads.
         makes: the file whose being there says that its product is complete.
+        origins: the key of the study file that says it, by the name of the flag.
     """
 
     name: str
     words: tuple[str, ...]
     needs: tuple[str, ...]
     makes: Path
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -37,6 +42,9 @@ def plan(study: Study, out: Path) -> tuple[Step, ...]:
     Args:
         study: as declared.
         out: the folder that everything is made in.
+
+    Raises:
+        InputError: a flag contradicts what the study itself gives; the message names the file and the key.
     """
     return tuple(_Plan(study, out).steps())
 
@@ -77,29 +85,31 @@ class _Plan:
             return
         needs: tuple[str, ...] = ()
         if data.phantoms is not None:
-            phantoms = self.out / "phantoms"
-            words = ("phantoms", "--out", str(phantoms), *_words(data.phantoms))
-            yield Step("phantoms", words, (), phantoms / "train.csv")
-            sources, needs = [phantoms], ("phantoms",)
-        words = ("prepare", *map(str, sources), "--out", str(self.real), *_words(data.options))
-        yield Step("prepare", words, needs, self.real / "metadata.csv")
+            folder = self.out / "phantoms"
+            yield self._step(
+                "phantoms", ["phantoms"], ["--out", str(folder)], [data.phantoms], (), folder / "train.csv"
+            )
+            sources, needs = [folder], ("phantoms",)
+        own, makes = ["--out", str(self.real)], self.real / "metadata.csv"
+        yield self._step("prepare", ["prepare", *map(str, sources)], own, [data.options], needs, makes)
 
     def _generator(self, generator: Generator) -> Iterator[Step]:
         prior, synthetic = self.out / "sets" / "prior", list[str]()
         if generator.prior:
-            words = _stage("predict", [generator.prior], prior, self.classes, generator.flags)
-            yield Step("prior", words, (), prior / "metadata.csv")
+            recipes, makes = [generator.prior, generator.flags], prior / "metadata.csv"
+            yield self._stage("prior", "predict", recipes, self.classes, (), makes, {"config": "generator.prior"})
             synthetic = ["--data.synthetic", _text([str(prior)])]
         for seed in generator.seeds:
-            run = self.out / _generator_name(seed)
+            name = _generator_name(seed)
             own = ["--seed_everything", str(seed), "--data.real", str(self.real), *self.classes, *synthetic]
-            words = _stage("fit", [generator.recipe], run, own, generator.flags)
             needs = (*self._of_data(), *(["prior"] if generator.prior else []))
-            yield Step(_generator_name(seed), words, needs, run / "finished")
-            for name, flags in generator.variants.items():
-                yield from self._generation(generator, name, flags, seed)
+            recipes, makes = [generator.recipe, generator.flags], self.out / name / "finished"
+            origins = {"config": "generator.recipe", "seed_everything": "generator.seeds"}
+            yield self._stage(name, "fit", recipes, own, needs, makes, origins)
+            for variant, flags in generator.variants.items():
+                yield from self._generation(generator, variant, flags, seed)
 
-    def _generation(self, generator: Generator, name: str, flags: Mapping[str, Any], seed: int) -> Iterator[Step]:
+    def _generation(self, generator: Generator, variant: str, flags: Recipe, seed: int) -> Iterator[Step]:
         """One step for each shard of one generator's images."""
         checkpoint = self.out / _generator_name(seed) / "checkpoints" / "last.ckpt"
         own = ["--seed_everything", str(seed), "--ckpt_path", str(checkpoint), *self.classes]
@@ -110,10 +120,13 @@ class _Plan:
         if _shows_real_beside(generator.generate):
             own += ["--trainer.callbacks.beside", str(self.real)]
         needs = (*self._of_data(), _generator_name(seed))
-        for shard, folder in enumerate(self._generated(name, seed)):
+        recipes = [generator.generate, generator.flags, flags]
+        keys = {"config": "generate", "data.count": "count", "data.shard": "shards", "data.shards": "shards"}
+        origins = {name: f"generator.{key}" for name, key in keys.items()}
+        for shard, folder in enumerate(self._generated(variant, seed)):
             part = ["--data.shards", str(generator.shards), "--data.shard", str(shard)] if generator.shards > 1 else []
-            words = _stage("predict", [generator.generate], folder, [*own, *part], {**generator.flags, **flags})
-            yield Step(folder.name, words, needs, folder / "metadata.csv")
+            makes = folder / "metadata.csv"
+            yield self._stage(folder.name, "predict", recipes, [*own, *part], needs, makes, origins)
 
     def _fit(self, run: str, arm: Arm, generator: int | None, seed: int) -> Step:
         study, folder = self.study, self.out / "runs" / run
@@ -133,13 +146,14 @@ class _Plan:
             own += ["--data.synthetic", _text([str(path) for path in sets])]
             if foreign := [path.resolve().name for path in sets if path.resolve().name in study.foreign]:
                 own += ["--data.allow_foreign", _text(foreign)]
+        recipes = [study.classifier, arm.recipe]
         if steps := study.steps_of(arm):
             own += ["--trainer.max_steps", str(steps)]
-            if _has_schedule(study.classifier):
+            if _say_total_steps(recipes):
                 own += ["--model.lr_scheduler.total_steps", str(steps)]
-        recipes = [study.classifier, Recipe(arm.recipe.files)]
-        words = _stage("fit", recipes, folder, own, arm.recipe.flags)
-        return Step(f"fit {run}", words, tuple(needs), folder / "finished")
+        of_steps = f"arms.{arm.name}.steps" if arm.steps else "classifier.steps"
+        origins = {"config": "classifier.recipe", "seed_everything": "classifier.seeds", "trainer.max_steps": of_steps}
+        return self._stage(f"fit {run}", "fit", recipes, own, needs, folder / "finished", origins)
 
     def _tests(self, run: str) -> Iterator[Step]:
         folder = self.out / "runs" / run
@@ -155,6 +169,51 @@ class _Plan:
     def _compare(self, name: str, tests: str, runs: Sequence[str], folder: Path, out: Path) -> Step:
         words = ["compare", *(str(folder / run) for run in runs), *_words(self.study.comparison), "--out", str(out)]
         return Step(name, tuple(words), tuple(f"{tests} {run}" for run in runs), out / "comparison.txt")
+
+    def _stage(
+        self,
+        name: str,
+        command: str,
+        recipes: Sequence[Recipe],
+        own: Sequence[str],
+        needs: Sequence[str],
+        makes: Path,
+        origins: Mapping[str, str] = MappingProxyType({}),
+    ) -> Step:
+        """A stage of LightningCLI: the recipes' files before all else. For the arguments see `_step`."""
+        files = [word for recipe in recipes for file in recipe.files for word in ("--config", str(file))]
+        return self._step(name, [command, *files], ["--run", str(makes.parent), *own], recipes, needs, makes, origins)
+
+    def _step(
+        self,
+        name: str,
+        first: Sequence[str],
+        own: Sequence[str],
+        recipes: Sequence[Recipe],
+        needs: Sequence[str],
+        makes: Path,
+        origins: Mapping[str, str] = MappingProxyType({}),
+    ) -> Step:
+        """A step whose flags come after what the study gives.
+
+        Args:
+            name: of the step.
+            first: the command and what comes before all flags.
+            own: flags that the study gives, each with its value; no other flag may name one of them.
+            recipes: whose flags are laid on, each over those before.
+            needs: names of steps.
+            makes: the mark of its product.
+            origins: the keys of the study file that say what `own` gives.
+        """
+        flags = {key: (value, f"{recipe.key}.{key}") for recipe in recipes for key, value in recipe.flags.items()}
+        given = {word.removeprefix("--") for word in own if word.startswith("--")} | {"config"}
+        for key, (value, origin) in flags.items():
+            for leaf in map(_plain, leaves(value, key=key)):
+                if any(f"{leaf}.".startswith(f"{flag}.") for flag in given):
+                    raise mistake(self.study.file, origin, "the study itself gives it. Leave it out.")
+        words = (*first, *own, *_words({key: value for key, (value, _) in flags.items()}))
+        said = {"data.classes": "data.classes", **origins, **{key: origin for key, (_, origin) in flags.items()}}
+        return Step(name, words, tuple(needs), makes, said)
 
     def _of_data(self) -> tuple[str, ...]:
         return () if self.study.data.set else ("prepare",)
@@ -172,15 +231,6 @@ class _Plan:
         generator = self.study.generator
         own = generator is not None and any(name in generator.variants for name in arm.images)
         return generator.seeds if generator and own and arm.mix != REPEATED else (None,)
-
-
-def _stage(
-    command: str, recipes: Sequence[Recipe], run: Path, own: Sequence[str], flags: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """A stage's words: files, then what the study gives, then flags, so that these have the last word."""
-    files = [word for recipe in recipes for file in recipe.files for word in ("--config", str(file))]
-    on_top = {key: value for recipe in recipes for key, value in recipe.flags.items()}
-    return (command, *files, "--run", str(run), *own, *_words({**on_top, **flags}))
 
 
 def _words(flags: Mapping[str, Any]) -> list[str]:
@@ -204,12 +254,19 @@ def _generator_name(seed: int) -> str:
     return f"generator-seed{seed}"
 
 
-def _has_schedule(recipe: Recipe) -> bool:
-    """Whether a recipe's learning rate follows a schedule of so many steps."""
-    return "total_steps" in json.dumps(recipe.content().get("model", {}), default=str)
+def _plain(key: str) -> str:
+    """A flag without what may be left out, and without the `+` that adds to a list."""
+    return key.replace(".init_args", "").removesuffix("+")
+
+
+def _say_total_steps(recipes: Sequence[Recipe]) -> bool:
+    """Whether recipes say how long the schedule of the learning rate is, which follows the training if they do not."""
+    said = leaves(Recipe(tuple(file for recipe in recipes for file in recipe.files)).content())
+    return any(_plain(key) == "model.lr_scheduler.total_steps" and value is not None for key, value in said.items())
 
 
 def _shows_real_beside(recipe: Recipe) -> bool:
     """Whether the last callback of a recipe shows real images beside the generated ones, and must be told which."""
-    callbacks = (recipe.content().get("trainer") or {}).get("callbacks") or []
-    return bool(callbacks) and "beside" in str(callbacks[-1])
+    callbacks = (recipe.content().get("trainer") or {}).get("callbacks")
+    last = callbacks[-1] if isinstance(callbacks, list) and callbacks else None
+    return isinstance(last, dict) and "beside" in (last.get("init_args") or {})

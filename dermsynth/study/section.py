@@ -1,7 +1,8 @@
 """A part of a study file, read key by key; what is wrong is one line that names the file and the key."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,18 @@ from dermsynth.run.config_checks import given_path
 from dermsynth.run.yaml_files import line_of
 
 _MOST_SEED = 2**32 - 1  # of numpy
+
+
+def mistake(file: Path, key: str, text: str) -> InputError:
+    """An error in a study file.
+
+    Args:
+        file: the study file.
+        key: dotted; blank for the whole file.
+        text: what is wrong, and what to do.
+    """
+    line = line_of(file, key) if key else 0
+    return InputError(f"{file}{f', line {line}' if line else ''}: {f'{key}: ' if key else ''}{text}")
 
 
 class Section:
@@ -56,9 +69,15 @@ class Section:
 
     def error(self, name: str, text: str) -> InputError:
         """A mistake under one of its keys."""
-        where = self.path(name)
-        line = line_of(self.file, where) if where else 0
-        return InputError(f"{self.file}{f', line {line}' if line else ''}: {f'{where}: ' if where else ''}{text}")
+        return mistake(self.file, self.path(name), text)
+
+    @contextmanager
+    def saying(self, name: str) -> Iterator[None]:
+        """Name the file and one of its keys in a ValueError on the value."""
+        try:
+            yield
+        except ValueError as error:
+            raise self.error(name, str(error)) from error
 
     def section(self, name: str, known: Sequence[str] | None = None, required: Sequence[str] = ()) -> "Section":
         """The mapping under one of its keys; an empty one where it is not given. For the arguments see the class."""
@@ -89,10 +108,8 @@ class Section:
 
     def given_path(self, name: str, text: str) -> Path:
         """The path that is written under one of its keys, or within it."""
-        try:
+        with self.saying(name):
             return given_path(text)
-        except ValueError as error:
-            raise self.error(name, str(error)) from error
 
     def seeds(self, name: str) -> tuple[int, ...]:
         """Whole numbers, each once; 0 where none is given."""
@@ -113,6 +130,16 @@ class Section:
         if value is not None and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
             raise self.error(name, f"expected a whole number from 1, found {_shown(value)}.")
         return value
+
+    def real(self, name: str) -> float:
+        """A number that is given."""
+        value = self.content[name]
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            return float(value)  # also of a text: YAML takes 1e-2, without a point, for one
+        except (TypeError, ValueError) as error:
+            raise self.error(name, f"expected a number, found {_shown(value)}.") from error
 
     def flags(self, name: str) -> dict[str, Any]:
         """Flags of a command by their names without `--`."""

@@ -5,33 +5,32 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermsynth.errors import InputError
 from dermsynth.files import make_folder, write_atomically
 from dermsynth.study.artefacts import STAGES, look
-from dermsynth.study.outcome import last_error, move_aside, report_failures
+from dermsynth.study.outcome import check_all_done, last_error, move_aside, report_failures
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
+from dermsynth.study.queue import ENDED, JOBS, cancel, in_queue, states, submitted
 
-#: In the study's folder: which task of which job is at which steps. What is done is told by the products alone.
-JOBS = "jobs.json"
+_STAGE, _TOOL = "slurm/study.sbatch", "slurm/tool.sbatch"  # what is submitted, from the project's folder
 _POLL = 5.0  # seconds between two looks at the queue
-# What squeue says of a job that will do no more.
-_ENDED = {
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "REVOKED",
-    "TIMEOUT",
-}
+
+
+def check_slurm() -> None:
+    """Refuse before anything is made where no job can be submitted.
+
+    Raises:
+        InputError: there is no Slurm, or this is not the project's folder.
+    """
+    if not shutil.which("sbatch") or not shutil.which("squeue"):
+        raise InputError("--slurm: no sbatch on this machine; it belongs to no Slurm cluster. Leave --slurm out.")
+    if missing := [script for script in (_STAGE, _TOOL) if not Path(script).is_file()]:
+        raise InputError(f"--slurm: no {missing[0]} in {Path.cwd()}. Give the command in the project's folder.")
 
 
 @dataclass(frozen=True)
@@ -68,28 +67,31 @@ class SlurmRunner:
         """Submit and watch.
 
         Raises:
-            InputError: there is no Slurm, it refuses a job, or a step failed.
+            InputError: Slurm refuses a job, a step failed, or the study was changed meanwhile.
         """
-        if not shutil.which("sbatch") or not shutil.which("squeue"):
-            raise InputError("--slurm: no sbatch on this machine; it belongs to no Slurm cluster. Leave --slurm out.")
-        if not Path("slurm/study.sbatch").is_file():
-            raise InputError(
-                f"--slurm: no slurm/study.sbatch in {Path.cwd()}. Give the command in the project's folder."
-            )
-        file = self.out / JOBS
-        self._tasks = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if self._in_queue():
+        self._tasks = submitted(self.out)
+        if waiting := in_queue(self._tasks):
+            self._refuse_unknown(waiting)
             self.overview.say("jobs of this study are in the queue, so none is submitted; what they do:")
         else:
             self._submit()
-            write_atomically(file, json.dumps(self._tasks, indent=1) + "\n")
+            write_atomically(self.out / JOBS, json.dumps(self._tasks, indent=1) + "\n")
         self._watch()
+
+    def _refuse_unknown(self, waiting: Sequence[str]) -> None:
+        """Refuse jobs of steps that the study no longer has, such as those of an arm of another name."""
+        names = {step.name for step in self.steps}
+        if unknown := [name for of_task in self._tasks.values() for name in of_task if name not in names]:
+            raise InputError(
+                f"{self.out / JOBS}: jobs in the queue are to do `{unknown[0]}`, which this study no longer has. "
+                f"Put its file back as it was, or take them out of the queue: {cancel(waiting)}"
+            )
 
     def _submit(self) -> None:
         """Submit the steps that are not done, in arrays of those that wait for the same."""
         names = self._left()
         left = [step for step in self.steps if step.name in names]
-        ids: dict[str, str] = {}  # of jobs, by the steps that they do
+        of_step: dict[str, str] = {}  # the task that does it, as sbatch names it
         self._tasks = {}
         make_folder(self.out / "logs")
         make_folder(self.out / "slurm")
@@ -97,17 +99,19 @@ class SlurmRunner:
         for number, tasks in enumerate(jobs):
             first = tasks[0].steps[0]
             name = f"{self.out.name}-{number}-{first.command}"
-            needs = sorted({ids[step] for task in tasks for step in task.needs if step in ids}, key=int)
+            # All tasks of an array need the same; of another array they wait for those tasks alone.
+            needs = dict.fromkeys(task for step, task in of_step.items() if step in tasks[0].needs)
             try:
                 job = self._sbatch(name, tasks, needs)
             except InputError:
-                if submitted := sorted(set(ids.values())):
-                    subprocess.run(["scancel", *submitted], check=False)
+                if self._tasks:
+                    subprocess.run(shlex.split(cancel(list(self._tasks))), check=False)
                 raise
             for place, task in enumerate(tasks):
                 done_by = [step.name for step in task.steps]
-                self._tasks[f"{job}_{place}" if first.command in STAGES else job] = done_by
-                ids |= dict.fromkeys(done_by, job)
+                called = f"{job}_{place}" if first.command in STAGES else job
+                self._tasks[called] = done_by
+                of_step |= dict.fromkeys(done_by, called)
         if jobs:
             self.overview.say(f"{len(self._tasks)} tasks in {len(jobs)} jobs are submitted: squeue --me")
 
@@ -126,20 +130,20 @@ class SlurmRunner:
                 move_aside(step, self.out, "what it was made from is made again", self.overview)
         return left
 
-    def _sbatch(self, name: str, tasks: Sequence[Task], needs: Sequence[str]) -> str:
+    def _sbatch(self, name: str, tasks: Sequence[Task], needs: Iterable[str]) -> str:
         words = ["sbatch", "--parsable", f"--job-name={name}"]
-        if needs:
-            words += [f"--dependency=afterok:{':'.join(needs)}", "--kill-on-invalid-dep=yes"]
+        if waits_for := ":".join(needs):
+            words += [f"--dependency=afterok:{waits_for}", "--kill-on-invalid-dep=yes"]
         if tasks[0].steps[0].command in STAGES:
             list_file = self.out / "slurm" / name
             for place, task in enumerate(tasks):
                 lines = [shlex.join(_with_run(step)) for step in task.steps]
                 write_atomically(list_file.with_name(f"{name}.{place}"), "\n".join(lines) + "\n")
             words += [f"--output={self.out}/logs/%x-%A_%a.out", *self.options, f"--array=0-{len(tasks) - 1}"]
-            words += ["slurm/study.sbatch", str(list_file)]
+            words += [_STAGE, str(list_file)]
         else:
             words += [f"--output={self.out}/logs/%x-%j.out", *self.options]
-            words += ["slurm/tool.sbatch", *tasks[0].steps[0].words]
+            words += [_TOOL, *tasks[0].steps[0].words]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InputError(f"--slurm: sbatch refused {name}, and nothing is left submitted: {done.stderr.strip()}")
@@ -156,10 +160,10 @@ class SlurmRunner:
         not_begun, running = 0, set[str]()
         left = dict(self._tasks)
         while left:
-            states = self._states()
+            found = states()
             for task, names in list(left.items()):
-                state = states.get(task)
-                over = state is None or state in _ENDED
+                state = found.get(task)
+                over = state is None or state in ENDED
                 if state == "RUNNING" or over:
                     # One after another, each complete when its product is there.
                     while names and by_name[names[0]].makes.is_file():
@@ -192,23 +196,11 @@ class SlurmRunner:
             if left:
                 time.sleep(_POLL)
         report_failures(failed, not_begun, len(self.steps), self.overview)
+        check_all_done(self.steps, elsewhere=True)
 
     def _log(self, task: str) -> Path:
         found = sorted((self.out / "logs").glob(f"*-{task}.out"))
         return found[-1] if found else self.out / "logs" / f"{task}.out"
-
-    def _in_queue(self) -> bool:
-        return any(state not in _ENDED for task, state in self._states().items() if task in self._tasks)
-
-    def _states(self) -> dict[str, str]:
-        """State of each task in the queue, and of those that ended lately."""
-        words = ["squeue", "--noheader", "--me", "--states=all", "--array", "--format=%i|%T"]
-        for attempt in (1, 2, 3):
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                return dict(line.split("|") for line in done.stdout.split())
-            time.sleep(attempt)
-        raise InputError(f"squeue fails, so nobody knows what the jobs do ({done.stderr.strip()}). Try again later.")
 
 
 def _tasks(steps: Sequence[Step]) -> Iterator[Task]:

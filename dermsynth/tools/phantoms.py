@@ -12,10 +12,10 @@ def phantoms(out: Path, patients: int = 60, seed: int = 0, size: int = 256, mali
 
     The images look like dermoscopy, and benign and malignant ones differ as the ABCD rule says, but they are
     drawn: no result on them says anything about medicine. Give the folder to `prepare` as you would give it
-    ISIC 2020.
+    ISIC 2020. After a kill the same command draws them again.
 
     Args:
-        out: folder to write, new or empty.
+        out: folder to write, new or empty, or one that the same command began.
         patients: number of patients, each with 1 to 20 images, 8 on average.
         seed: the same seed gives the same files, byte for byte.
         size: height and width of the images in pixels.
@@ -25,8 +25,7 @@ def phantoms(out: Path, patients: int = 60, seed: int = 0, size: int = 256, mali
         InputError: a number is out of its range, or the folder holds something.
     """
     told = made_from.settings(locals())
-    images = phantom_patients.write(out, patients, seed, size, malignant_share)
-    made_from.write(out, "phantoms", {"settings": told})
+    images = phantom_patients.write(out, patients, seed, size, malignant_share, {"settings": told})
     malignant = sum(image.malignant for image in images)
     print(f"{out}: {len(images)} phantom images of {patients} patients, {malignant} malignant.")
     folder, image_set = shlex.quote(str(out)), shlex.quote(f"sets/{out.resolve().name}")

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from dermsynth.errors import InputError
-from dermsynth.study import artefacts, declaration, local
+from dermsynth.study import declaration, local
+from dermsynth.study.checks import check, checks_of, warnings
 from dermsynth.study.lock import locked
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import plan
+from dermsynth.study.queue import refuse_beside_jobs
 from dermsynth.study.script import script
-from dermsynth.study.slurm import SlurmRunner
+from dermsynth.study.slurm import SlurmRunner, check_slurm
 
 
 def study(
@@ -23,14 +25,14 @@ def study(
 
     Each step is a command of its own, whose output goes to a log in OUT/logs. The same command resumes a study that
     was interrupted; a step is run again exactly when its settings or the content of its inputs changed, and what
-    it had made is then moved to OUT/replaced.
+    it had made is then moved to OUT/replaced. With --slurm the steps that follow on such a one are run again, too.
 
     Args:
         file: what the study declares; ready ones are in configs/studies/.
         out: folder for all that is made. Default: studies/ and the file's name.
         jobs: steps that may run side by side; where there are several GPUs each gets one to itself.
-        dry_run: print every command, as a shell script that would do the same, and run nothing; the downloads need
-            not be there.
+        dry_run: print every command, as a shell script that would do the same, and run nothing; downloads, adopted
+            and external sets need not be there.
         slurm: submit the steps as Slurm jobs that wait for one another, by slurm/study.sbatch and slurm/tool.sbatch,
             and watch them; given again it shows how they do, or submits what is left.
         sbatch: options of every job, as --sbatch "[--partition=long]".
@@ -39,28 +41,30 @@ def study(
         raise InputError(f"--jobs {jobs}: expected at least 1.")
     if sbatch and not slurm:
         raise InputError("--sbatch: options of Slurm jobs, which --slurm submits. Give both or none.")
+    if slurm and not dry_run:
+        check_slurm()
     declared = declaration.read(file)
     out = out or Path("studies") / file.stem
     if (missing := declared.missing()) and not dry_run:
         raise InputError(missing[0])
     steps = plan(declared, out)
     for step in steps:
-        try:
-            artefacts.check(step)
-        except InputError as error:
-            raise InputError(f"{file}: step `{step.name}`: {error}") from error
+        check(step, file)
+    untold = warnings(declared, steps)
     if dry_run:
-        print(script(file, steps, [*missing, *declared.warnings()]), end="")
+        print(script(file, steps, [*missing, *untold]), end="")
         return
     with locked(out):
         overview = Overview(steps, jobs)
-        for warning in declared.warnings():
+        for warning in untold:
             overview.say(f"warning: {warning}")
         overview.say(f"{file}: {len(steps)} steps, made in {out}")
         if slurm:
             SlurmRunner(steps, out, sbatch or (), overview).run()
         else:
-            local.Runner(steps, out, jobs, local.visible_gpus() if jobs > 1 else (), overview).run()
+            refuse_beside_jobs(out)
+            gpus = local.visible_gpus() if jobs > 1 else ()
+            local.Runner(steps, out, jobs, gpus, overview, checks=checks_of(declared, steps)).run()
         overview.say(f"all {len(steps)} steps are done; {overview.time()}\n")
     for step in steps:
         if step.command == "compare":

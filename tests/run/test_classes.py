@@ -35,7 +35,8 @@ def test_each_lies_where_the_table_says(name):
 
 
 def test_none_is_missing():
-    assert {*public(callbacks, Callback)} <= {*CLASSES}
+    bases = {"OpenAveraging"}  # of which EMA is made
+    assert {*public(callbacks, Callback)} - bases <= {*CLASSES}
     assert {*public(dermsynth.data, LightningDataModule)} - {"LesionData"} <= {*DATA}
     assert {*public(dermsynth.data, Policy)} - {"Policy"} <= {*CLASSES}
 

@@ -148,8 +148,10 @@ def test_other_stages_leave_fit_yaml_alone(here):
 def test_no_run_is_in_an_image_set(here, capsys, name):
     Path("r").mkdir()
     Path("r", name).touch()
+    fit(run="other")
+    checkpoint = str(Path("other", "checkpoints", "last.ckpt"))
     for stage in ("fit", "validate", "test"):
-        assert main([stage, "--config", "line.yaml", "--run", "r", "--ckpt_path", "none.ckpt"]) == 2
+        assert main([stage, "--config", "line.yaml", "--run", "r", "--ckpt_path", checkpoint]) == 2
         assert capsys.readouterr().err.splitlines()[-1].endswith("--run r: it holds an image set; give another folder.")
     assert [path.name for path in Path("r").iterdir()] == [name]
 

@@ -8,14 +8,15 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from dermsynth.data.sets import manifest
 from tests.builders import CLASSES, make_set
-from tests.slurm.conftest import CLUSTER
 from tests.study.helpers import content, recipes, write_yaml
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
+STEPS = 100  # of a classifier; half a second each where it is slow, so that a requeue finds it at work
 OPTIONS = "[--partition=test, --cpus-per-task=1, --time=10]"
 
 
@@ -42,15 +43,23 @@ class Studies:
 
 @pytest.fixture(scope="module")
 def studies(slurm, base):
-    """The command, and a study file of two shards and two seeds."""
+    """The command, and a study file of two shards and two seeds, whose classifiers can be made slow."""
     folder = slurm.project
     make_set(folder / "study-real")
     recipes(folder / "study-configs", base)
-    declared = content(folder / "study-configs", data={"set": "study-real", "classes": list(CLASSES)})
-    declared["generator"] |= {"shards": 2}
-    declared["classifier"] |= {"seeds": [0, 1]}
-    write_yaml(folder / "study.yaml", declared)
+    vit = folder / "study-configs/vit.yaml"
+    recipe = yaml.safe_load(vit.read_text())
+    recipe["trainer"].setdefault("callbacks", []).append({"class_path": "seen.Seen"})
+    write_yaml(vit, recipe)
+    declare(folder / "study.yaml", shards=2, generators=[0], seeds=[0, 1])
     return Studies(slurm)
+
+
+def declare(file, shards, generators, seeds):
+    declared = content(file.parent / "study-configs", data={"set": "study-real", "classes": list(CLASSES)})
+    declared["generator"] |= {"shards": shards, "seeds": generators}
+    declared["classifier"] |= {"seeds": seeds, "steps": STEPS, "flags": {"trainer.val_check_interval": STEPS // 2}}
+    write_yaml(file, declared)
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +117,34 @@ def test_a_failing_shard_stops_what_depends_on_it_and_nothing_else(studies, firs
     assert one == two
 
 
+def test_a_failing_generator_stops_nothing_of_another(studies):
+    project = studies.slurm.project
+    out = project / "studies/two"
+    declare(project / "two.yaml", shards=1, generators=[0, 1], seeds=[0])
+    (out / "generator-seed1").mkdir(parents=True)
+    (out / "generator-seed1/hpc_ckpt_1.ckpt").touch()  # which no training begins beside
+    status, said = studies.run("two.yaml", "studies/two")
+    assert status == 2
+    assert "generator-seed1: FAILED" in said
+    # Its images, the run that is shown them with its test, and the comparison.
+    assert "1 of 13 steps failed, and 4 that need what they make were not begun" in said
+    for run in ("real-seed0", "repeated-seed0", "hybrid-gen0-seed0"):
+        assert (out / f"runs/{run}/predictions.csv").is_file()
+
+
 def test_a_requeued_training_is_resumed_while_the_study_watches(studies, first):
     project, slurm = studies.slurm.project, studies.slurm
     out = project / "studies/third"
+    slow = out / "runs/real-seed0/slow"
+    slow.parent.mkdir(parents=True)
+    slow.touch()
     watching = studies.begin("study.yaml", "studies/third")
-    last = out / "runs/real-seed0/checkpoints/last.ckpt"
-    slurm.until(last.exists, "checkpoint", 300)
-    job = slurm.until(lambda: _job_of(out, "fit real-seed0"), "job")
-    # Too late where it has just ended.
-    slurm.run("scontrol", "requeue", job, check=False)
-    slurm.run(CLUSTER, "rush", slurm.state, job, check=False)
+    job = slurm.until(lambda: _job_of(out, "fit real-seed0"), "job", 300)
+    slurm.until(lambda: "is at step 1" in slurm.log(job), f"step of job {job}", 300)
+    slurm.run("scontrol", "requeue", job)
+    slurm.until(lambda: slurm.states(job) == {job: "PENDING"}, f"requeue of job {job}")
+    slow.unlink()
+    slurm.rush(job)
     # A second one shows the same jobs and submits none; the first holds the folder.
     refused = subprocess.run(
         [sys.executable, "-m", "dermsynth", "study", "study.yaml", "--out", "studies/third", "--slurm"],
@@ -131,6 +158,9 @@ def test_a_requeued_training_is_resumed_while_the_study_watches(studies, first):
     assert status == 0, said
     one, three = ((project / f"studies/{name}/comparison/comparison.txt").read_text() for name in ("first", "third"))
     assert one == three
+    (stopped,) = re.findall(r"stopped by a signal after step (\d+)", slurm.log(job))
+    assert 0 < int(stopped) < STEPS
+    assert set(re.findall(r"from step (\d+)", slurm.log(job))) == {"0", stopped}
 
 
 def _job_of(out, step):

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from tests.processes import TIMEOUT, start
@@ -13,3 +15,14 @@ def finished(base, tmp_path_factory):
     process.join(TIMEOUT)
     assert process.exitcode == 0, log.read_text() + "".join(f.read_text() for f in (out / "logs").glob("*"))
     return file, out
+
+
+@pytest.fixture
+def again(finished, tmp_path, monkeypatch):
+    """A copy of the finished study, in the same place as far as it knows; its file and folder."""
+    file, out = finished
+    kept = tmp_path / "kept"
+    shutil.copytree(file.parent, kept, symlinks=True)
+    yield file, out
+    shutil.rmtree(file.parent)
+    shutil.copytree(kept, file.parent, symlinks=True)

@@ -10,13 +10,13 @@ import yaml
 
 from dermsynth.cli import main
 from dermsynth.study import declaration
+from dermsynth.study.checks import check
 from dermsynth.study.local import Runner
 from dermsynth.study.lock import locked
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import plan
 from tests.builders import CLASSES, make_set
 
-CALLBACKS = "lightning.pytorch.callbacks.ModelCheckpoint"
 TRAINER = {
     "accelerator": "cpu",
     "precision": "32-true",
@@ -38,17 +38,12 @@ VIT = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
-SCHEDULE = {"class_path": "dermsynth.run.schedules.WarmupCosine", "init_args": {"warmup_steps": 1, "total_steps": 4}}
+SCHEDULE = {"class_path": "WarmupCosine", "init_args": {"warmup_steps": 1}}
 ADAMW = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-2}}
 
 
-def _best(monitor, mode):
-    arguments = {"filename": "best", "monitor": monitor, "mode": mode, "enable_version_counter": False}
-    return {"class_path": CALLBACKS, "init_args": arguments}
-
-
-PREEMPTION = {"class_path": "callbacks.preemption.Preemption"}
-LAST = {"class_path": "dermsynth.run.folder.LastCheckpoint", "init_args": {"every_n_train_steps": 1}}
+# What is killed then goes on from any step.
+LAST = {"class_path": "LastCheckpoint", "init_args": {"every_n_train_steps": 1}}
 
 
 def write_yaml(path, content):
@@ -59,50 +54,49 @@ def write_yaml(path, content):
 
 def recipes(folder, base):
     """vit.yaml, dreambooth.yaml, generate.yaml and arms/."""
-    predictions = {"class_path": "callbacks.predictions.PredictionsWriter"}
     vit = {
-        "trainer": {**TRAINER, "callbacks": [_best("val/loss", "min"), LAST, PREEMPTION, predictions]},
+        "trainer": {**TRAINER, "callbacks": [LAST, {"class_path": "PredictionsWriter"}]},
         "model": {
-            "class_path": "dermsynth.classification.classifier.Classifier",
+            "class_path": "Classifier",
             "init_args": {"model": VIT, "optimizer": ADAMW, "lr_scheduler": SCHEDULE},
         },
         "data": {
-            "class_path": "dermsynth.data.loading.modules.ClassificationData",
+            "class_path": "ClassificationData",
             "init_args": {"real": "nowhere", "classes": CLASSES, "size": 16, "batch_size": 4},
         },
     }
     dreambooth = {
-        "trainer": {**TRAINER, "callbacks": [_best("val/loss", "min"), LAST, PREEMPTION]},
+        "trainer": {**TRAINER, "callbacks": [LAST]},
         "model": {
-            "class_path": "dermsynth.diffusion.dreambooth.DreamBooth",
+            "class_path": "DreamBooth",
             "init_args": {"base": str(base), "sampling": {"steps": 2, "guidance_scale": 1.0}, "optimizer": ADAMW},
         },
         "data": {
-            "class_path": "dermsynth.data.loading.modules.DreamBoothData",
+            "class_path": "DreamBoothData",
             "init_args": {"real": "nowhere", "classes": CLASSES, "size": 16, "batch_size": 2},
         },
     }
     generate = {
         "trainer": {
             **{key: TRAINER[key] for key in ("accelerator", "devices", "logger", "enable_progress_bar")},
-            "callbacks": [{"class_path": "callbacks.image_set_writer.ImageSetWriter"}],
+            "callbacks": [{"class_path": "ImageSetWriter"}],
         },
         "model": {
-            "class_path": "dermsynth.diffusion.dreambooth.DreamBooth",
+            "class_path": "DreamBooth",
             "init_args": {"sampling": {"steps": 2, "guidance_scale": 1.0}},
         },
         "data": {
-            "class_path": "dermsynth.data.loading.generation.GenerationData",
+            "class_path": "GenerationData",
             "init_args": {"classes": CLASSES, "count": 2, "batch_size": 6, "prompt": "an image of {token} {lesion}"},
         },
     }
     for name, content in (("vit", vit), ("dreambooth", dreambooth), ("generate", generate)):
         write_yaml(folder / f"{name}.yaml", content)
-    ratio = {"class_path": "dermsynth.data.mixing.policies.Ratio", "init_args": {"ratio": 0.5}}
+    ratio = {"class_path": "Ratio", "init_args": {"ratio": 0.5}}
     mixes = {
-        "real": {"class_path": "dermsynth.data.mixing.policies.RealOnly"},
+        "real": {"class_path": "RealOnly"},
         "hybrid": ratio,
-        "repeated": {"class_path": "dermsynth.data.mixing.policies.OversampledReal", "init_args": {"like": ratio}},
+        "repeated": {"class_path": "OversampledReal", "init_args": {"like": ratio}},
     }
     for name, mix in mixes.items():
         write_yaml(folder / "arms" / f"{name}.yaml", {"data": {"init_args": {"mix": mix}}})
@@ -132,6 +126,25 @@ def make_study(folder, base, **changes):
     recipes(folder, base)
     data = {**content(folder)["data"], "external": {"elsewhere": str(folder / "clinic")}}
     return write_yaml(folder / "study.yaml", content(folder, data=data, **changes))
+
+
+def change(file, key, value):
+    """Another value at a dotted key of a YAML file."""
+    content = yaml.safe_load(file.read_text())
+    *parents, last = key.split(".")
+    inner = content
+    for name in parents:
+        inner = inner[name]
+    inner[last] = value
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def checked(file, out):
+    """The steps of a study, each checked as `study` does before anything is made."""
+    steps = plan(declaration.read(file), out)
+    for step in steps:
+        check(step, file)
+    return steps
 
 
 def forked(words, log, environment):

@@ -12,17 +12,7 @@ from dermsynth.study import declaration
 from dermsynth.study.artefacts import look
 from dermsynth.study.lock import locked
 from dermsynth.study.plan import plan
-
-
-@pytest.fixture
-def again(finished, tmp_path, monkeypatch):
-    """A copy of the finished study, in the same place as far as it knows; its file and folder."""
-    file, out = finished
-    kept = tmp_path / "kept"
-    shutil.copytree(file.parent, kept, symlinks=True)
-    yield file, out
-    shutil.rmtree(file.parent)
-    shutil.copytree(kept, file.parent, symlinks=True)
+from tests.study.helpers import change
 
 
 def states(file, out):
@@ -32,17 +22,6 @@ def states(file, out):
 
 def not_done(file, out):
     return {name: product for name, product in states(file, out).items() if product.state != "done"}
-
-
-def change(file, key, value):
-    """Another value at a dotted key of a YAML file."""
-    content = yaml.safe_load(file.read_text())
-    *parents, last = key.split(".")
-    inner = content
-    for name in parents:
-        inner = inner[name]
-    inner[last] = value
-    file.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def test_a_finished_one_is_done(again):

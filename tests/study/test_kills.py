@@ -69,7 +69,7 @@ def test_killed_twenty_times_it_ends_with_the_same_table(base, tmp_path):
 
 def test_told_to_stop_it_lets_its_steps_save_their_place(base, tmp_path):
     file = make_study(tmp_path, base)
-    change(file, "classifier", "flags", {"trainer.max_steps": 4000, "model.lr_scheduler.total_steps": 4000})
+    change(file, "classifier", "flags", {"trainer.max_steps": 4000})
     change(file, "arms", "real", {"config": str(tmp_path / "arms" / "real.yaml")})
     out = tmp_path / "out"
     process, last = begin(file, tmp_path, out), out / "runs" / "real-seed0" / "checkpoints" / "last.ckpt"

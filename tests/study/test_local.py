@@ -7,9 +7,12 @@ import shutil
 
 import pytest
 
+from dermsynth.cli import main
+from dermsynth.data.phantoms import patients
 from dermsynth.data.sets import manifest
 from dermsynth.errors import InputError
 from dermsynth.evaluation.runs import read_arms
+from dermsynth.study.artefacts import look
 from dermsynth.study.local import Runner
 from dermsynth.study.overview import Overview
 from dermsynth.study.plan import Step
@@ -83,3 +86,18 @@ def test_jobs_run_side_by_side_on_a_gpu_each(tmp_path):
     assert [environment["CUDA_VISIBLE_DEVICES"] for environment in given[:2]] == ["4", "6"]
     assert all(step.makes.is_file() for step in steps)
     assert "[3 of 3 done]" in said.getvalue()
+
+
+def test_drawn_lesions_that_were_broken_off_are_resumed(tmp_path, monkeypatch):
+    def fails(phantom, seed, size):
+        raise KeyboardInterrupt
+
+    words = ("phantoms", "--out", str(tmp_path / "phantoms"), "--patients", "1", "--size", "16")
+    step = Step("phantoms", words, (), tmp_path / "phantoms" / "train.csv")
+    assert look(step).state == "absent"
+    with monkeypatch.context() as patch:
+        patch.setattr(patients, "picture", fails)
+        assert main(list(words)) == 130
+    assert look(step).state == "begun"
+    assert main(list(words)) == 0
+    assert look(step).state == "done"

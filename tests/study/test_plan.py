@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from dermsynth.cli import main
-from dermsynth.study import artefacts, declaration
+from dermsynth.study import declaration
+from dermsynth.study.checks import check, warnings
 from dermsynth.study.plan import plan
 from tests.builders import CLASSES, make_set
 from tests.study.helpers import content, recipes, write_yaml
@@ -37,7 +38,7 @@ def planned(file, out="out"):
 @pytest.mark.parametrize("file", READY, ids=lambda file: file.stem)
 def test_ready_studies_are_planned(here, file):
     study, steps = planned(f"configs/studies/{file.name}")
-    assert study.warnings() == []
+    assert warnings(study, steps) == []
     names = [step.name for step in steps]
     assert len(set(names)) == len(names) == len({step.makes for step in steps})
     for number, step in enumerate(steps):
@@ -48,7 +49,7 @@ def test_ready_studies_are_planned(here, file):
         kind = (step.command, *(word for word in step.words if word.startswith(("configs/", "--"))))
         if kind not in seen:
             seen.add(kind)
-            artefacts.check(step)
+            check(step, study.file)
     assert {"prepare", "fit", "compare"} <= {step.command for step in steps}
     assert {arm.mix for arm in study.arms} >= {"RealOnly", "OversampledReal"}
 
@@ -122,6 +123,11 @@ def test_a_plan_of_the_real_images_is_of_the_studys_own(tmp_path):
     _, steps = planned(write_yaml(tmp_path / "study.yaml", content(tmp_path, generator=generator)))
     line = shlex.join(words(steps, "synthetic-seed0").words)
     assert line.endswith(f"--data.real {tmp_path / 'real'}")
+    # One that is yet to be prepared cannot be counted before.
+    data = {"prepare": str(tmp_path / "real"), "options": {"size": 16}, "classes": CLASSES}
+    file = write_yaml(tmp_path / "study.yaml", content(tmp_path, generator=generator, data=data))
+    study, steps = planned(file, tmp_path / "out")
+    check(words(steps, "synthetic-seed0"), study.file)
 
 
 def test_adopted_images_are_named_as_foreign_and_have_no_generator(here):

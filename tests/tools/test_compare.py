@@ -161,7 +161,7 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path):
         compare(folders[:2], out)
     with pytest.raises(InputError, match="at least two arms; found none"):
         compare([], out)
-    with pytest.raises(InputError, match="--baseline raal: no such arm; the runs are of real, hybrid"):
+    with pytest.raises(InputError, match="--baseline: no arm raal; there are real, hybrid"):
         compare(folders, out, baseline="raal")
     one_group = np.zeros(len(labels), dtype=int)
     same = [write_run(tmp_path / "c" / f.name, labels, one_group, p[f.name], BINARY) for f in folders]

@@ -6,7 +6,7 @@ import yaml
 
 from dermsynth.errors import InputError
 from dermsynth.evaluation import measure, metrics
-from dermsynth.evaluation.runs import read_run
+from dermsynth.evaluation.runs import inputs_of, read_run
 from dermsynth.evaluation.statistics import resampling_weights
 from dermsynth.tools.compare import compare
 from tests.tools.compared import draw_runs, read_table
@@ -76,6 +76,38 @@ def test_predictions_on_another_set_are_known_by_their_tests_configuration(drawn
     folder = drawn[0][2]
     (folder / "fit.yaml").rename(folder / "test.yaml")
     assert (read_run(folder).arm, read_run(folder).key) == ("hybrid", (1, 0))
+
+
+@pytest.fixture
+def elsewhere(drawn, tmp_path):
+    """Tests of the runs on an external set, of no generated images, in folders of their own."""
+    return [move_predictions(folder, tmp_path / "external") for folder in drawn[0]]
+
+
+def move_predictions(run, out):
+    (folder := out / run.name).mkdir(parents=True)
+    (run / "predictions.csv").rename(folder / "predictions.csv")
+    config = yaml.safe_load((run / "fit.yaml").read_text()) | {"ckpt_path": str(run / "checkpoints" / "best.ckpt")}
+    config["data"]["init_args"]["synthetic"] = []
+    (folder / "test.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_predictions_on_another_set_are_of_the_run_that_was_tested(elsewhere, tmp_path, capsys):
+    assert [read_run(folder).generator for folder in elsewhere] == [None, None, 0, 0, 1, 1]
+    compare(elsewhere, tmp_path / "out")
+    assert ("hybrid", "generator 1", "accuracy", "") in read_table(tmp_path / "out")
+    assert SENTENCE in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_comparison_is_of_what_it_reads_of_each_run(elsewhere, drawn):
+    before = inputs_of(elsewhere)
+    declare(drawn[0][2], "hybrid", 1, generator=0, steps=50)
+    after = inputs_of(elsewhere)
+    assert {role for role in after if after[role] != before[role]} == {f"{drawn[0][2].name}/fit.yaml"}
+    # Where the run is gone, the test's own configuration is all there is.
+    (drawn[0][2] / "fit.yaml").unlink()
+    assert f"{drawn[0][2].name}/test.yaml" in inputs_of(elsewhere)
 
 
 SENTENCE = (
@@ -166,10 +198,12 @@ def test_holm_counts_the_family_and_nothing_is_concluded_of_the_others(tmp_path,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"margin": 0.0}, "--margin 0: expected a fraction above 0"),
-        ({"margin": float("nan")}, "--margin nan: expected a fraction above 0"),
-        ({"margin": 2.0}, "--margin 2: expected a fraction above 0"),
+        ({"margin": 0.0}, "--margin: 0 is no margin: expected a fraction above 0"),
+        ({"margin": float("nan")}, "--margin: nan is no margin: expected a fraction above 0"),
+        ({"margin": 2.0}, "--margin: 2 is no margin: expected a fraction above 0"),
         ({"family": ["x"]}, "--family: x is not an arm that is compared with real: hybrid."),
+        ({"family": []}, "--family: it names no arm."),
+        ({"family": ["hybrid", "hybrid"]}, "--family: hybrid is named twice."),
         ({"family": ["real"]}, "--family: real is not an arm that is compared with real: hybrid."),
     ],
 )

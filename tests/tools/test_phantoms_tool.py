@@ -19,7 +19,7 @@ def test_prepare_reads_what_was_drawn(tmp_path, capsys):
     assert download.duplicates_dropped == 1
     images = len(list((tmp_path / "set" / "train").glob("*.jpg")))
     assert len(download.images) == images - 1
-    assert f"{images} drawn images of 4 patients" in printed
+    assert f"{images} phantom images of 4 patients" in printed
 
 
 def test_every_argument_is_described_and_typed():
@@ -74,3 +74,25 @@ def test_a_file_in_the_way_is_said(tmp_path):
 def test_needs_no_torch():
     code = "import sys, dermsynth.tools.phantoms; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_was_broken_off_is_drawn_again_by_the_same_command_alone(tmp_path, monkeypatch):
+    def fails(phantom, seed, size):
+        if phantom.number == 2:
+            raise KeyboardInterrupt
+        return draw_one(phantom, seed, size)
+
+    draw_one = patients.picture
+    monkeypatch.setattr(patients, "picture", fails)
+    with pytest.raises(KeyboardInterrupt):
+        phantoms(tmp_path / "set", patients=1, size=16)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="not an empty folder"):
+        phantoms(tmp_path / "set", patients=1, size=16, seed=1)
+    phantoms(tmp_path / "set", patients=1, size=16)
+    phantoms(tmp_path / "whole", patients=1, size=16)
+    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.*"))
+    assert len(files) > 4
+    assert all((tmp_path / "set" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes() for file in files)
+    with pytest.raises(InputError, match="not an empty folder"):
+        phantoms(tmp_path / "set", patients=1, size=16)

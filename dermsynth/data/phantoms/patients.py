@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from dermsynth import made_from
 from dermsynth.data.phantoms.drawing import Lesion, Skin, draw
 from dermsynth.data.sets.images import LARGEST_SIZE
 from dermsynth.errors import InputError
@@ -125,15 +126,18 @@ def plan(patients: int, seed: int, malignant_share: float) -> tuple[Phantom, ...
     return tuple(_plan(patients, seed, malignant_share))
 
 
-def write(out: Path, patients: int, seed: int, size: int, malignant_share: float) -> tuple[Phantom, ...]:
+def write(
+    out: Path, patients: int, seed: int, size: int, malignant_share: float, entry: made_from.Entry | None = None
+) -> tuple[Phantom, ...]:
     """Draw a set into a folder; `train.csv` comes last, so a folder that has it is complete.
 
     Args:
-        out: new or empty.
+        out: new or empty, or one in which a call with the same entry was broken off.
         patients: from 1 to a million.
         seed: of everything.
         size: height and width of the images, from 16 to 8,192 pixels.
         malignant_share: probability that a lesion is malignant.
+        entry: for the folder's made_from.json; written before all else, so that the same call resumes a broken-off one.
 
     Returns:
         What was drawn, in the order of `train.csv`.
@@ -141,15 +145,15 @@ def write(out: Path, patients: int, seed: int, size: int, malignant_share: float
     Raises:
         InputError: a number is out of its range, or `out` is a file or holds something, or cannot be written to.
     """
-    _check("patients", patients, 1 <= patients <= _MOST_PATIENTS, f"1 to {_MOST_PATIENTS:,}")
-    _check("seed", seed, seed >= 0, "0 or more")
-    _check("size", size, 16 <= size <= LARGEST_SIZE, f"16 to {LARGEST_SIZE} pixels")
-    _check("malignant_share", malignant_share, 0 <= malignant_share <= 1, "from 0 to 1")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    check_numbers(patients, seed, size, malignant_share)
+    begun = bool(entry) and not (out / "train.csv").exists() and made_from.read(out).get("phantoms") == entry
+    if not begun and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: exists and is not an empty folder. Remove it or name another.")
     phantoms = plan(patients, seed, malignant_share)
     # New: of two commands at once, which both found the folder empty, one makes it and the other is refused.
-    make_folder(out / "train", new=True)
+    make_folder(out / "train", new=not begun)
+    if entry:
+        made_from.write(out, "phantoms", entry)
     # One by one: at 128 pixels an image takes 4 ms, and threads made it no faster.
     for phantom in tqdm(phantoms, "drawing", unit="image", disable=None):
         path = out / "train" / f"{phantom.name}.jpg"
@@ -160,6 +164,18 @@ def write(out: Path, patients: int, seed: int, size: int, malignant_share: float
     _write_csv(out / DUPLICATES, ("image_name_1", "image_name_2"), pairs)
     _write_csv(out / "train.csv", COLUMNS, [tuple(p.row().values()) for p in phantoms])
     return phantoms
+
+
+def check_numbers(patients: int, seed: int, size: int, malignant_share: float) -> None:
+    """Refuse numbers that no set can be drawn with. For the arguments see `write`.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+    _check("patients", patients, 1 <= patients <= _MOST_PATIENTS, f"1 to {_MOST_PATIENTS:,}")
+    _check("seed", seed, seed >= 0, "0 or more")
+    _check("size", size, 16 <= size <= LARGEST_SIZE, f"16 to {LARGEST_SIZE} pixels")
+    _check("malignant_share", malignant_share, 0 <= malignant_share <= 1, "from 0 to 1")
 
 
 def picture(phantom: Phantom, seed: int, size: int) -> np.ndarray:
