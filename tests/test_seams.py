@@ -215,7 +215,7 @@ def is_private(name):
 def test_private_names_of_others_are_used_in_seams_alone():
     """A private attribute is one that a file of ours defines, or the file is one of seams."""
     trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES if name_of(file) not in SEAMS}
-    ours, used = {"_exit", "_asdict"}, set()  # of os and of named tuples, documented
+    ours, used = {"_exit", "_asdict"}, set()  # both are documented: of os, of named tuples
     for file, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import dermsynth.run.lean  # noqa: F401
+
 import yaml
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule
