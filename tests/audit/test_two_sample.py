@@ -58,7 +58,7 @@ def test_numbers_of_each_class_do_not_tell():
     samples = [Sample(f.astype(np.float32), np.arange(400) + 400 * n, labels[n].astype(np.int64))
                for n, f in enumerate((real, made))]  # fmt: skip
     draw, counts = np.random.default_rng(0), np.array([100, 50])
-    found = told_apart(*(sample.drawn(counts, draw) for sample in samples), 0)
+    found = told_apart(*(sample.sampled(counts, draw) for sample in samples), 0)
     assert found.low < 0.5 < found.high
 
 
