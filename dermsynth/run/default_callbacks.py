@@ -55,7 +55,7 @@ def _defaults(class_path: str) -> list[dict[str, Any]]:
         arguments = {"filename": "best", "monitor": model.best.metric, "mode": model.best.mode}
         best = [_part(ModelCheckpoint, enable_version_counter=False, **arguments)]
     # By name, as callbacks are not imported from here.
-    return [*best, {"class_path": located("Preemption")}, _part(LearningRateMonitor)]
+    return [*best, {"class_path": located("Preemption")}, _part(LearningRateMonitor, logging_interval="step")]
 
 
 def _part(kind: type, **arguments: Any) -> dict[str, Any]:
