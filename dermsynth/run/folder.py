@@ -41,6 +41,8 @@ _WHETHER = ("latent_cache",)
 MAY_DIFFER = ("real", "base", "num_workers", "total_steps")
 _ABSENT = "nothing"
 _CALLBACKS = "trainer.callbacks."
+# The learning rate's curve, which changes no weight however many points it has.
+_CURVE = f"{_CALLBACKS}LearningRateMonitor."
 _TOTAL_STEPS = "model.init_args.lr_scheduler.init_args.total_steps"
 
 
@@ -160,6 +162,7 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     compared = {
         key: "a folder" if value is not None and key.rpartition(".")[2] in _WHETHER else value
         for key, value in config.items()
+        if not key.startswith(_CURVE)
     }
     if compared.get(_TOTAL_STEPS) == compared.get("trainer.max_steps"):
         compared.pop(_TOTAL_STEPS, None)

@@ -26,6 +26,7 @@ WORDS += [
     "m",
 ]
 BEST = "lightning.pytorch.callbacks.ModelCheckpoint"
+MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
 
 
 def callbacks(*words, model=None):
@@ -125,3 +126,9 @@ def test_a_warm_up_that_is_longer_than_the_training_is_refused_and_not_in_a_tria
     assert names(*schedule, "--trainer.enable_checkpointing", "false") == ALL[2:]
     with pytest.raises(InputError, match=r"total_steps, 5\. Leave it out \(null\), and the schedule is as long as"):
         names(*schedule, "--model.lr_scheduler.warmup_steps", "2", "--model.lr_scheduler.total_steps", "5")
+
+
+def test_how_often_the_learning_rate_is_logged_makes_no_other_run():
+    now = read_configuration("fit", WORDS)
+    before = read_configuration("fit", [*WORDS, "--trainer.callbacks", f"[{{class_path: {MONITOR}}}]"])
+    assert differences(before, now) == differences(now, before) == []
