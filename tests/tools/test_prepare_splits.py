@@ -47,7 +47,7 @@ def test_few_malignant_images_to_measure_by_are_said(source, tmp_path, capsys, m
     malignant = Counter(r.split for r in manifest.read(tmp_path / "set").records if r.malignant)
     said = f"WARNING: few malignant images to measure by (val {malignant['val']}, test {malignant['test']}):"
     assert capsys.readouterr().out.count(said) == 1
-    monkeypatch.setattr("dermsynth.tools.prepare._FEW_MALIGNANT", max(1, malignant["val"]))
+    monkeypatch.setattr("dermsynth.data.prepare.account._FEW_MALIGNANT", max(1, malignant["val"]))
     go(source, tmp_path / "again")
     assert "val" not in capsys.readouterr().out.partition("few malignant")[2].partition(")")[0] or not malignant["val"]
 
