@@ -70,7 +70,7 @@ def settings_of(words: Sequence[str], to_come: bool = False) -> dict[str, Any]:
 
 def _read(path: Path, trusted: bool) -> dict[str, Any]:
     content: object = None
-    if path.is_file():  # a pipe would be waited on for ever
+    if path.is_file():  # a pipe would be waited on forever
         # Without a look at the bytes of all weights, which may be gigabytes, and are looked at when they are loaded.
         with suppress(Exception):  # whatever unpickling raises
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

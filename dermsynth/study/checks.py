@@ -101,7 +101,7 @@ def _check_classes(part: str, config: Mapping[str, Any]) -> None:
 def _check_callbacks(part: str, trainer: Mapping[str, Any]) -> None:
     """Refuse a stage that would not leave what the steps after it read."""
     if trainer["fast_dev_run"]:
-        raise InputError("trainer.fast_dev_run: it leaves nothing that a study can go on with. Leave it out.")
+        raise InputError("trainer.fast_dev_run: it leaves nothing that a study can continue from. Leave it out.")
     if trainer["enable_checkpointing"] is False:
         raise InputError("trainer.enable_checkpointing: without checkpoints a study cannot go on. Leave it out.")
     callbacks = list(_callbacks(trainer))

@@ -1,7 +1,7 @@
 """An image set that is being generated: the plan that it follows, and images that are written while others are made.
 
 Its folder has the file `BEGUN`, which holds the plan, and no `metadata.csv` yet. Every image is written whole or not at
-all, so that whatever ends the process, the same plan goes on from the images that are there.
+all, so that whatever ends the process, the same plan is resumed from the images that are there.
 """
 
 import json
