@@ -36,18 +36,20 @@ def files(records: "Sequence[Record]", info: Mapping[str, Any]) -> dict[str, str
         lines += [f"  - split: {_SPLITS.get(name, name)}", f"    path: {json.dumps([table, *images])}"]
     licenses = "; ".join(sorted({record.license for record in records if record.license})) or "unknown"
     credit = "; ".join(sorted({record.attribution for record in records if record.attribution})) or "unknown"
+    synthetic = any(record.origin == "synthetic" for record in records)
+    title, kind = ("# Synthetic image set", "synthetic images") if synthetic else ("# Image set", "images")
     lines += [
         "---",
-        "# Image set",
+        title,
         "",
-        f"{len(records)} images of skin lesions. Licence: {licenses}. Attribution: {credit}.",
+        f"{len(records)} {kind} of skin lesions. Licence: {licenses}. Attribution: {credit}.",
         "",
         "`datasets.load_dataset` of this folder gives the splits of `metadata.csv`, which has all that is known of",
         "each image; no patient, lesion or file is in two of them. `dataset.json` says how the set was made.",
         "Do not open it as `imagefolder` with `data_dir`, which knows nothing of splits.",
         "",
     ]
-    if any(record.origin == "synthetic" for record in records):
+    if synthetic:
         lines += data_card.lines(records, info)
     text = {CARD: "\n".join(lines)}
     for name, table in tables.items():

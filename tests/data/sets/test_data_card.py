@@ -5,6 +5,7 @@ import re
 import pytest
 
 from dermsynth.data.sets import data_card, manifest
+from dermsynth.data.sets.card import files
 from tests.builders import make_set
 from tests.data.sets.test_manifest import record
 
@@ -67,3 +68,10 @@ def test_only_synthetic_sets_have_one(tmp_path):
         root = make_set(tmp_path / origin, split="train", origin=origin)
         assert manifest.read(root).records
         assert ("## Scorecard" in (root / "README.md").read_text()) == has
+
+
+@pytest.mark.parametrize(("origin", "title"), [("real", "# Image set"), ("synthetic", "# Synthetic image set")])
+def test_the_title_and_the_first_line_say_whether_it_is_synthetic(origin, title):
+    lines = files([record(image_id="x", origin=origin)], {})["README.md"].splitlines()
+    assert title in lines
+    assert any(line.startswith("1 synthetic images of skin lesions.") for line in lines) == (origin == "synthetic")
