@@ -24,6 +24,7 @@ MEANT: dict[str, str] = {
     "--trainer.num_sanity_val_steps=-1": "Lightning's word for all",
     "--trainer.log_every_n_steps=0": "Lightning's word for never",
     "--trainer.reload_dataloaders_every_n_epochs=0": "Lightning's word for never",
+    "--trainer.callbacks.redraws=0": "images that show nothing are kept",
     "--trainer.model_registry=*": "a word for a service that is not used",
     "--model.sampling.negative_prompt=*": "any text is a prompt",
     "--data.*prompt=*": "any text is a prompt",
