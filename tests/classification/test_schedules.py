@@ -1,3 +1,4 @@
+import functools
 import math
 
 import lightning
@@ -71,8 +72,8 @@ class Line(lightning.LightningModule):
         return (self.weight * batch).sum()
 
     def configure_optimizers(self):
-        make = lambda optimizer: WarmupCosine(optimizer, **self.schedule)  # noqa: E731
-        return optimizer_config(self, lambda p: torch.optim.SGD(p, lr=2.0), [self.weight], make)
+        schedule = functools.partial(WarmupCosine, **self.schedule)
+        return optimizer_config(self, lambda p: torch.optim.SGD(p, lr=2.0), [self.weight], schedule)
 
 
 def fit(module, batches=4, keeps=True, **trainer):

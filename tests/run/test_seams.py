@@ -4,7 +4,6 @@ import signal
 from pathlib import Path
 
 import lightning as L
-import pytest
 import torch
 import yaml
 from torch.utils.data import DataLoader
@@ -111,12 +110,6 @@ def test_each_epoch_is_dealt_as_its_own():
     module = Epochs()
     trainer.fit(module, loader)
     assert module.shown == {epoch: order.tolist() for epoch, order in enumerate(orders)}
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_said_in_our_words(here, capsys):
-    assert fit("--trainer.accelerator", "gpu") == 2
-    assert "trainer.accelerator: gpu, but torch sees no GPU here." in capsys.readouterr().err
 
 
 def test_a_loggers_missing_package_is_named(here, capsys):
